@@ -1,0 +1,45 @@
+"""Expected errors: a message a user can act on, and the exit code of the process.
+
+Anything that is not one of these is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GrunBenchError(Exception):
+    """A run that could not be done: what happened and what to do. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(GrunBenchError):
+    """A bad name, option, file or folder given by the user. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """A data set that cannot be had or a row that breaks its schema. Exit code 2."""
+
+
+class ModelError(UsageError):
+    """A model that cannot be had or loaded. Exit code 2."""
+
+
+class Diverged(GrunBenchError):
+    """Training reached a loss that is not finite; the row is kept with status `diverged`."""
+
+
+class MissingReference(GrunBenchError):
+    """A metric's input is not there; the metric is null with this message as its reason."""
+
+
+def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> UsageError:
+    """The error for a name that is not among `choices`: the near names, else all of them, and the next command."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    tail = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(names) or '(none)'}."
+    return UsageError(f"unknown {what} '{name}': {tail}" + (f" {hint}" if hint else ""))

@@ -1,0 +1,148 @@
+"""Language models: loading, decoder layers, prompts, and the one way in which everything calls them.
+
+Every forward pass of the project goes through `forward` (or, in generation, `calling`). It tells adapters where the
+prompts end and collects the values of their gates, so neither training nor scoring knows which adapter is attached.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grun_bench.data import Batch, Encoded
+
+#: the date that chat templates with a date print: the one of Llama 3's own default, never today
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+
+@dataclass
+class Call:
+    """One forward pass as adapters see it.
+
+    `prompt_end`: (batch,) int64 index of the last prompt token, or None to edit nothing. `gates`: filled by gated
+    adapters, layer index -> gate logits (batch,).
+    """
+
+    prompt_end: Tensor | None
+    gates: dict[int, Tensor] = field(default_factory=dict)
+
+
+_current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
+
+
+@contextmanager
+def calling(prompt_end: Tensor | None) -> Iterator[Call]:
+    """Within this block, forward passes edit at `prompt_end`; yields the Call that collects gate values."""
+    call = Call(prompt_end)
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
+def current_call() -> Call | None:
+    """The Call of the surrounding `calling` block; None for a plain call of the model (`generate`, lm-eval)."""
+    return _current.get()
+
+
+@dataclass
+class Forward:
+    """What a forward pass over a Batch gives: `logits` (scored, vocabulary) in the order of `Batch.targets`, and gate logits."""
+
+    logits: Tensor
+    gates: dict[int, Tensor]
+
+
+def forward(model: nn.Module, batch: Batch) -> Forward:
+    """Run a batch and compute logits at the positions that predict answer tokens only.
+
+    The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
+    memory, for any Hugging Face causal language model.
+    """
+    mask = batch.scored
+    select = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][mask],))
+    try:
+        with calling(batch.prompt_end) as call:
+            output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    finally:
+        select.remove()
+    return Forward(output.logits, call.gates)
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder blocks: the module list whose length is the configuration's number of layers."""
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise ValueError(f"{type(model).__name__}: no module list of {count} decoder layers found.")
+
+
+class Prompts:
+    """Turns questions and answers into token ids, prompt and answer tokenised apart so that no token straddles the border.
+
+    `style` is `chat` (the tokenizer's chat template, dates fixed to 26 Jul 2024) or `qa`, the TOFU paper's
+    "Question: ...\\nAnswer:". The answer ends with the end of sequence.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str) -> None:
+        self.tokenizer = tokenizer
+        self.style = style
+        # SentencePiece tokenizers put a space before every text by themselves
+        adds_space = tokenizer.tokenize("a")[:1] == ["▁a"]
+        self._answer_prefix = "" if style == "chat" or adds_space else " "
+
+    def text(self, question: str) -> str:
+        """The prompt as text."""
+        if self.style == "qa":
+            return f"Question: {question}\nAnswer:"
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            strftime_now=TEMPLATE_DATE.strftime,
+        )
+
+    def prompt(self, question: str) -> list[int]:
+        """Token ids of the prompt. A chat template writes its own special tokens; `qa` gets the tokenizer's."""
+        if self.style == "chat":
+            return self.tokenizer(self.text(question), add_special_tokens=False).input_ids
+        bos = [self.tokenizer.bos_token_id] if self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id else []
+        return bos + self.tokenizer(self.text(question), add_special_tokens=False).input_ids
+
+    def answer(self, answer: str) -> list[int]:
+        """Token ids of the answer, the end of sequence included."""
+        ids = self.tokenizer(self._answer_prefix + answer, add_special_tokens=False).input_ids
+        return [*ids, self.tokenizer.eos_token_id]
+
+    def encode(self, question: str, answer: str) -> Encoded:
+        return Encoded(self.prompt(question), self.answer(answer))
+
+
+@dataclass
+class LM:
+    """A model ready to use: the network, its tokenizer and prompts, and where it came from (for results)."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    origin: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else self.tokenizer.eos_token_id

@@ -1,0 +1,63 @@
+"""Progress bars on stderr; plain lines when stderr is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+#: seconds between the plain lines
+PLAIN_EVERY = 30.0
+
+
+def say(text: str) -> None:
+    """One line on stderr for the person who waits."""
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def _values(values: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar over `total` steps. Yields `advance(steps=1, **values)`; the values (losses) are shown behind the bar."""
+    if not sys.stderr.isatty():
+        yield from _plain(label, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(label, total=total, values="")
+
+        def advance(steps: int = 1, **values: float) -> None:
+            progress.update(task, advance=steps, values=_values(values))
+
+        yield advance
+
+
+def _plain(label: str, total: int) -> Iterator[Callable[..., None]]:
+    start = last = time.monotonic()
+    done, latest = 0, ""
+    say(f"{label}: {total} steps")
+
+    def advance(steps: int = 1, **values: float) -> None:
+        nonlocal done, last, latest
+        done += steps
+        latest = _values(values)
+        if time.monotonic() - last > PLAIN_EVERY and done < total:
+            last = time.monotonic()
+            say(f"{label}: {done}/{total} {latest}")
+
+    yield advance
+    say(f"{label}: {done}/{total} in {time.monotonic() - start:.0f} s {latest}")

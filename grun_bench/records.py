@@ -1,0 +1,121 @@
+"""Records: what a model said about each example, as plain data. No torch.
+
+Scoring leaves one record per example; metrics are functions of records alone, so a number can be recomputed, checked
+or newly defined without the model. Logs of other tools are imported into the same records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from grun_bench.errors import UsageError
+
+#: the example sets of a TOFU-style task, in the order of tables
+SETS = ("forget", "retain", "real_authors", "world_facts")
+
+
+@dataclass
+class Continuation:
+    """A scored answer: natural-log probabilities of its tokens given the prompt and the tokens before.
+
+    `logprobs` and `matches` have one entry per scored token, the end of sequence included; `matches` is 1 where the
+    token is the model's argmax. `means` and `deviations` are, per token, the mean and standard deviation of the log
+    probability under the model's own next-token distribution (for min-k++). Imported logs know only `loss`, the mean
+    negative log-likelihood in nats a token, and `tokens` may be unknown.
+    """
+
+    text: str
+    logprobs: list[float] | None = None
+    matches: list[int] | None = None
+    means: list[float] | None = None
+    deviations: list[float] | None = None
+    loss: float | None = None
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.logprobs is not None:
+            self.tokens = len(self.logprobs)
+            if self.loss is None:
+                self.loss = -sum(self.logprobs) / len(self.logprobs)
+
+
+@dataclass
+class Generation:
+    """Greedy text after the prompt; `finished` is False when it ran into the limit of new tokens."""
+
+    text: str
+    tokens: int | None = None
+    finished: bool | None = None
+
+
+@dataclass
+class Record:
+    """One example of one set, scored by one model.
+
+    `gates` maps the 0-based layer to the gate's value in [0, 1] on the question, `gates_paraphrased` on the
+    paraphrased question; None for models without gates. `scores` holds per-example values that an imported log gives
+    without what they were computed from.
+    """
+
+    set: str
+    index: int
+    question: str
+    answer: Continuation
+    paraphrased: Continuation | None = None
+    perturbed: list[Continuation] = field(default_factory=list)
+    generation: Generation | None = None
+    gates: dict[str, float] | None = None
+    gates_paraphrased: dict[str, float] | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Records(Sequence[Record]):
+    """The records of one model on one task."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = list(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def of(self, name: str) -> list[Record]:
+        """The records of one set, in row order."""
+        return sorted((record for record in self._records if record.set == name), key=lambda record: record.index)
+
+    def dumps(self) -> str:
+        """JSON Lines: one record a line, absent fields left out."""
+        return "".join(json.dumps(_compact(asdict(record)), ensure_ascii=False, separators=(",", ":")) + "\n" for record in self)
+
+
+def _compact(value):  # type: ignore[no-untyped-def]
+    if isinstance(value, dict):
+        return {key: _compact(item) for key, item in value.items() if item is not None and item != [] and item != {}}
+    if isinstance(value, list):
+        return [_compact(item) for item in value]
+    return value
+
+
+def load_records(path: Path) -> Records:
+    """Read a records file. Raises UsageError with the line when one is not a record."""
+    records = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                row["answer"] = Continuation(**row["answer"])
+                row["paraphrased"] = Continuation(**row["paraphrased"]) if row.get("paraphrased") else None
+                row["perturbed"] = [Continuation(**item) for item in row.get("perturbed", [])]
+                row["generation"] = Generation(**row["generation"]) if row.get("generation") else None
+                records.append(Record(**row))
+            except (ValueError, TypeError, KeyError) as error:
+                raise UsageError(f"{path}, line {number}: not a record ({error}).") from None
+    return Records(records)
