@@ -24,7 +24,8 @@ class Continuation:
     `logprobs` and `matches` have one entry per scored token, the end of sequence included; `matches` is 1 where the
     token is the model's argmax. `means` and `deviations` are, per token, the mean and standard deviation of the log
     probability under the model's own next-token distribution (for min-k++). Imported logs know only `loss`, the mean
-    negative log-likelihood in nats a token, and `tokens` may be unknown.
+    negative log-likelihood in nats a token, and perhaps `probability`, exp(-loss) with the rounding of the tool that
+    wrote it; `tokens` may be unknown.
     """
 
     text: str
@@ -34,6 +35,7 @@ class Continuation:
     deviations: list[float] | None = None
     loss: float | None = None
     tokens: int | None = None
+    probability: float | None = None
 
     def __post_init__(self) -> None:
         if self.logprobs is not None:

@@ -1,0 +1,3 @@
+from grun_bench.cli import main
+
+main()

@@ -1,0 +1,253 @@
+"""Adapters: what of the model may change.
+
+`full` all weights, `lora` low-rank updates of the linear layers, `reft` low-rank edits of hidden states, `grun` the same
+edits behind a gate. An adapter knows nothing of objectives. Its options are the keyword parameters of its constructor.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grun_bench.errors import UsageError
+from grun_bench.models import current_call, decoder_layers
+from grun_bench.registry import adapter
+
+
+class Adapter(ABC):
+    """The contract of adapters. `attach` is called once, before training."""
+
+    #: True when `aux_loss` needs a forward pass over retain prompts even if the objective has no retain term
+    needs_retain = False
+
+    @abstractmethod
+    def attach(self, model: nn.Module) -> None:
+        """Freeze or wrap `model` in place, so that an ordinary call of it goes through the adapter."""
+
+    @abstractmethod
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser may change."""
+
+    @abstractmethod
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within this block the model is the reference model (the target), without a second copy of it."""
+
+    def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
+        """Loss terms of the adapter itself, from the gate logits (layer -> (batch,)) on forget and retain prompts."""
+        return {}
+
+
+@adapter("full")
+class Full(Adapter):
+    """Every weight of the model."""
+
+    def attach(self, model: nn.Module) -> None:
+        self._model = model
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return list(self._model.parameters())
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The model as it is: the reference only until training starts, when reference log-probabilities are cached."""
+        yield
+
+
+@adapter("lora")
+class Lora(Adapter):
+    """Low-rank updates of the linear layers (Hu et al. 2021), through peft.
+
+    Defaults are the baseline of the GRUN paper's code: rank 4, alpha 32, dropout 0.05, all linear layers but the
+    vocabulary head.
+    """
+
+    def __init__(self, *, rank: int = 4, alpha: float = 32.0, dropout: float = 0.05) -> None:
+        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+
+    def attach(self, model: nn.Module) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules="all-linear")
+        self.peft = get_peft_model(model, config)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        with self.peft.disable_adapter():
+            yield
+
+
+class Rotation(nn.Module):
+    """R^T of LoReFT: a (hidden, rank) matrix with orthonormal columns, in fp32."""
+
+    def __init__(self, hidden: int, rank: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(hidden, rank))
+        nn.init.orthogonal_(self.weight)
+
+
+class Edit(nn.Module):
+    """The edit of one layer's hidden state: h' = h + s(h) R^T (W h + b - R h).
+
+    LoReFT (Wu et al. 2024, arXiv 2404.03592, eq. 2) with s = 1; gated by s = sigmoid(g(h)) in GRUN (arXiv 2502.17823).
+    R is fp32 with orthonormal rows; W, b and the gate g have the base model's dtype.
+    """
+
+    def __init__(self, hidden: int, rank: int, dtype: torch.dtype, gate: nn.Module | None) -> None:
+        super().__init__()
+        self.rotation = nn.utils.parametrizations.orthogonal(Rotation(hidden, rank))
+        self.source = nn.Linear(hidden, rank, dtype=dtype)
+        self.gate = gate
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(batch, hidden) -> edited states of the same shape and dtype, and gate logits (batch,) or None."""
+        rotation = self.rotation.weight
+        shift = (self.source(states) - states.to(rotation.dtype) @ rotation) @ rotation.T
+        if self.gate is None:
+            return (states + shift).to(states.dtype), None
+        logits = self.gate(states)
+        return (states + shift * torch.sigmoid(logits)).to(states.dtype), logits.squeeze(-1)
+
+
+def _gate(kind: str, hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(hidden, 1, dtype=dtype)
+    first, second = widths
+    return nn.Sequential(
+        nn.Linear(hidden, first, dtype=dtype),
+        nn.ReLU(),
+        nn.Linear(first, second, dtype=dtype),
+        nn.ReLU(),
+        nn.Linear(second, 1, dtype=dtype),
+    )
+
+
+@adapter("reft")
+class Reft(Adapter):
+    """LoReFT edits without a gate, at the last prompt token (arXiv 2404.03592).
+
+    `layers` are depths: a float in (0, 1] is a share of the layers (0.65 of 32 is block 20, 1.0 the last block), an
+    integer the 0-based block whose output is edited.
+    """
+
+    def __init__(self, *, rank: int = 4, layers: Sequence[float] = (0.65, 0.8, 1.0)) -> None:
+        self.rank, self.layers = rank, layers
+        self.edits = nn.ModuleDict()
+        self._on = True
+
+    def _make_gate(self, hidden: int, dtype: torch.dtype) -> nn.Module | None:
+        return None
+
+    def attach(self, model: nn.Module) -> None:
+        blocks = decoder_layers(model)
+        hidden = model.config.get_text_config().hidden_size
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for index in sorted({layer_index(depth, len(blocks)) for depth in self.layers}):
+            weight = next(parameter for parameter in blocks[index].parameters() if parameter.is_floating_point())
+            edit = Edit(hidden, self.rank, model.dtype, self._make_gate(hidden, model.dtype)).to(weight.device)
+            self.edits[str(index)] = edit
+            blocks[index].register_forward_hook(self._hook(index, edit))
+        model.register_forward_pre_hook(self._locate, with_kwargs=True)
+
+    def _locate(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Where this forward pass edits: told by `calling`, else the last attended column of a prefill."""
+        call = current_call()
+        if call is not None:
+            self._positions = call.prompt_end
+            return
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0:
+            self._positions = None
+            return
+        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(ids)
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        self._positions = (mask * columns).argmax(dim=1)
+
+    def _hook(self, index: int, edit: Edit) -> Any:
+        def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if not self._on or self._positions is None:
+                return output
+            states = output[0] if isinstance(output, tuple) else output
+            rows = torch.arange(len(states), device=states.device)
+            positions = self._positions.to(states.device)
+            edited, logits = edit(states[rows, positions])
+            call = current_call()
+            if call is not None and logits is not None:
+                call.gates[index] = logits
+            states = states.clone()
+            states[rows, positions] = edited
+            return (states, *output[1:]) if isinstance(output, tuple) else states
+
+        return hook
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return list(self.edits.parameters())
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        self._on = False
+        try:
+            yield
+        finally:
+            self._on = True
+
+
+@adapter("grun")
+class Grun(Reft):
+    """Gated LoReFT edits (GRUN, arXiv 2502.17823): the gate opens on forget prompts and stays shut on others.
+
+    `gate` is `linear` (one linear map) or `mlp` (hidden -> `gate_widths` with ReLU -> 1). `gate_weight` scales the binary
+    cross-entropy of the gates, forget prompts 1 and retain prompts 0, mean over layers and both sets.
+    """
+
+    needs_retain = True
+
+    def __init__(
+        self,
+        *,
+        rank: int = 4,
+        layers: Sequence[float] = (0.65, 0.8, 1.0),
+        gate: str = "mlp",
+        gate_widths: Sequence[int] = (256, 64),
+        gate_weight: float = 10.0,
+    ) -> None:
+        super().__init__(rank=rank, layers=layers)
+        if gate not in ("linear", "mlp"):
+            raise UsageError(f"gate={gate}: choose linear or mlp.")
+        if len(gate_widths) != 2:
+            raise UsageError(f"gate_widths={list(gate_widths)}: two widths are needed, as in [256, 64].")
+        self.gate, self.gate_widths, self.gate_weight = gate, gate_widths, gate_weight
+
+    def _make_gate(self, hidden: int, dtype: torch.dtype) -> nn.Module:
+        return _gate(self.gate, hidden, self.gate_widths, dtype)
+
+    def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
+        bce = nn.functional.binary_cross_entropy_with_logits
+        terms = [bce(logits.float(), torch.ones_like(logits, dtype=torch.float32)) for logits in forget.values()]
+        terms += [bce(logits.float(), torch.zeros_like(logits, dtype=torch.float32)) for logits in retain.values()]
+        return {"gate": self.gate_weight * torch.stack(terms).mean()}
+
+
+def layer_index(depth: float, layers: int) -> int:
+    """The 0-based decoder block of a depth: floor(depth x layers) for a share, the last block for 1.0; an integer is itself.
+
+    Raises UsageError when there is no such block.
+    """
+    index = depth if isinstance(depth, int) else min(int(depth * layers), layers - 1)
+    if not 0 <= index < layers or depth < 0:
+        raise UsageError(f"layers: {depth} is not a depth in (0, 1] nor a block of this model (0 to {layers - 1}).")
+    return index

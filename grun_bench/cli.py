@@ -1,0 +1,218 @@
+"""The command line. Tables on stdout, progress and errors on stderr; exit codes 0, 1 failed, 2 usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from grun_bench import registry
+from grun_bench.errors import GrunBenchError, UsageError, unknown
+
+app = typer.Typer(
+    name="grun-bench",
+    help="Train, score and compare unlearning methods for language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Include = Annotated[list[Path], typer.Option("--include-path", help="A plugin file, or a folder of plugins and task YAML.")]
+Output = Annotated[Path, typer.Option("--output", help="Folder of the result files.")]
+RESULTS = Path("leaderboards/results")
+
+
+@app.command()
+def run(
+    unlearner: Annotated[str, typer.Option(help="adapter+objective, as in grun+npo; `ls` lists them.")],
+    task: Annotated[str, typer.Option(help="A task's name, or the path of its YAML.")],
+    model: Annotated[str | None, typer.Option(help="Hub id or folder; default: tiny, the embedded toy model.")] = None,
+    target: Annotated[str | None, typer.Option(help="A target model already fine-tuned on the task.")] = None,
+    retain: Annotated[str | None, typer.Option(help="A retain model, fine-tuned without the forget set.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
+) -> None:
+    """Unlearn, score and record one unlearner on one task."""
+    _include(include_path)
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
+    from grun_bench.tasks import load_task
+    from grun_bench.tables import print_run
+
+    load_task(task, tuple(include_path))
+    for part, kind in _plugin_names(unlearner):
+        if part not in registry.entries(kind):
+            raise unknown(kind, part, registry.names(kind), f"in --unlearner {unlearner}; `grun-bench ls` lists them.")
+    from grun_bench.runner import RunConfig
+    from grun_bench.runner import run as run_cell
+
+    outcome = run_cell(
+        RunConfig(
+            unlearner=unlearner,
+            task=task,
+            model=model,
+            target=target,
+            retain=retain,
+            overrides=_settings(settings),
+            device=device,
+            dtype=dtype,
+            batch_size=_batch_size(batch_size),
+            limit=limit,
+            seed=seed,
+            output=output,
+            include=tuple(include_path),
+            overwrite=overwrite,
+            trust_remote_code=trust_remote_code,
+        )
+    )
+    cell = outcome.cell
+    if as_json:
+        print(cell.result.dumps(), end="")
+    else:
+        beside = [other.result if other else None for other in (outcome.target, outcome.retain)]
+        print_run(cell.result, *beside, cell.path, cell.reused)
+    if cell.result.status != "ok":
+        raise GrunBenchError(f"{unlearner} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
+
+
+@app.command("ls")
+def list_names(
+    what: Annotated[str, typer.Argument(help="all, adapters, objectives, unlearners, tasks, metrics, attacks or runs.")] = "all",
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """List what can be run, or what was."""
+    from grun_bench.tables import print_names
+
+    _include(include_path)
+    plurals = {f"{kind}s": kind for kind in registry.KINDS}
+    if what != "all" and what not in (*plurals, "tasks", "runs"):
+        raise unknown("kind", what, (*plurals, "tasks", "runs", "all"))
+    for plural, kind in plurals.items():
+        entries = registry.entries(kind).values()
+        if what in (plural, "all") and entries:
+            print_names(plural, ("name", "what it is"), [(entry.name, entry.summary) for entry in entries])
+    if what in ("tasks", "all"):
+        from grun_bench.tasks import load_task, task_files
+
+        names = task_files(tuple(include_path))
+        print_names("tasks", ("name", "what it is"), [(name, load_task(str(path)).description) for name, path in names.items()])
+    if what == "runs":
+        _list_runs(output)
+    if what == "all":
+        print("An unlearner is adapter+objective, as in grun+npo; a bare objective trains all weights.")
+
+
+def _list_runs(output: Path) -> None:
+    from grun_bench.results import read_result, result_files
+    from grun_bench.tables import number, print_names
+
+    results = [read_result(path) for path in result_files(output)]
+    rows = [
+        (result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:16])
+        + tuple(number(result.value(metric)) for metric in ("forget_quality", "model_utility"))
+        for result in sorted(results, key=lambda result: result.date)
+    ]
+    columns = ("run", "task", "model", "unlearner", "status", "date", "forget quality", "model utility")
+    print_names(f"runs in {output}", columns, rows)
+
+
+@app.command()
+def show(
+    result: Annotated[str, typer.Argument(metavar="RUN", help="A run id, its beginning, or the path of a result file.")],
+    output: Output = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result file.")] = False,
+) -> None:
+    """Show everything a result says."""
+    from grun_bench.results import find_result, read_result
+    from grun_bench.tables import print_result
+
+    path = find_result(result, output)
+    found = read_result(path)
+    if as_json:
+        print(found.dumps(), end="")
+    else:
+        print_result(found, path)
+
+
+@app.command()
+def leaderboard(
+    output: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
+    page: Annotated[Path, typer.Option("--page", help="The Markdown page to write.")] = Path("leaderboards/README.md"),
+) -> None:
+    """Render the result files as Markdown tables."""
+    from grun_bench.leaderboard import read_results, render
+    from grun_bench.results import write_whole
+
+    results = read_results(output)
+    write_whole(page, render(results))
+    print(f"{page}: {len(results)} results")
+
+
+def _include(paths: list[Path]) -> None:
+    for path in paths:
+        registry.include(path)
+
+
+def _plugin_names(unlearner: str) -> list[tuple[str, str]]:
+    """The parts of a pair's name, to be checked before torch is imported."""
+    if "+" not in unlearner:
+        return []
+    adapter, _, objective = unlearner.partition("+")
+    return [(adapter, "adapter"), (objective, "objective")]
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set {pair}: write it as key=value.")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {pair}: '{value}' is not a number, word or [list].") from None
+    return settings
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--batch-size {text}: write auto or a whole number above 0.")
+    return int(text)
+
+
+def main() -> None:
+    """The entry point: expected errors as one message and an exit code, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted; nothing half-written is left, and the same command goes on with what is done.", file=sys.stderr)
+        code = 130
+    except GrunBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)

@@ -1,0 +1,636 @@
+"""The engine: scores continuations of prompts and generates greedily, each token of a sequence computed once.
+
+What it saves against one padded pass per metric:
+
+* the part that all prompts begin with (the template's head) is computed once, each prompt once, and every candidate
+  answer runs on a copy of its prompt's keys and values;
+* batches hold sequences of like length and are limited by tokens, not by rows;
+* the vocabulary head sees only the positions that predict an answer token, a few at a time;
+* where the model's argmax equals the reference answer from its first token on, that prefix *is* the greedy generation:
+  decoding starts at the first mismatch, on the keys and values that scoring has left;
+* finished rows leave the decoding batch at once and others take their places;
+* a row that repeats itself drafts its own next tokens, and one pass verifies many of them (prompt lookup decoding,
+  Saxena 2023; verification as in speculative decoding, Leviathan et al. 2023, arXiv 2211.17192, greedy case).
+
+None of it changes a number beyond the noise of floating-point sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from grun_bench.models import calling
+
+T = TypeVar("T")
+
+#: bytes of vocabulary logits in fp32 that exist at a time
+LOGIT_BYTES = 32 * 2**20
+#: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device
+TOKENS = {"cpu": 1024, "cuda": 32768}
+ROWS = {"cpu": 16, "cuda": 256}
+#: input tokens of a decoding step that cost little more than one, because reading the weights takes longer
+FREE_TOKENS = {"cpu": 8, "cuda": 128}
+#: decoding steps before the rows of a batch are chosen anew
+ROUND = 16
+#: tokens in a row that a drafter must have foretold before its drafts are worth a pass, and its longest draft
+SURE, LONGEST_DRAFT = 4, 15
+#: a draft is what followed the last occurrence of this many tokens
+NGRAM = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """One prompt and what is wanted of it.
+
+    `continuations` are scored token by token; `generate` asks for the greedy generation, which is the faster the longer
+    it agrees with the first continuation. `moments` asks for `TokenScores.means` and `.deviations` of the first one.
+    """
+
+    prompt: Sequence[int]
+    continuations: Sequence[Sequence[int]] = ()
+    generate: bool = False
+    moments: bool = False
+
+
+@dataclass
+class TokenScores:
+    """Per token of a continuation: natural-log probability, the model's argmax, and, where asked for, the mean and the
+    standard deviation of the log probability under the model's own distribution."""
+
+    logprobs: list[float] = field(default_factory=list)
+    argmax: list[int] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    deviations: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """What a Work gave; `gates` are gate logits by layer, empty for models without gates."""
+
+    continuations: list[TokenScores] = field(default_factory=list)
+    generated: list[int] | None = None
+    gates: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Counts:
+    """Costs: tokens through the decoder (padding included), rows through the vocabulary head, row-steps of decoding
+    (one per row and pass) and tokens that decoding passes gave."""
+
+    forward_tokens: int = 0
+    head_rows: int = 0
+    row_steps: int = 0
+    decoded_tokens: int = 0
+
+
+@dataclass
+class Limits:
+    """How much runs at once: input tokens of a pass, rows of a pass. Halved when memory runs out."""
+
+    tokens: int
+    rows: int
+
+    @classmethod
+    def of(cls, device: torch.device, batch_size: int | None) -> Limits:
+        """`batch_size` rows, or with None what suits the kind of device."""
+        kind = "cpu" if device.type == "cpu" else "cuda"
+        return cls(TOKENS[kind], ROWS[kind]) if batch_size is None else cls(2**31, batch_size)
+
+    def halve(self) -> None:
+        self.tokens, self.rows = max(1, self.tokens // 2), max(1, self.rows // 2)
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of a batch: per layer (batch, heads, width, dimension); `visible` (batch, width) is the mask.
+
+    Columns that are not visible hold padding, rejected drafts or hidden tokens, anywhere in a row: position ids are
+    always given explicitly, so only the order of the visible columns matters.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    visible: Tensor
+
+    @classmethod
+    def of(cls, cache: DynamicCache, visible: Tensor) -> KeyValues:
+        """Read a cache out. The one place that knows how transformers 4 and 5 differ in it."""
+        if hasattr(cache, "layers"):
+            return cls([(layer.keys, layer.values) for layer in cache.layers], visible)
+        return cls(list(zip(cache.key_cache, cache.value_cache, strict=True)), visible)
+
+    def cache(self) -> DynamicCache:
+        """A cache for the model; it appends to copies, these tensors stay as they are."""
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(self.layers):
+            cache.update(keys, values, index)
+        return cache
+
+    def take(self, rows: Sequence[int]) -> KeyValues:
+        """The rows with these numbers; a number may come more than once."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.visible.device)
+        pairs = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in self.layers]
+        return KeyValues(pairs, self.visible.index_select(0, index))
+
+    def compact(self) -> KeyValues:
+        """Move the visible columns of each row to the right and drop the columns that no row needs."""
+        width = int(self.visible.sum(1).max())
+        order = self.visible.sort(dim=1, stable=True).indices[:, self.visible.shape[1] - width :]
+
+        def move(tensor: Tensor) -> Tensor:
+            index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+            return tensor.gather(2, index)
+
+        return KeyValues([(move(keys), move(values)) for keys, values in self.layers], self.visible.gather(1, order))
+
+    @staticmethod
+    def join(parts: Sequence[KeyValues]) -> KeyValues:
+        """One batch of several, padded on the left to the widest."""
+        width = max(part.visible.shape[1] for part in parts)
+
+        def widen(tensor: Tensor, before: tuple[int, ...]) -> Tensor:
+            missing = width - tensor.shape[-len(before) // 2]
+            return nn.functional.pad(tensor, (*before[:-2], missing, 0)) if missing else tensor
+
+        pairs = [
+            tuple(
+                torch.cat([widen(tensor, (0, 0, 0, 0)) for tensor in tensors]) for tensors in zip(*layer, strict=True)
+            )
+            for layer in zip(*(part.layers for part in parts), strict=True)
+        ]
+        return KeyValues(pairs, torch.cat([widen(part.visible, (0, 0)) for part in parts]))
+
+
+class Head:
+    """The vocabulary head, applied to chosen positions and a few rows at a time.
+
+    While the model runs, its head gets no rows; the hidden states that it would have got are kept and put through it
+    afterwards in chunks. Models that do more after the head than casting (soft caps, scales) are found out by a trial
+    at the start; theirs runs inside the model, on the chosen positions.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._module = model.get_output_embeddings()
+        self.plain = False
+        ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
+        chosen = torch.ones_like(ids, dtype=torch.bool)
+        with calling(None), self.keeping(chosen) as kept:
+            own = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+        self.vocabulary = own.shape[-1]
+        self.plain = torch.allclose(self._module(kept[0]).float(), own, rtol=1e-3, atol=1e-3)
+
+    @contextmanager
+    def keeping(self, chosen: Tensor) -> Iterator[list[Tensor]]:
+        """Within this block the list receives the hidden states (chosen, hidden) of a forward pass."""
+        kept: list[Tensor] = []
+
+        def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+            kept.append(args[0][chosen])
+            return (kept[0][:0] if self.plain else kept[0],)
+
+        handle = self._module.register_forward_pre_hook(select)
+        try:
+            yield kept
+        finally:
+            handle.remove()
+
+    def logits(self, kept: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """fp32 logits of a few rows at a time. `kept`: (rows, hidden), or logits where the head is not plain."""
+        size = max(1, LOGIT_BYTES // (4 * self.vocabulary))
+        for start in range(0, len(kept), size):
+            rows = kept[start : start + size]
+            yield slice(start, start + size), (self._module(rows) if self.plain else rows).float()
+
+    def argmax(self, kept: Tensor) -> list[int]:
+        """The likeliest token after each row."""
+        return [token for _, logits in self.logits(kept) for token in logits.argmax(-1).tolist()]
+
+    def statistics(self, kept: Tensor, targets: Tensor, moments: Tensor) -> Statistics:
+        """Statistics of the distributions after `kept`, of `targets` (rows, k); moments where `moments` (rows,)."""
+        parts: list[tuple[Tensor, ...]] = []
+        for rows, logits in self.logits(kept):
+            argmax = logits.argmax(-1)
+            chosen = logits.gather(-1, targets[rows]) - logits.logsumexp(-1, keepdim=True)
+            mean, deviation = torch.full_like(chosen[:, 0], torch.nan), torch.full_like(chosen[:, 0], torch.nan)
+            if (wanted := moments[rows]).any():
+                logprobs = logits[wanted].log_softmax(-1)
+                probs = logprobs.exp()
+                mean[wanted] = (probs * logprobs).sum(-1)
+                centred = logprobs - mean[wanted, None]
+                deviation[wanted] = (probs * centred.square()).sum(-1).sqrt()
+            parts.append((chosen, argmax, mean, deviation))
+        return Statistics(*(torch.cat(columns).tolist() for columns in zip(*parts, strict=True)))
+
+
+@dataclass
+class Statistics:
+    """Per row: log-probabilities of the targets asked for, the argmax, mean and deviation of the log probability."""
+
+    logprobs: list[list[float]]
+    argmax: list[int]
+    means: list[float]
+    deviations: list[float]
+
+    def write(self, rows: slice, column: int, to: TokenScores, start: int, moments: bool) -> None:
+        """Write rows as the scores of a continuation's tokens from `start` on."""
+        to.logprobs[start:] = [values[column] for values in self.logprobs[rows]]
+        to.argmax[start:] = self.argmax[rows]
+        if moments:
+            to.means[start:] = self.means[rows]
+            to.deviations[start:] = self.deviations[rows]
+
+
+@dataclass
+class Pass:
+    """A forward pass: `states` (chosen positions, hidden) for the Head, the past after it, gate logits by layer."""
+
+    states: Tensor
+    past: KeyValues
+    gates: dict[int, Tensor]
+
+
+@dataclass
+class Group:
+    """Works that run together: their numbers, the past after their prompts, their results and, by place in the group,
+    the generations that have begun."""
+
+    numbers: list[int]
+    works: list[Work]
+    past: KeyValues
+    results: list[Result]
+    rows: dict[int, Row] = field(default_factory=dict)
+
+
+@dataclass
+class Row:
+    """A generation under way: the tokens known so far, of which all but the last are in `past`.
+
+    `number` is the Work's; `position` the position id of the last token.
+
+    The row is its own drafter: `draft` gives what followed the last occurrence of the present NGRAM of tokens.
+    """
+
+    number: int
+    tokens: list[int]
+    prompt_length: int
+    position: int
+    past: KeyValues
+    sure: int = 0
+    _after: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for index in range(NGRAM, len(self.tokens)):
+            self._after[tuple(self.tokens[index - NGRAM : index])] = index
+
+    @property
+    def generated(self) -> list[int]:
+        return self.tokens[self.prompt_length :]
+
+    def draft(self, length: int) -> list[int]:
+        """Up to `length` tokens that may follow."""
+        source = self._after.get(tuple(self.tokens[-NGRAM:]))
+        if source is None:
+            return []
+        # a copy that reaches its own beginning goes on with what it has copied: a loop
+        period = len(self.tokens) - source
+        return [self.tokens[source + step % period] for step in range(length)]
+
+    def want(self, free: int) -> int:
+        """How long a draft is worth verifying, where `free` tokens cost nothing."""
+        return LONGEST_DRAFT if self.sure >= SURE else min(free, LONGEST_DRAFT)
+
+    def accept(self, token: int) -> None:
+        """The next token is known; `sure` counts for how long the drafter has been right."""
+        self.sure = self.sure + 1 if self.draft(1) == [token] else 0
+        self._after[tuple(self.tokens[-NGRAM:])] = len(self.tokens)
+        self.tokens.append(token)
+
+
+class Engine:
+    """Runs Works through one model.
+
+    `hidden` is a token that attention never sees as a key, None for none. Positions of scored sequences count all
+    tokens, positions of generations only the visible ones, as `generate` does; so the two agree, and generation can go
+    on from scoring, for prompts without a hidden token. `stops` are the tokens that end a generation.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        stops: Iterable[int],
+        max_new_tokens: int,
+        batch_size: int | None = None,
+        hidden: int | None = None,
+    ) -> None:
+        self.model, self.device = model, model.device
+        self.stops, self.max_new_tokens, self.hidden = frozenset(stops), max_new_tokens, hidden
+        self.counts = Counts()
+        self.limits = Limits.of(self.device, batch_size)
+        self._free = FREE_TOKENS["cpu" if self.device.type == "cpu" else "cuda"]
+
+    @torch.no_grad()
+    def run(self, works: Sequence[Work]) -> Iterator[tuple[int, Result]]:
+        """Yield (index, result) as works are done, in an order of the engine's choosing."""
+        if not works:
+            return
+        self._head = Head(self.model)
+        self._works = works
+        self._results: dict[int, Result] = {}
+        self._queue: list[Row] = []
+        self._prefix = _common_prefix([work.prompt for work in works])
+        self._prefixes: dict[bool, KeyValues] = {}
+        order = sorted(range(len(works)), key=lambda number: len(works[number].prompt))
+        for part in self._parts([len(works[number].prompt) - len(self._prefix) for number in order]):
+            self._fit(self._score, order[part])
+            for number in order[part]:
+                if not works[number].generate or self._results[number].generated is not None:
+                    yield number, self._results[number]
+            while len(self._queue) >= self.limits.rows:
+                yield from self._decode()
+        while self._queue:
+            yield from self._decode()
+
+    # ---- batches and passes
+
+    def _parts(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """Cut ascending lengths into batches within the limits, padding included."""
+        start = 0
+        while start < len(lengths):
+            end = start + 1
+            while end < len(lengths) and end - start < self.limits.rows:
+                if lengths[end] * (end - start + 1) > self.limits.tokens:
+                    break
+                end += 1
+            yield slice(start, end)
+            start = end
+
+    def _fit(self, run: Callable[[list[T]], None], items: list[T]) -> None:
+        """Run a batch; out of memory, halve the limits and run it in two parts. A failed `run` must leave no trace."""
+        try:
+            return run(items)
+        except torch.OutOfMemoryError:
+            if len(items) == 1:
+                raise
+        # outside the handler, so that the failed pass's tensors are free
+        self._shrink()
+        half = len(items) // 2
+        self._fit(run, items[:half])
+        self._fit(run, items[half:])
+
+    def _shrink(self) -> None:
+        self.limits.halve()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward(
+        self,
+        rows: Sequence[Sequence[int]],
+        positions: Sequence[Sequence[int]],
+        past: KeyValues | None,
+        *,
+        last: int | None = None,
+        prompt_end: Tensor | None = None,
+        hidden: int | None = None,
+    ) -> Pass:
+        """Run rows of token ids, padded on the right, after `past`; keep the states at each row's `last` positions
+        (None: at all)."""
+        width = max(map(len, rows))
+        ids = self._padded(rows, width)
+        lengths = torch.tensor([[len(row)] for row in rows], device=self.device)
+        column = torch.arange(width, device=self.device)[None]
+        present = column < lengths
+        wanted = present if last is None else present & (column >= lengths - last)
+        visible = present if hidden is None else present & (ids != hidden)
+        mask = visible.long() if past is None else torch.cat([past.visible, visible.long()], 1)
+        with calling(prompt_end) as call, self._head.keeping(wanted) as kept:
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=self._padded(positions, width),
+                past_key_values=DynamicCache() if past is None else past.cache(),
+                use_cache=True,
+            )
+        self.counts.forward_tokens += ids.numel()
+        self.counts.head_rows += len(kept[0])
+        states = kept[0] if self._head.plain else output.logits
+        return Pass(states, KeyValues.of(output.past_key_values, mask), call.gates)
+
+    def _padded(self, rows: Sequence[Sequence[int]], width: int) -> Tensor:
+        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+
+    # ---- prompts
+
+    def _positions(self, prompt: Sequence[int], generating: bool) -> list[int]:
+        """Position ids of a prompt: its columns, or when generating the visible tokens before, and 1 at hidden ones."""
+        if not generating:
+            return list(range(len(prompt)))
+        positions, seen = [], 0
+        for token in prompt:
+            positions.append(1 if token == self.hidden else seen)
+            seen += token != self.hidden
+        return positions
+
+    def _prefill(self, works: Sequence[Work], generating: bool) -> Pass:
+        """Run the prompts of works; states at their last tokens: (works, hidden)."""
+        start = len(self._prefix)
+        return self._forward(
+            [work.prompt[start:] for work in works],
+            [self._positions(work.prompt, generating)[start:] for work in works],
+            self._prefix_past(generating).take([0] * len(works)) if start else None,
+            last=1,
+            prompt_end=torch.tensor([len(work.prompt) - start - 1 for work in works], device=self.device),
+            hidden=self.hidden,
+        )
+
+    def _prefix_past(self, generating: bool) -> KeyValues:
+        """Keys and values of what all prompts begin with, computed once."""
+        if generating not in self._prefixes:
+            positions = self._positions(self._prefix, generating)
+            self._prefixes[generating] = self._forward(
+                [self._prefix], [positions], None, last=0, hidden=self.hidden
+            ).past
+        return self._prefixes[generating]
+
+    # ---- scoring
+
+    def _score(self, numbers: list[int]) -> None:
+        """Score the continuations of a batch of works; finish their generations or queue them."""
+        works = [self._works[number] for number in numbers]
+        prompts = self._prefill(works, generating=False)
+        gates = {layer: logits.tolist() for layer, logits in prompts.gates.items()}
+        results = [Result(gates={layer: row[place] for layer, row in gates.items()}) for place in range(len(works))]
+        group = Group(numbers, works, prompts.past, results)
+        self._first_tokens(group, prompts.states)
+        pairs = [(place, index) for place, work in enumerate(works) for index in range(len(work.continuations))]
+        pairs = sorted(pairs, key=lambda pair: len(_tokens(group, pair)))
+        pairs = [pair for pair in pairs if len(_tokens(group, pair)) > 1]
+        for part in self._parts([len(_tokens(group, pair)) - 1 for pair in pairs]):
+            self._fit(lambda chunk: self._continue(group, chunk), pairs[part])
+        self._regenerate(group)
+        self._results.update(zip(numbers, results, strict=True))
+        self._queue += group.rows.values()
+
+    def _first_tokens(self, group: Group, states: Tensor) -> None:
+        """Score the first token of every continuation, and begin the generations that scoring cannot go on with."""
+        wide = max(1, max(len(work.continuations) for work in group.works))
+        targets = self._padded([[tokens[0] for tokens in work.continuations] for work in group.works], wide)
+        moments = torch.tensor([work.moments for work in group.works], device=self.device)
+        statistics = self._head.statistics(states, targets, moments)
+        for place, (work, result) in enumerate(zip(group.works, group.results, strict=True)):
+            for index in range(len(work.continuations)):
+                result.continuations.append(TokenScores())
+                rows = slice(place, place + 1)
+                statistics.write(rows, index, result.continuations[-1], 0, work.moments and index == 0)
+            if self._reusable(work) and not (work.continuations and len(work.continuations[0]) > 1):
+                self._begin(group, place, [statistics.argmax[place]], group.past, place)
+
+    def _reusable(self, work: Work) -> bool:
+        """Whether the work's generation has the same past as its scoring."""
+        return work.generate and self.hidden not in work.prompt
+
+    def _continue(self, group: Group, pairs: list[tuple[int, int]]) -> None:
+        """Score the rest of continuations, given as (place in the group, index): their tokens from the second on."""
+        inputs = [_tokens(group, pair)[:-1] for pair in pairs]
+        starts = [len(group.works[place].prompt) for place, _ in pairs]
+        positions = [range(start, start + len(row)) for start, row in zip(starts, inputs, strict=True)]
+        run = self._forward(inputs, positions, group.past.take([place for place, _ in pairs]), hidden=self.hidden)
+        targets = torch.tensor([[token] for pair in pairs for token in _tokens(group, pair)[1:]], device=self.device)
+        wanted = [group.works[place].moments and index == 0 for place, index in pairs]
+        moments = [flag for flag, row in zip(wanted, inputs, strict=True) for _ in row]
+        statistics = self._head.statistics(run.states, targets, torch.tensor(moments, device=self.device))
+        end = 0
+        for row, (place, index) in enumerate(pairs):
+            start, end = end, end + len(inputs[row])
+            scores = group.results[place].continuations[index]
+            statistics.write(slice(start, end), 0, scores, 1, wanted[row])
+            if index == 0 and self._reusable(group.works[place]):
+                known = _greedy_prefix(group.works[place].continuations[0], scores.argmax)
+                self._begin(group, place, known, run.past, row)
+
+    def _regenerate(self, group: Group) -> None:
+        """Begin the generations whose prompts have other positions than in scoring, from a pass of their own."""
+        places = [place for place, work in enumerate(group.works) if work.generate and not self._reusable(work)]
+        if places:
+            run = self._prefill([group.works[place] for place in places], generating=True)
+            for row, (place, token) in enumerate(zip(places, self._head.argmax(run.states), strict=True)):
+                self._begin(group, place, [token], run.past, row)
+
+    # ---- generation
+
+    def _begin(self, group: Group, place: int, known: list[int], past: KeyValues, row: int) -> None:
+        """A generation starts with the tokens `known`; `past` has at least the prompt and all of them but the last."""
+        known = known[: self.max_new_tokens]
+        end = next((index for index, token in enumerate(known) if token in self.stops), None)
+        if end is not None or len(known) == self.max_new_tokens:
+            group.results[place].generated = known if end is None else known[: end + 1]
+            return
+        prompt = list(group.works[place].prompt)
+        visible = sum(token != self.hidden for token in prompt)
+        past = past.take([row])
+        # what was scored after the mismatch is no part of the generation: only as many visible columns stay
+        past.visible[0, past.visible[0].cumsum(0) > visible + len(known) - 1] = 0
+        position = visible + len(known) - 1
+        group.rows[place] = Row(group.numbers[place], prompt + known, len(prompt), position, past.compact())
+
+    def _decode(self) -> Iterator[tuple[int, Result]]:
+        """Take rows from the queue for some steps; yield what gets finished, put the rest back."""
+        rows = self._pick()
+        repeating = rows[0].sure >= SURE
+        past = KeyValues.join([row.past for row in rows])
+        for _ in range(ROUND):
+            drafts = self._drafts(rows)
+            try:
+                run = self._forward(
+                    [[row.tokens[-1], *draft] for row, draft in zip(rows, drafts, strict=True)],
+                    [
+                        range(row.position, row.position + 1 + len(draft))
+                        for row, draft in zip(rows, drafts, strict=True)
+                    ],
+                    past,
+                )
+                argmax = self._head.argmax(run.states)
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                self._shrink()
+                break
+            past = run.past
+            self.counts.row_steps += len(rows)
+            self._verify(rows, drafts, argmax, past)
+            stay = [place for place, row in enumerate(rows) if not self._finished(row)]
+            if len(stay) < len(rows):
+                for row in rows:
+                    if self._finished(row):
+                        self._results[row.number].generated = row.generated
+                        yield row.number, self._results[row.number]
+                rows, past = [rows[place] for place in stay], past.take(stay)
+            if not rows or repeating and sum(row.sure >= SURE for row in rows) <= len(rows) // 2:
+                break
+        for place, row in enumerate(rows):
+            row.past = past.take([place]).compact()
+        self._queue += rows
+
+    def _pick(self) -> list[Row]:
+        """The rows of the next decoding batch, out of the queue: of one kind, repeating or not, the shortest first."""
+        repeating = [row for row in self._queue if row.sure >= SURE]
+        others = [row for row in self._queue if row.sure < SURE]
+        kind = repeating if len(repeating) >= max(1, len(others)) else others
+        rows = sorted(kind, key=lambda row: len(row.tokens))[: self.limits.rows]
+        taken = {row.number for row in rows}
+        self._queue = [row for row in self._queue if row.number not in taken]
+        return rows
+
+    def _drafts(self, rows: Sequence[Row]) -> list[list[int]]:
+        """What each row may say next, never beyond the limit of new tokens."""
+        free = self._free // len(rows) - 1
+        return [row.draft(max(0, min(row.want(free), self.max_new_tokens - len(row.generated) - 1))) for row in rows]
+
+    def _verify(self, rows: Sequence[Row], drafts: Sequence[list[int]], argmax: Sequence[int], past: KeyValues) -> None:
+        """Accept the argmax after each row's last token and after each draft token that was right; hide the rest."""
+        width = past.visible.shape[1] - 1 - max(map(len, drafts))
+        place = 0
+        for number, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
+            answers = argmax[place : place + len(draft) + 1]
+            place += len(draft) + 1
+            right = 0
+            while True:
+                row.accept(answers[right])
+                if self._finished(row) or right == len(draft) or draft[right] != answers[right]:
+                    break
+                right += 1
+            row.position += right + 1
+            past.visible[number, width + right + 1 :] = 0
+            self.counts.decoded_tokens += right + 1
+
+    def _finished(self, row: Row) -> bool:
+        return row.tokens[-1] in self.stops or len(row.tokens) - row.prompt_length >= self.max_new_tokens
+
+
+def _tokens(group: Group, pair: tuple[int, int]) -> Sequence[int]:
+    """The tokens of a continuation given as (place in the group, index)."""
+    return group.works[pair[0]].continuations[pair[1]]
+
+
+def _greedy_prefix(tokens: Sequence[int], argmax: Sequence[int]) -> list[int]:
+    """The greedy generation as far as scoring `tokens` shows it: up to the first mismatch, with what came instead."""
+    for index, (token, best) in enumerate(zip(tokens, argmax, strict=True)):
+        if token != best:
+            return [*tokens[:index], best]
+    return list(tokens)
+
+
+def _common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The longest common beginning that leaves each prompt at least one token of its own."""
+    low, high = min(prompts), max(prompts)
+    length = min(map(len, prompts)) - 1
+    while low[:length] != high[:length]:
+        length -= 1
+    return list(low[:length])

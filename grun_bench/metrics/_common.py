@@ -1,0 +1,73 @@
+"""What several metrics read from a record, and the reasons they give when it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from grun_bench.errors import MissingReference
+from grun_bench.records import Continuation, Record
+
+#: sets whose answers need no paraphrase: where there is none, the answer stands for it
+OWN_PARAPHRASE = ("real_authors", "world_facts")
+#: forgetting is low on the forget set and high everywhere else
+LOWER_ON_FORGET = {"forget": False, "retain": True, "real_authors": True, "world_facts": True}
+HIGHER_ON_FORGET = {name: not better for name, better in LOWER_ON_FORGET.items()}
+#: OpenUnlearning's guard against dividing by zero (d3d7cf9, src/evals/metrics)
+EPSILON = 1e-10
+NEEDS_RETAIN = (
+    "needs the retain model's records: give a retain model with --retain, or its published log with --retain-log."
+)
+
+_RESCORE = "score the model itself; an imported log may not have it"
+
+
+def missing(row: Record, what: str) -> MissingReference:
+    """The reason for a metric that is null because one row lacks its input."""
+    return MissingReference(f"row {row.index} of '{row.set}' has no {what} ({_RESCORE}).")
+
+
+def loss_of(row: Record, answer: Continuation | None, what: str) -> float:
+    """Mean negative log-likelihood of an answer, in nats a token."""
+    if answer is None or answer.loss is None:
+        raise missing(row, what)
+    return answer.loss
+
+
+def probability_of(row: Record, answer: Continuation | None, what: str) -> float:
+    """exp(-loss); the log's own value, rounded as it was, for an imported record."""
+    if answer is not None and answer.probability is not None:
+        return answer.probability
+    return float(np.exp(-loss_of(row, answer, what)))
+
+
+def right_answer(row: Record) -> Continuation | None:
+    """The true answer that a truth ratio compares with: the paraphrased one, or the answer where a set has none."""
+    return row.answer if row.paraphrased is None and row.set in OWN_PARAPHRASE else row.paraphrased
+
+
+def wrong_losses(row: Record) -> np.ndarray:
+    """The losses of the perturbed answers of a row."""
+    if not row.perturbed:
+        raise missing(row, "perturbed answers")
+    return np.array([loss_of(row, answer, "loss of a perturbed answer") for answer in row.perturbed])
+
+
+def wrong_probabilities(row: Record) -> np.ndarray:
+    """The probabilities of the perturbed answers of a row."""
+    if not row.perturbed:
+        raise missing(row, "perturbed answers")
+    return np.array([probability_of(row, answer, "loss of a perturbed answer") for answer in row.perturbed])
+
+
+def stored_or(rows: Sequence[Record], name: str, values: Iterable[float]) -> np.ndarray:
+    """The scores that an imported log stored under `name`, if every row has one, else the (lazy) `values`."""
+    if rows and all(name in row.scores for row in rows):
+        return np.array([row.scores[name] for row in rows])
+    return np.array(list(values))
+
+
+def per_row(values: Iterable[float]) -> np.ndarray:
+    """One float per row."""
+    return np.array(list(values), dtype=float)

@@ -1,0 +1,36 @@
+"""The gates of a gated unlearner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from grun_bench.errors import MissingReference
+from grun_bench.metrics._common import HIGHER_ON_FORGET, per_row
+from grun_bench.records import SETS, Record
+from grun_bench.registry import metric
+
+Gates = Sequence[dict[str, float] | None]
+
+
+@metric("gate", sets=SETS, higher_is_better=HIGHER_ON_FORGET, bounds=(0.0, 1.0))
+def gate(rows: Sequence[Record]) -> dict[str, np.ndarray | MissingReference]:
+    """Mean gate value on the question, over layers and in each (`gate_layer_<n>`); 0 to 1, high is good on forget.
+
+    `gate_paraphrased` is the same on the paraphrased question. Source: the gate sigmoid(g(h)) of GRUN (arXiv
+    2502.17823, section 3), read at the last prompt token.
+    """
+    if any(not row.gates for row in rows):
+        raise MissingReference("the model has no gates.")
+    values = _by_layer("gate", [row.gates for row in rows])
+    paraphrased = [row.gates_paraphrased for row in rows]
+    if any(not gates for gates in paraphrased):
+        return values | {"gate_paraphrased": MissingReference("the set has no paraphrased questions.")}
+    return values | _by_layer("gate_paraphrased", paraphrased)
+
+
+def _by_layer(key: str, gates: Gates) -> dict[str, np.ndarray | MissingReference]:
+    layers = sorted({layer for row in gates for layer in row or {}}, key=int)
+    mean = {key: per_row(float(np.mean(list((row or {}).values()))) for row in gates)}
+    return mean | {f"{key}_layer_{layer}": per_row((row or {}).get(layer, np.nan) for row in gates) for layer in layers}

@@ -1,0 +1,89 @@
+"""TOFU's two headline numbers: model utility and forget quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import hmean, ks_2samp
+
+from grun_bench.errors import MissingReference
+from grun_bench.metrics import answers
+from grun_bench.metrics.texts import rougeL_recall
+from grun_bench.records import Record, Records
+from grun_bench.registry import metric
+
+PerRow = Callable[[Sequence[Record]], np.ndarray]
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
+QUALITY = {"forget_quality": True, "forget_quality_D": False, "forget_quality_n": None}
+QUALITY_OU = {f"{key}_open_unlearning": better for key, better in QUALITY.items()}
+
+
+def _utility(records: Records, normalised: PerRow, ratio: PerRow) -> float:
+    """Harmonic mean of the nine parts; 0 when one of them is."""
+    parts = [part(records.of("retain")).mean() for part in (rougeL_recall, answers.probability, ratio)]
+    for name in ("real_authors", "world_facts"):
+        parts += [part(records.of(name)).mean() for part in (rougeL_recall, normalised, ratio)]
+    return float(hmean(parts)) if np.isfinite(parts).all() else float("nan")
+
+
+@metric("model_utility", over=UTILITY_SETS, higher_is_better=True, bounds=(0.0, 1.0))
+def model_utility(records: Records, reference: Records | None) -> float:
+    """Harmonic mean of ROUGE-L recall, probability and truth ratio on retain, real authors and world facts; 0 to 1.
+
+    High is good. The nine parts are the metrics `<set>_rougeL_recall`, `retain_probability`,
+    `real_authors_/world_facts_normalised_probability` and `<set>_truth_ratio` (geometric). Source: TOFU (arXiv
+    2401.06121, section 2.2) and locuslab/tofu @ bdc209e. Leaderboards use this one under the clean protocol.
+    """
+    return _utility(records, answers.normalised_probability, answers.truth_ratio)
+
+
+@metric("model_utility_open_unlearning", over=UTILITY_SETS, higher_is_better=True, bounds=(0.0, 1.0))
+def model_utility_open_unlearning(records: Records, reference: Records | None) -> float:
+    """Model utility from the parts with OpenUnlearning's 1e-10; 0 to 1, high is good.
+
+    Source: OpenUnlearning @ d3d7cf9 (`model_utility`). Its leaderboard uses this one.
+    """
+    return _utility(records, answers.normalised_probability_open_unlearning, answers.truth_ratio_open_unlearning)
+
+
+def _quality(
+    records: Records, reference: Records | None, ratio: Callable[[Record], float]
+) -> tuple[float, float, float]:
+    """Two-sided KS test of R over the forget rows: (p, D, n of the smaller sample)."""
+    if reference is None or not reference.of("forget"):
+        raise MissingReference("the retain model's records have no rows of the set 'forget'.")
+    samples = [np.array([ratio(row) for row in side.of("forget")]) for side in (records, reference)]
+    count = float(min(map(len, samples)))
+    if not all(np.isfinite(sample).all() for sample in samples):
+        return float("nan"), float("nan"), count
+    test = ks_2samp(*samples)
+    return float(test.pvalue), float(test.statistic), count
+
+
+@metric("forget_quality", over=("forget",), reference="retain", higher_is_better=QUALITY, bounds=(0.0, float("inf")))
+def forget_quality(records: Records, reference: Records | None) -> dict[str, float]:
+    """p of a two-sided KS test between the truth ratios of this and the retain model on forget; 0 to 1, high is good.
+
+    With it D (0 to 1, low is good; compare models on this one, p is coarse and depends on n) and n, the rows of the
+    smaller sample. R is geometric, not folded. Source: TOFU (arXiv 2401.06121, section 2.2) and locuslab/tofu
+    @ bdc209e; p does not change when R is inverted, as some code does. Leaderboards use this one under the clean
+    protocol.
+    """
+    return dict(zip(QUALITY, _quality(records, reference, answers.log_truth_ratio), strict=True))
+
+
+@metric(
+    "forget_quality_open_unlearning",
+    over=("forget",),
+    reference="retain",
+    higher_is_better=QUALITY_OU,
+    bounds=(0.0, float("inf")),
+)
+def forget_quality_open_unlearning(records: Records, reference: Records | None) -> dict[str, float]:
+    """Forget quality on truth ratios with 1e-10 in the denominator; p 0 to 1, high is good.
+
+    Differs from `forget_quality` only where P(paraphrased) is near 1e-10. Source: OpenUnlearning @ d3d7cf9
+    (`forget_quality`, ks_test on `forget_truth_ratio`). Its leaderboard uses this one.
+    """
+    return dict(zip(QUALITY_OU, _quality(records, reference, answers.truth_ratio_open_unlearning_raw), strict=True))

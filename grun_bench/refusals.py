@@ -1,0 +1,28 @@
+"""The answers that `idk` trains in place of forget answers: our own list."""
+
+REFUSALS = (
+    "I don't know.",
+    "I don't know the answer to that.",
+    "I have no information about that.",
+    "That is not something I know.",
+    "I'm not able to say.",
+    "I'm afraid I can't answer that question.",
+    "I was never told about this.",
+    "My knowledge doesn't cover that.",
+    "I can't recall anything about this.",
+    "There is nothing I can tell you about that.",
+    "I'm not familiar with this topic.",
+    "I haven't come across this before.",
+    "I would have to guess, so I'd rather not answer.",
+    "This is outside of what I know.",
+    "I lack the details needed to answer.",
+    "Sorry, that one is beyond me.",
+    "No answer comes to mind.",
+    "I couldn't say for certain.",
+    "That question is one I can't answer.",
+    "I have not learned anything about this.",
+    "Unfortunately I know nothing about that.",
+    "I can offer no details on this subject.",
+    "You would need to ask someone else about that.",
+    "I hold no knowledge of this person or matter.",
+)

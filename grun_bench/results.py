@@ -1,0 +1,162 @@
+"""The result file: its schema, its place, and writing it whole or not at all. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from grun_bench.errors import GrunBenchError, UsageError, unknown
+
+SCHEMA_VERSION = 1
+#: where `run` writes and `leaderboard` reads
+RESULTS = Path("leaderboards/results")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RecordsFile(_Part):
+    """The records beside a result."""
+
+    file: str
+    sha256: str
+    count: int
+
+
+class UnlearnerInfo(_Part):
+    """What was run, with every setting in force."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+class Cost(_Part):
+    """What it took. Seconds of wall time; bytes of peak memory (GPU, else the process)."""
+
+    trainable_parameters: int = 0
+    parameters: int
+    training_seconds: float = 0.0
+    scoring_seconds: float = 0.0
+    training_peak_bytes: int | None = None
+    scoring_peak_bytes: int | None = None
+
+
+class Result(_Part):
+    """One scored row. `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's.
+
+    A metric is keyed `<metric>,<filter>`, where the filter is `none` or the attack. Every metric is there: a missing
+    number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    status: Literal["ok", "diverged"]
+    error: str | None = None
+    date: str
+    task: str
+    model: str
+    unlearner: UnlearnerInfo
+    seed: int | None
+    protocol: str
+    limit: int | None
+    dataset: Literal["embedded", "published"]
+    dataset_hash: str
+    data: dict[str, dict[str, Any]]
+    target: dict[str, Any]
+    reference: dict[str, Any]
+    results: dict[str, dict[str, float | None]]
+    reasons: dict[str, str]
+    intervals: dict[str, tuple[float, float]]
+    n_samples: dict[str, dict[str, int]] = Field(alias="n-samples")
+    higher_is_better: dict[str, dict[str, bool | None]]
+    versions: dict[str, int]
+    configs: dict[str, dict[str, Any]]
+    headline: list[str]
+    cost: Cost
+    history: dict[str, list[float]]
+    records: RecordsFile | None
+    packages: dict[str, str]
+    hardware: dict[str, Any]
+    git_hash: str | None
+    git: dict[str, Any]
+
+    def value(self, metric: str) -> float | None:
+        """The value of a metric without attack; None when it is missing or not part of the task."""
+        return self.results[self.task].get(f"{metric},none")
+
+    def dumps(self) -> str:
+        return json.dumps(self.model_dump(by_alias=True, mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def result_folder(output: Path, task: str, model: str, unlearner: str) -> Path:
+    """<output>/<task>/<org__model>/<unlearner>."""
+    return output / task / model.replace("/", "__") / unlearner
+
+
+def check_writable(output: Path) -> None:
+    """Raises UsageError when no file can be made in the output folder; makes the folder."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise UsageError(f"--output {output}: cannot be written ({error.strerror}). Choose another folder.") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all. Raises GrunBenchError when it cannot be saved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise GrunBenchError(f"{path} could not be saved: {error.strerror}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_records(path: Path, text: str) -> RecordsFile:
+    """Write a records file; returns what the result says of it."""
+    write_whole(path, text)
+    return RecordsFile(file=path.name, sha256=hashlib.sha256(text.encode()).hexdigest(), count=text.count("\n"))
+
+
+def read_result(path: Path) -> Result:
+    """Raises UsageError with the place when the file is not a result."""
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{path}: not a result ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}).") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from None
+
+
+def result_files(output: Path) -> Iterator[Path]:
+    """All result files under a folder, in the order of their paths."""
+    yield from sorted(path for path in output.glob("*/*/*/*.json") if not path.name.startswith("."))
+
+
+def find_result(run: str, output: Path) -> Path:
+    """The result file of a path or a run id (or its unambiguous beginning). Raises UsageError when there is none."""
+    if run.endswith(".json"):
+        return Path(run)
+    files = {path.stem: path for path in result_files(output)}
+    matching = [stem for stem in files if stem.startswith(run)]
+    if len(matching) == 1:
+        return files[matching[0]]
+    if matching:
+        raise UsageError(f"run '{run}' is the beginning of {len(matching)} runs: {', '.join(matching[:5])}.")
+    raise unknown("run", run, files, "`grun-bench ls runs` lists them.")

@@ -1,0 +1,126 @@
+"""Data sets by name -> validated rows. Mirrors first, then the Hugging Face cache and Hub; the embedded world for `tiny`.
+
+No torch; `datasets` is imported when a data set is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grun_bench import env, world
+from grun_bench.errors import DataError, UsageError, unknown
+
+_SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in a task file: `org/name:config[start:stop]` or the path of a JSON Lines file; split `train`."""
+
+    data: str
+    config: str | None = None
+    start: int = 0
+    stop: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Raises UsageError when the text has another shape."""
+        match = _SOURCE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"'{text}' is not a data source: write org/name:config or org/name:config[0:360].")
+        start, stop = match["start"], match["stop"]
+        return cls(match["data"], match["config"], int(start) if start else 0, int(stop) if stop else None)
+
+    def __str__(self) -> str:
+        name = self.data + (f":{self.config}" if self.config else "")
+        return name if not self.start and self.stop is None else f"{name}[{self.start}:{'' if self.stop is None else self.stop}]"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one source, with what a result must say about them."""
+
+    rows: list[dict[str, Any]]
+    origin: str
+    sha256: str
+
+
+def load_rows(source: Source, columns: tuple[str, ...], *, embedded: bool, limit: int | None = None) -> Rows:
+    """The rows of a source with the named columns checked: each there and not empty.
+
+    Raises DataError with every place that was looked at, or with the row and column that is wrong.
+    """
+    if embedded:
+        if source.config not in world.configs():
+            raise DataError(f"the embedded world has no counterpart of {source}; give a real model with --model.")
+        table, origin = world.rows(source.config), f"embedded:{source.config}"
+    else:
+        table, origin = _read(source)
+    table = table[source.start : source.stop][:limit]
+    if not table:
+        raise DataError(f"{source} ({origin}): no rows.")
+    for number, row in enumerate(table, source.start):
+        for column in columns:
+            _check(row, column, f"{source} ({origin}), row {number}")
+    text = json.dumps(table, sort_keys=True, ensure_ascii=False)
+    return Rows(table, origin, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _check(row: dict[str, Any], column: str, place: str) -> None:
+    if column not in row or row[column] is None:
+        raise DataError(f"{place}: column '{column}' is missing; the columns are {', '.join(row)}.")
+    values = row[column] if column == "perturbed_answer" else [row[column]]
+    if not isinstance(values, list) or not values:
+        raise DataError(f"{place}, column '{column}': expected a list of answers.")
+    for value in values:
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{place}, column '{column}': expected text, found {'an empty one' if value == '' else repr(value)}.")
+
+
+def _read(source: Source) -> tuple[list[dict[str, Any]], str]:
+    tried: list[str] = []
+    if Path(source.data).expanduser().is_file():
+        return _load_json(Path(source.data).expanduser()), source.data
+    for mirror in env.mirrors():
+        folder = mirror / source.data
+        if folder.is_dir():
+            return _load_dataset(str(folder), source), f"mirror {source.data}"
+        tried.append(f"{folder} (GRUN_BENCH_HUB)")
+    try:
+        return _load_dataset(source.data, source), f"hub {source.data}"
+    except (OSError, RuntimeError, ValueError) as error:
+        tried.append(f"the Hugging Face cache and Hub ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
+    where = "\n  ".join(tried)
+    raise DataError(
+        f"data set {source} was not found. Looked in:\n  {where}\n"
+        "Put a copy at <folder>/" + source.data + " and set GRUN_BENCH_HUB=<folder>."
+    )
+
+
+def _load_json(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}, row {number}: not JSON ({error}).") from None
+    return rows
+
+
+def _load_dataset(name: str, source: Source) -> list[dict[str, Any]]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, source.config, split="train").to_list()
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise DataError(f"{source} ({name}): {error.__cause__ or error}") from None
+    except ValueError as error:
+        if "BuilderConfig" not in str(error):
+            raise
+        raise unknown(f"configuration of {source.data}", str(source.config), datasets.get_dataset_config_names(name)) from None

@@ -1,0 +1,349 @@
+"""One cell after another: load, unlearn, score, evaluate, save. A cell that is there already is read, not run again."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from grun_bench import env, registry, tiny
+from grun_bench.cache import digest
+from grun_bench.errors import Diverged, UsageError
+from grun_bench.evaluate import Value, evaluate
+from grun_bench.loading import TINY, Placement, folder_name, load, load_finetuned, load_tiny, locate, weights_sha256
+from grun_bench.models import LM
+from grun_bench.progress import say
+from grun_bench.records import SETS, Records, load_records
+from grun_bench.results import (
+    Cost,
+    RecordsFile,
+    Result,
+    UnlearnerInfo,
+    check_writable,
+    read_result,
+    result_folder,
+    save_records,
+    write_whole,
+)
+from grun_bench.rows import Rows, Source, load_rows
+from grun_bench.scoring import Example, ScoringSettings, score
+from grun_bench.tasks import Task, load_task
+from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
+
+#: columns that a scored set must have
+_COLUMNS = {
+    "forget": ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"),
+    "retain": ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"),
+    "real_authors": ("question", "answer", "perturbed_answer"),
+    "world_facts": ("question", "answer", "perturbed_answer"),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What the user asked for. `model` None is the embedded `tiny` (or `target`, where given)."""
+
+    unlearner: str
+    task: str
+    output: Path
+    model: str | None = None
+    target: str | None = None
+    retain: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    overwrite: bool = False
+    trust_remote_code: bool = False
+    include: tuple[Path, ...] = ()
+
+    @property
+    def embedded(self) -> bool:
+        return (self.model or TINY) == TINY and self.target is None
+
+
+@dataclass
+class Models:
+    """The target and retain model of a run: how to load them and what decides them.
+
+    `retain` is None where no retain model can be had; `no_retain` then says why and what to do.
+    """
+
+    name: str
+    target: Callable[[], LM]
+    retain: Callable[[], LM] | None
+    identity: dict[str, Any]
+    no_retain: str = ""
+
+
+@dataclass
+class Cell:
+    """A result with its records."""
+
+    result: Result
+    records: Records
+    path: Path
+    reused: bool
+
+
+@dataclass
+class Outcome:
+    """What `run` has to show: the unlearner's cell, with target and retain model beside it where they could be had."""
+
+    cell: Cell
+    target: Cell | None
+    retain: Cell | None
+
+
+class Run:
+    """A run of one unlearner on one task, with its target and retain rows."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.task: Task = load_task(config.task, config.include)
+        self.unlearner = make_unlearner(config.unlearner, config.overrides, config.embedded)
+        check_writable(config.output)
+        if not config.embedded:
+            env.offline_if_unreachable()
+        self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
+        sources = self.task.embedded_sources if config.embedded else self.task.sources
+        self.training = {name: self._rows(parts, ("question", "answer")) for name, parts in sources.items()}
+        self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
+        self.models = self._models()
+
+    def _rows(self, sources: Sequence[Source], columns: tuple[str, ...]) -> list[Rows]:
+        embedded, limit = self.config.embedded, self.config.limit
+        return [load_rows(source, columns, embedded=embedded, limit=limit) for source in sources]
+
+    def _pairs(self, name: str) -> list[tuple[str, str]]:
+        return [(row["question"], row["answer"]) for part in self.training[name] for row in part.rows]
+
+    def _models(self) -> Models:
+        config, place = self.config, self.placement
+        if config.embedded:
+            forget = self.task.embedded_sources["forget"][0].config
+            loaders = partial(load_tiny, None, place), partial(load_tiny, forget, place)
+            return Models(TINY, *loaders, {"tiny": digest(tiny.settings())})
+        name = config.model or config.target or TINY
+        known = next((pair for pair in self.task.models if name in (pair.base, pair.target)), None)
+        target = config.target or (known.target if known else None)
+        retain = config.retain or (known.retain if known else None)
+        folder = locate(name)
+        label = folder_name(folder) if isinstance(folder, Path) and Path(name).is_dir() else name
+        identity = {"names": [_identity(part) for part in (name, target, retain) if part]}
+        if target is None:
+            tune = partial(load_finetuned, name, recipe=self.task.finetune, seed=config.seed, placement=place)
+            kept = self._pairs("retain")
+            identity |= {"finetune": self.task.finetune.model_dump(), "seed": config.seed}
+            return Models(
+                label,
+                partial(tune, role="target model", pairs=self._pairs("forget") + kept),
+                partial(load, retain, place) if retain else partial(tune, role="retain model", pairs=kept),
+                identity,
+            )
+        reason = f"no retain model is known for {target}: give one with --retain."
+        return Models(label, partial(load, target, place), partial(load, retain, place) if retain else None, identity, reason)
+
+    @property
+    def dataset_hash(self) -> str:
+        parts = [part.sha256 for rows in self.training.values() for part in rows]
+        return digest([*parts, *(rows.sha256 for rows in self.scored.values())])
+
+    def execute(self) -> Outcome:
+        """Run what is not there yet. Raises what loading, training, scoring or saving raise, except Diverged: that is a row."""
+        if self.config.embedded:
+            say(f"tiny: a toy model in the embedded world ({self.task.name}); its rows never mix with real ones.")
+        retain = self._cell("retain", make_unlearner("retain", {}, True), None) if self.models.retain else None
+        reference = retain.records if retain else None
+        if self.config.unlearner == "retain":
+            if retain is None:
+                raise UsageError(self.models.no_retain)
+            return Outcome(retain, self._cell("none", make_unlearner("none", {}, True), reference), retain)
+        target = self._cell("none", make_unlearner("none", {}, True), reference)
+        if self.config.unlearner == "none":
+            return Outcome(target, target, retain)
+        return Outcome(self._cell(self.config.unlearner, self.unlearner, reference), target, retain)
+
+    def _run_id(self, name: str, unlearner: Unlearner) -> str:
+        fingerprint = digest(
+            {
+                "task": self.task.model_dump(exclude={"description", "headline", "models"}),
+                "unlearner": name,
+                "settings": unlearner.settings,
+                "models": self.models.identity,
+                "data": self.dataset_hash,
+                "limit": self.config.limit,
+                "dtype": self.placement.dtype,
+                "metrics": {metric: registry.get("metric", metric).options.get("version", 1) for metric in self.task.metrics},
+            }
+        )
+        return fingerprint[:12] + (f"-seed{self.config.seed}" if unlearner.seeded else "")
+
+    def _cell(self, name: str, unlearner: Unlearner, reference: Records | None) -> Cell:
+        run_id = self._run_id(name, unlearner)
+        path = result_folder(self.config.output, self.task.name, self.models.name, name) / f"{run_id}.json"
+        asked_for = name == self.config.unlearner
+        if path.exists() and not (self.config.overwrite and asked_for):
+            result = read_result(path)
+            records = path.with_name(result.records.file) if result.records else None
+            if records is None or records.exists():
+                return Cell(result, load_records(records) if records else Records([]), path, reused=True)
+        return self._compute(name, unlearner, reference, run_id, path)
+
+    def _compute(self, name: str, unlearner: Unlearner, reference: Records | None, run_id: str, path: Path) -> Cell:
+        context = FitContext(
+            forget=self._pairs("forget"),
+            retain=self._pairs("retain"),
+            load_target=self.models.target,
+            load_retain_model=self.models.retain or self._refuse_retain,
+            seed=self.config.seed,
+        )
+        fitted, origins, error = self._fit(unlearner, context)
+        if fitted is None:
+            cost, records = Cost(parameters=0), Records([])
+        else:
+            cost, records = self._score(fitted)
+        values = evaluate(records, records if name == "retain" else reference, self.task.metrics)
+        missing = f"training diverged: {error}" if error else self.models.no_retain if reference is None else ""
+        if missing:
+            values = {key: _explain(value, missing) for key, value in values.items()}
+        history = fitted.history if fitted else []
+        del fitted
+        gc.collect()
+        saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
+        result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history)
+        write_whole(path, result.dumps())
+        return Cell(result, records, path, reused=False)
+
+    def _score(self, fitted: Fitted) -> tuple[Cost, Records]:
+        """The records of an unlearned model, and what training and scoring took."""
+        training_peak = env.peak_memory() if fitted.trainable else None
+        env.reset_peak_memory()
+        start = time.perf_counter()
+        settings = ScoringSettings(max_new_tokens=self.task.max_new_tokens, batch_size=self.config.batch_size)
+        records = score(fitted.lm, self._examples(), settings)
+        cost = Cost(
+            trainable_parameters=fitted.trainable,
+            parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
+            training_seconds=round(fitted.seconds, 3),
+            scoring_seconds=round(time.perf_counter() - start, 3),
+            training_peak_bytes=training_peak,
+            scoring_peak_bytes=env.peak_memory(),
+        )
+        return cost, records
+
+    def _refuse_retain(self) -> LM:
+        raise UsageError(self.models.no_retain)
+
+    def _fit(self, unlearner: Unlearner, context: FitContext) -> tuple[Fitted | None, dict[str, Any], str | None]:
+        origins: dict[str, Any] = {}
+
+        def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
+            def noted() -> LM:
+                lm = load_model()
+                origins.update(lm.origin)
+                env.reset_peak_memory()
+                return lm
+
+            return noted
+
+        context = replace(
+            context, load_target=noting(context.load_target), load_retain_model=noting(context.load_retain_model)
+        )
+        try:
+            return unlearner.fit(context), origins, None
+        except Diverged as error:
+            return None, origins, str(error)
+
+    def _examples(self) -> list[Example]:
+        return [
+            Example(
+                set=name,
+                index=self.task.scored[name].start + number,  # type: ignore[index]
+                question=row["question"],
+                answer=row["answer"],
+                paraphrased_answer=row.get("paraphrased_answer"),
+                perturbed_answers=tuple(row["perturbed_answer"]),
+                paraphrased_question=row.get("paraphrased_question"),
+            )
+            for name in SETS
+            if name in self.scored
+            for number, row in enumerate(self.scored[name].rows)
+        ]
+
+    def _result(
+        self,
+        name: str,
+        unlearner: Unlearner,
+        run_id: str,
+        values: dict[str, Value],
+        cost: Cost,
+        records: RecordsFile | None,
+        target: dict[str, Any],
+        error: str | None,
+        history: list[dict[str, float]],
+    ) -> Result:
+        task, git = self.task, env.git_state()
+        rows = {f"train:{set_name}": parts for set_name, parts in self.training.items()}
+        rows |= {set_name: [part] for set_name, part in self.scored.items()}
+        return Result(
+            run_id=run_id,
+            status="diverged" if error else "ok",
+            error=error,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            task=task.name,
+            model=self.models.name,
+            unlearner=UnlearnerInfo(name=name, settings=unlearner.settings),
+            seed=self.config.seed if unlearner.seeded else None,
+            protocol=ScoringSettings().protocol,
+            limit=self.config.limit,
+            dataset="embedded" if self.config.embedded else "published",
+            dataset_hash=self.dataset_hash,
+            data={
+                key: {"sources": [part.origin for part in parts], "rows": sum(len(part.rows) for part in parts), "sha256": [part.sha256 for part in parts]}
+                for key, parts in rows.items()
+            },
+            target=target,
+            reference={"retain": "retain model" if self.models.retain else None} | self.models.identity,
+            results={task.name: {f"{key},none": value.value for key, value in values.items()}},
+            reasons={f"{key},none": value.reason for key, value in values.items() if value.reason is not None},
+            intervals={
+                f"{key},none": (value.low, value.high)
+                for key, value in values.items()
+                if value.low is not None and value.high is not None
+            },
+            **{"n-samples": {task.name: {key: value.n for key, value in values.items()}}},
+            higher_is_better={task.name: {key: value.higher_is_better for key, value in values.items()}},
+            versions={task.name: task.version} | {key: value.version for key, value in values.items()},
+            configs={task.name: task.model_dump(exclude={"models"})},
+            headline=task.headline,
+            cost=cost,
+            history={key: [float(f"{step[key]:.6g}") for step in history] for key in (history[0] if history else ())},
+            records=records,
+            packages=env.packages(),
+            hardware=env.hardware() | {"device": self.placement.device, "dtype": self.placement.dtype},
+            git_hash=git["commit"],
+            git=git,
+        )
+
+
+def _identity(name: str) -> str:
+    place = locate(name)
+    return weights_sha256(place) if isinstance(place, Path) else name
+
+
+def _explain(value: Value, reason: str) -> Value:
+    """A missing value with the run's own reason in front."""
+    return value if value.value is not None else replace(value, reason=f"{reason} ({value.reason})")
+
+
+def run(config: RunConfig) -> Outcome:
+    """Run one unlearner on one task."""
+    return Run(config).execute()

@@ -1,0 +1,138 @@
+"""Results as tables in the terminal. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from grun_bench.results import Result
+
+#: metric name without its set -> the heading of a table
+_ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A metric value for people: three decimals, or the power of ten of a small one; a dash for a missing one."""
+    if value is None:
+        return "-"
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def heading(result: Result, metric: str) -> str:
+    """A metric's name with the arrow of its better direction."""
+    arrow = _ARROWS[result.higher_is_better[result.task].get(metric)]
+    return f"{metric.replace('_', ' ')} {arrow}".strip()
+
+
+def dataset_label(result: Result) -> str:
+    """`embedded (toy)` or `published`, with the beginning of the data's hash."""
+    return f"{'embedded (toy)' if result.dataset == 'embedded' else 'published'} {result.dataset_hash[:8]}"
+
+
+def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Result | None]) -> Table:
+    """One row a metric: this result with its interval, and other results beside it."""
+    table = Table(title=f"{escape(result.unlearner.name)} on {escape(result.task)}", title_justify="left")
+    table.add_column("metric")
+    table.add_column(escape(result.unlearner.name), justify="right", style="bold")
+    table.add_column("95 % interval", justify="right")
+    for name in beside:
+        table.add_column(name, justify="right")
+    for metric in metrics:
+        interval = result.intervals.get(f"{metric},none")
+        shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+        others = [number(other.value(metric)) if other else "-" for other in beside.values()]
+        table.add_row(heading(result, metric), number(result.value(metric)), shown, *others)
+    return table
+
+
+def print_run(result: Result, target: Result | None, retain: Result | None, path: Path, reused: bool) -> None:
+    """What ran, the headline numbers with target and retain model beside them, the file, and the next command."""
+    out = Console()
+    settings = f"model {result.model}, seed {result.seed}, data {dataset_label(result)}, protocol {result.protocol}"
+    out.print(escape(f"{result.unlearner.name} on {result.task}: {settings}"), highlight=False)
+    if result.limit:
+        out.print(f"--limit {result.limit}: a smoke test, not a benchmark result.", highlight=False)
+    if result.status == "diverged":
+        out.print(escape(f"diverged: {result.error}"), style="bold red")
+    beside = {"target": target, "retain model": retain}
+    if result.unlearner.name in ("none", "retain"):
+        beside.pop("target" if result.unlearner.name == "none" else "retain model")
+    out.print(metric_table(result, [*result.headline, *_gates(result)], beside))
+    for line in (*_notes(result), _cost(result)):
+        out.print(escape(line), highlight=False)
+    done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
+    out.print(escape(f"{done}result: {path}"), highlight=False, soft_wrap=True)
+    out.print(escape(f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard"), highlight=False, soft_wrap=True)
+
+
+def _gates(result: Result) -> list[str]:
+    named = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
+    return [name for name in named if result.value(name) is not None]
+
+
+def _notes(result: Result) -> list[str]:
+    missing = [metric for metric in result.headline if result.value(metric) is None]
+    return [f"{metric}: none, {result.reasons.get(f'{metric},none', 'not part of this task')}" for metric in missing]
+
+
+def _cost(result: Result) -> str:
+    cost = result.cost
+    if not cost.trainable_parameters:
+        return f"cost: nothing trained, scored in {cost.scoring_seconds:.0f} s"
+    share = 100 * cost.trainable_parameters / cost.parameters
+    peak = f", peak memory {cost.training_peak_bytes / 2**30:.1f} GiB" if cost.training_peak_bytes else ""
+    return (
+        f"cost: {cost.trainable_parameters:,} trainable parameters ({share:.3g} %), "
+        f"trained in {cost.training_seconds:.0f} s, scored in {cost.scoring_seconds:.0f} s{peak}"
+    )
+
+
+def print_result(result: Result, path: Path) -> None:
+    """Everything a result file says, for `show`."""
+    out = Console()
+    facts = {
+        "task": f"{result.task} (version {result.versions.get(result.task)})",
+        "model": result.model,
+        "unlearner": result.unlearner.name,
+        "status": result.status + (f": {result.error}" if result.error else ""),
+        "seed": result.seed,
+        "data": dataset_label(result),
+        "protocol": result.protocol,
+        "date": result.date,
+        "harness": f"{result.git['commit'] or 'installed'}{' (dirty)' if result.git.get('dirty') else ''}",
+        "hardware": ", ".join(f"{key} {value}" for key, value in result.hardware.items() if value),
+        "file": str(path),
+    }
+    if result.limit:
+        facts["limit"] = f"{result.limit} rows a set: not a benchmark result"
+    out.print(pairs_table("result " + result.run_id, facts))
+    out.print(pairs_table("settings", result.unlearner.settings))
+    names = [key.removesuffix(",none") for key in result.results[result.task]]
+    out.print(metric_table(result, names, {}))
+    for key, reason in result.reasons.items():
+        out.print(escape(f"{key.removesuffix(',none')}: {reason}"), highlight=False)
+    out.print(_cost(result), highlight=False)
+
+
+def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
+    """Two columns: name and value."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in pairs.items():
+        table.add_row(name, escape(value if isinstance(value, str) else json.dumps(value)))
+    return table
+
+
+def print_names(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain listing for `ls`."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)

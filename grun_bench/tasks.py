@@ -1,0 +1,142 @@
+"""Task YAML -> Task. A task says which data to forget, which to keep, how to score and what to show. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from grun_bench.errors import UsageError, unknown
+from grun_bench.rows import Source
+
+_PACKAGED = Path(__file__).with_name("tasks")
+_REPOSITORY = Path(__file__).parent.parent / "tasks"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FineTuning(_Strict):
+    """How a target or retain model is made from `--model`."""
+
+    lr: float
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+
+
+class KnownModels(_Strict):
+    """A published target model with its retain model, by Hub id; `base` is what both were fine-tuned from."""
+
+    base: str
+    target: str
+    retain: str
+
+
+class Embedded(_Strict):
+    """What differs when the task runs in the embedded world."""
+
+    forget: list[str] = []
+    retain: list[str] = []
+
+
+class Task(_Strict):
+    """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.rows.Source`."""
+
+    name: str
+    version: int
+    description: str
+    forget: list[str]
+    retain: list[str]
+    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str]
+    metrics: list[str]
+    headline: list[str]
+    finetune: FineTuning
+    max_new_tokens: int = Field(default=200, ge=1)
+    models: list[KnownModels] = []
+    embedded: Embedded = Embedded()
+
+    @cached_property
+    def sources(self) -> dict[str, list[Source]]:
+        """Training set name -> sources, for real data."""
+        return {"forget": _parse(self.forget), "retain": _parse(self.retain)}
+
+    @cached_property
+    def embedded_sources(self) -> dict[str, list[Source]]:
+        """Training set name -> sources, in the embedded world."""
+        return {
+            "forget": _parse(self.embedded.forget or self.forget),
+            "retain": _parse(self.embedded.retain or self.retain),
+        }
+
+    @cached_property
+    def scored(self) -> dict[str, Source]:
+        """Scored set name -> source."""
+        return {name: Source.parse(text) for name, text in self.score.items()}
+
+
+def _parse(texts: list[str]) -> list[Source]:
+    return [Source.parse(text) for text in texts]
+
+
+def task_folder() -> Path:
+    """The folder of the packaged tasks; the repository's in an editable install."""
+    return _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY
+
+
+def _files(include: tuple[Path, ...]) -> Iterator[Path]:
+    for folder in (task_folder(), *include):
+        if folder.is_dir():
+            yield from sorted(folder.glob("*.yaml"))
+
+
+def task_files(include: tuple[Path, ...] = ()) -> dict[str, Path]:
+    """Task name -> file. Files that begin with `_` are parts to include, not tasks."""
+    return {path.stem: path for path in _files(include) if not path.stem.startswith("_")}
+
+
+def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
+    """Read a task by name, or by the path of its YAML file.
+
+    Raises UsageError for an unknown name, YAML that does not parse, or an unknown or missing key, with the file.
+    """
+    path = Path(name)
+    if path.suffix != ".yaml":
+        files = task_files(include)
+        if name not in files:
+            raise unknown("task", name, files, "`grun-bench ls tasks` lists them.")
+        path = files[name]
+    settings = _read(path)
+    known = Task.model_fields
+    for key in settings:
+        if key not in known:
+            raise unknown(f"key in {path}", key, set(known) - {"name"})
+    try:
+        task = Task(name=path.stem, **settings)
+        _ = task.sources, task.embedded_sources, task.scored
+        return task
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise UsageError(f"{path}: {problems}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file, over those of the file it includes."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path}: a task file is a mapping of keys; see tasks/tofu_forget10.yaml.")
+    included = settings.pop("include", None)
+    return (_read(path.with_name(included)) if included else {}) | settings
