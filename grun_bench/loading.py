@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,11 @@ def load_finetuned(
     key = {"base": source, "pairs": list(pairs), "finetune": recipe.model_dump(), "seed": seed, "dtype": placement.dtype}
 
     def build(folder: Path) -> None:
-        lm = load(base, placement)
-        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}")
-        lm.model.save_pretrained(folder)
+        # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16
+        lm = load(base, replace(placement, dtype="float32"))
+        with torch.autocast(lm.device.type, torch.bfloat16, enabled=placement.dtype == "bfloat16"):
+            finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}")
+        lm.model.to(getattr(torch, placement.dtype)).save_pretrained(folder)
         lm.tokenizer.save_pretrained(folder)
 
     lm = load(str(cached_folder("models", key, build)), placement)

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from grun_bench import env, registry, tiny
 from grun_bench.cache import digest
 from grun_bench.errors import Diverged, UsageError
@@ -112,6 +114,8 @@ class Run:
         check_writable(config.output)
         if not config.embedded:
             env.offline_if_unreachable()
+        if config.embedded:
+            torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
         sources = self.task.embedded_sources if config.embedded else self.task.sources
         self.training = {name: self._rows(parts, ("question", "answer")) for name, parts in sources.items()}

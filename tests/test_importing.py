@@ -138,7 +138,7 @@ def test_a_retain_log_of_another_split_is_refused() -> None:
     check_reference(target, read_log(TOFU / "phi-1.5_retain90.json", "tofu").records, "log")
     for retain in ("retain95", "retain99"):
         wrong = read_log(OPEN_UNLEARNING / f"tofu_{MODELS[0]}_{retain}.json", "open-unlearning").records
-        with pytest.raises(UsageError, match="row 0 answers .* there and 'The author's full name is Hsiao"):
+        with pytest.raises(UsageError, match=r"row 0 answers .* there and 'The author's full name is Hsiao"):
             check_reference(target, wrong, "log.json")
 
 
@@ -228,7 +228,7 @@ def small_log() -> dict[str, Any]:
         "agg_value": 0.75,
     }
     log["extraction_strength"] = {"agg_value": 0.5, "value_by_index": {"0": {"score": 0.25}, "1": {"score": 0.75}}}
-    return copy.deepcopy(log)
+    return json.loads(json.dumps(log))  # parts apart from each other, so that a test can break one alone
 
 
 def write(tmp_path: Path, content: Any) -> Path:

@@ -136,7 +136,7 @@ def truth_ratio_open_unlearning(rows: Sequence[Record]) -> np.ndarray:
 def truth_ratio_arithmetic(rows: Sequence[Record]) -> np.ndarray:
     """Truth ratio with the arithmetic mean of P(perturbed); folded as `truth_ratio`; 0 to 1, high is good.
 
-    Source: the text of TOFU (arXiv 2401.06121, section 2.2, equation 1). No leaderboard uses it: the official code is
+    Source: the text of TOFU (arXiv 2401.06121, section 2.2). No leaderboard uses it: the official code is
     geometric.
     """
     return _folded(rows, _arithmetic_ratio)

@@ -19,7 +19,7 @@ def gate(rows: Sequence[Record]) -> dict[str, np.ndarray | MissingReference]:
     """Mean gate value on the question, over layers and in each (`gate_layer_<n>`); 0 to 1, high is good on forget.
 
     `gate_paraphrased` is the same on the paraphrased question. Source: the gate sigmoid(g(h)) of GRUN (arXiv
-    2502.17823, section 3), read at the last prompt token.
+    2502.17823), read at the last prompt token.
     """
     if any(not row.gates for row in rows):
         raise MissingReference("the model has no gates.")

@@ -113,7 +113,7 @@ def mia_min_k_plus_plus(records: Records, reference: Records | None) -> float:
 def mia_reference(records: Records, reference: Records | None) -> float:
     """Membership inference by the loss minus the retain model's loss on the same row: AUC, 0 to 1; aim: 0.5.
 
-    Source: Carlini et al. 2021 (arXiv 2012.07805), as OpenUnlearning @ d3d7cf9 (`mia_reference`) with the retain model
+    Source: Watson et al. 2021 (arXiv 2111.08440), as OpenUnlearning @ d3d7cf9 (`mia_reference`), with the retain model
     as the reference.
     """
     known = {} if reference is None else {(row.set, row.index): row for row in reference}
@@ -133,7 +133,7 @@ def mia_gradnorm(records: Records, reference: Records | None) -> float:
     """Membership inference by the norm of the loss's gradient: AUC, 0 to 1; the aim is the retain model's.
 
     From imported logs only: records of our own scoring hold no gradients. Source: OpenUnlearning @ d3d7cf9
-    (`mia_gradnorm`; Duan et al. 2024, arXiv 2402.17012).
+    (`mia_gradnorm`; Wang et al. 2024, arXiv 2402.17012).
     """
     return _attack(records, "mia_gradnorm", _no_gradients)
 

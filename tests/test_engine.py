@@ -1,0 +1,313 @@
+"""The engine against unbatched passes of the plain model and against its own `generate`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PhiConfig,
+    PreTrainedModel,
+)
+
+from grun_bench import engine as engine_module
+from grun_bench.engine import Engine, Limits, Result, Work
+from grun_bench.models import current_call
+
+VOCABULARY, STOP, LIMIT = 53, 2, 24
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": STOP,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL, num_key_value_heads=2, tie_word_embeddings=True),
+    "gpt_neox": GPTNeoXConfig(**SMALL),
+    "phi": PhiConfig(**SMALL),
+    "mistral": MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=128),
+    "gemma2": Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0),
+}
+tokens = st.integers(3, VOCABULARY - 1)
+
+
+@functools.cache
+def model_of(name: str) -> PreTrainedModel:
+    """A random model whose weights are large enough for generations that are varied and end by themselves at times."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+    return model
+
+
+def texts(seed: int, count: int, low: int, high: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(low, high + 1, (count,), generator=generator).tolist()
+    return [torch.randint(3, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+def works_of(seed: int, count: int = 6) -> list[Work]:
+    """Works with a common beginning, of differing lengths, some with a stop token inside a continuation."""
+    common = texts(seed + 1, 1, 4, 4)[0]
+    prompts = [common + rest for rest in texts(seed, count, 1, 12)]
+    answers = [texts(seed * 31 + index, 1 + index % 4, 1, 9) for index in range(count)]
+    return [
+        Work(prompt, [[*answer, STOP] for answer in group], generate=True, moments=True)
+        for prompt, group in zip(prompts, answers, strict=True)
+    ]
+
+
+def run(model: nn.Module, works: Sequence[Work], **options) -> list[Result]:  # type: ignore[no-untyped-def]
+    options = {"stops": [STOP], "max_new_tokens": LIMIT, **options}
+    results = dict(Engine(model, **options).run(works))
+    assert sorted(results) == list(range(len(works)))
+    return [results[number] for number in range(len(works))]
+
+
+@torch.no_grad()
+def plain_scores(model: nn.Module, prompt: Sequence[int], continuation: Sequence[int]) -> Tensor:
+    """Full log-softmax (continuation, vocabulary) of one unpadded pass."""
+    logits = model(torch.tensor([[*prompt, *continuation]])).logits[0, len(prompt) - 1 : -1]
+    return logits.double().log_softmax(-1)
+
+
+@torch.no_grad()
+def plain_generation(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
+    ids = torch.tensor([list(prompt)])
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=LIMIT,
+        pad_token_id=0,
+        eos_token_id=STOP,
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+def assert_scores(model: nn.Module, work: Work, result: Result) -> None:
+    for number, (continuation, scores) in enumerate(zip(work.continuations, result.continuations, strict=True)):
+        expected = plain_scores(model, work.prompt, continuation)
+        chosen = expected[range(len(continuation)), continuation]
+        torch.testing.assert_close(torch.tensor(scores.logprobs).double(), chosen, rtol=1e-4, atol=1e-4)
+        best = expected.gather(-1, torch.tensor(scores.argmax)[:, None])[:, 0]
+        torch.testing.assert_close(best, expected.max(-1).values, rtol=1e-4, atol=1e-4)
+        if number == 0:
+            means = (expected.exp() * expected).sum(-1)
+            deviations = (expected.exp() * (expected - means[:, None]).square()).sum(-1).sqrt()
+            torch.testing.assert_close(torch.tensor(scores.means).double(), means, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(torch.tensor(scores.deviations).double(), deviations, rtol=1e-4, atol=1e-4)
+        else:
+            assert scores.means == scores.deviations == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_equal_one_by_one_passes(name: str) -> None:
+    model, works = model_of(name), works_of(3)
+    for work, result in zip(works, run(model, works), strict=True):
+        assert_scores(model, work, result)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_generations_equal_unbatched_generate(name: str) -> None:
+    model, works = model_of(name), works_of(5, 10)
+    expected = [plain_generation(model, work.prompt) for work in works]
+    assert [result.generated for result in run(model, works)] == expected
+    # the test would show little if all generations were alike
+    assert len({tuple(each) for each in expected}) > len(expected) // 2
+
+
+def test_generations_without_continuations_and_scores_without_generations() -> None:
+    model = model_of("llama")
+    works = [Work(work.prompt, generate=True) for work in works_of(7)]
+    results = run(model, works)
+    assert [result.generated for result in results] == [plain_generation(model, work.prompt) for work in works]
+    scored = run(model, [Work(work.prompt, work.continuations) for work in works_of(7)])
+    assert all(result.generated is None for result in scored)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, LIMIT - 1, LIMIT])
+def test_a_known_answer_needs_no_decoding(cut: int) -> None:
+    """The reference answer agrees with the greedy generation for `cut` tokens; the generation stays the same."""
+    model, prompt = model_of("llama"), works_of(11)[0].prompt
+    greedy = plain_generation(model, prompt)
+    answer = greedy[:cut] + [3 + (token + 1) % (VOCABULARY - 3) for token in greedy[cut:]]
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+    result = dict(engine.run([Work(prompt, [answer], generate=True)]))[0]
+    assert result.generated == greedy
+    assert engine.counts.decoded_tokens == max(0, len(greedy) - cut - 1)
+
+
+def test_generation_stops_inside_a_known_answer() -> None:
+    """A continuation that goes on after the end of sequence does not carry the generation past it."""
+    model, prompt = model_of("llama"), works_of(11)[0].prompt
+    greedy = plain_generation(model, prompt)
+    result = run(model, [Work(prompt, [[*greedy, 5, 6]], generate=True)], stops=[greedy[3]])[0]
+    assert result.generated == greedy[: greedy.index(greedy[3]) + 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.randoms(use_true_random=False), st.integers(1, 40))
+def test_results_do_not_depend_on_batches_or_order(seed, count, random, token_limit) -> None:  # type: ignore[no-untyped-def]
+    model, works = model_of("llama"), works_of(seed, count)
+    order = list(range(count))
+    random.shuffle(order)
+    alone = [run(model, [work])[0] for work in works]
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+    engine.limits = Limits(token_limit, 1 + seed % 5)
+    together = dict(engine.run([works[place] for place in order]))
+    for place, original in enumerate(order):
+        assert together[place].generated == alone[original].generated
+        for one, other in zip(together[place].continuations, alone[original].continuations, strict=True):
+            torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("free", [1, 64])
+def test_drafts_change_nothing(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verified drafts give the same tokens in fewer passes than tokens."""
+    model, works = model_of("llama"), works_of(5, 10)
+    monkeypatch.setitem(engine_module.FREE_TOKENS, "cpu", free)
+    monkeypatch.setattr(engine_module, "NGRAM", 1)
+    monkeypatch.setattr(engine_module, "SURE", 1)
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+    results = dict(engine.run(works))
+    assert [results[n].generated for n in range(10)] == [plain_generation(model, work.prompt) for work in works]
+    assert engine.counts.row_steps < engine.counts.decoded_tokens
+
+
+def test_finished_rows_leave_the_batch() -> None:
+    model, works = model_of("llama"), [Work(work.prompt, generate=True) for work in works_of(5, 10)]
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT, batch_size=4)
+    results = dict(engine.run(works))
+    assert engine.counts.row_steps <= sum(len(result.generated) - 1 for result in results.values())
+
+
+def test_hidden_tokens_as_a_padded_model_call_gives_them() -> None:
+    """A hidden token is masked as a key; its position counts when scoring and not when generating."""
+    model, hidden = model_of("llama"), 7
+    works = [
+        Work([1, *texts(9, 1, 3, 3)[0], hidden, *rest, hidden, 9], [[4, 5, hidden]], True) for rest in texts(2, 4, 2, 6)
+    ]
+    results = run(model, works, hidden=hidden, stops=[hidden])
+    for work, result in zip(works, results, strict=True):
+        ids = torch.tensor([[*work.prompt, 4, 5, hidden]])
+        with torch.no_grad():
+            logits = model(ids, attention_mask=(ids != hidden).long()).logits[0, len(work.prompt) - 1 : -1]
+            prompt = torch.tensor([work.prompt])
+            out = model.generate(
+                prompt,
+                attention_mask=(prompt != hidden).long(),
+                do_sample=False,
+                max_new_tokens=LIMIT,
+                pad_token_id=hidden,
+                eos_token_id=hidden,
+            )
+        expected = logits.log_softmax(-1)[range(3), [4, 5, hidden]]
+        torch.testing.assert_close(torch.tensor(result.continuations[0].logprobs), expected, rtol=1e-4, atol=1e-4)
+        assert result.generated == out[0, len(work.prompt) :].tolist()
+
+
+class Edit:
+    """A toy adapter: adds a vector at the prompt's end in one layer and gates with the sum of the state there."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.vector = torch.randn(32, generator=torch.Generator().manual_seed(1)) * 3
+        self.handle = model.model.layers[1].register_forward_hook(self)
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        call = current_call()
+        if call is None or call.prompt_end is None:
+            return output
+        states = (output if isinstance(output, Tensor) else output[0]).clone()
+        rows = torch.arange(len(states))
+        call.gates[1] = states[rows, call.prompt_end].sum(-1)
+        states[rows, call.prompt_end] += self.vector
+        return states if isinstance(output, Tensor) else (states, *output[1:])
+
+
+def test_edits_at_the_prompt_end_and_gates() -> None:
+    """An adapter that edits the last prompt token sees it once, wherever the batch puts it."""
+    torch.manual_seed(0)
+    model, works = AutoModelForCausalLM.from_config(CONFIGS["llama"]).eval(), works_of(13)
+    unedited = run(model, works)
+    edit = Edit(model)
+    results = run(model, works)
+    edit.handle.remove()
+    for work, result, before in zip(works, results, unedited, strict=True):
+        end = len(work.prompt) - 1
+        sums = []
+
+        def at_end(_, __, output, end=end, sums=sums):  # type: ignore[no-untyped-def]
+            states = (output if isinstance(output, Tensor) else output[0]).clone()
+            if states.shape[1] > end:
+                sums.append(states[0, end].sum().item())
+                states[0, end] += edit.vector
+            return states if isinstance(output, Tensor) else (states, *output[1:])
+
+        handle = model.model.layers[1].register_forward_hook(at_end)
+        assert_scores(model, work, result)
+        handle.remove()
+        assert result.gates[1] == pytest.approx(sums[0], rel=1e-4, abs=1e-4)
+        assert before.gates == {}
+        assert result.continuations[0].logprobs != before.continuations[0].logprobs
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 60))
+def test_out_of_memory_halves_the_batches(seed: int, capacity: int) -> None:
+    """A model that fails above `capacity` input tokens at a time still gives everything."""
+    model, works = model_of("llama"), works_of(seed, 5)
+    expected = run(model, works)
+
+    def fail(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        if kwargs["input_ids"].numel() > max(capacity, kwargs["input_ids"].shape[1]):
+            raise torch.OutOfMemoryError("too much")
+
+    handle = model.register_forward_pre_hook(fail, with_kwargs=True)
+    try:
+        results = run(model, works)
+    finally:
+        handle.remove()
+    for one, other in zip(results, expected, strict=True):
+        assert one.generated == other.generated
+        assert [len(each.logprobs) for each in one.continuations] == [
+            len(each.logprobs) for each in other.continuations
+        ]
+        assert len(one.continuations[0].means) == len(other.continuations[0].means)
+
+
+def test_out_of_memory_for_a_single_row_is_raised() -> None:
+    model = model_of("llama")
+
+    def fail(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        if kwargs["input_ids"].shape[1] > 2:
+            raise torch.OutOfMemoryError("too much")
+
+    handle = model.register_forward_pre_hook(fail, with_kwargs=True)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            run(model, works_of(1))
+    finally:
+        handle.remove()
+
+
+def test_no_works() -> None:
+    assert run(model_of("llama"), []) == []
