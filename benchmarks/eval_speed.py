@@ -152,7 +152,7 @@ class Plain:
 
     @torch.no_grad()
     def tokenwise(self, rows: Sequence[Example], passes: int = 1) -> None:
-        """What extraction strength, exact memorisation and the attacks run: log-probabilities of the whole vocabulary."""
+        """What extraction strength, exact memorisation and the attacks run: whole log-probabilities."""
         for _, batch in self.batches(rows, [row.answer for row in rows]):
             for _ in range(passes):
                 logprobs = self._logits(batch).log_softmax(-1)[:, :-1]
