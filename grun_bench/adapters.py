@@ -1,7 +1,7 @@
 """Adapters: what of the model may change.
 
-`full` all weights, `lora` low-rank updates of the linear layers, `reft` low-rank edits of hidden states, `grun` the same
-edits behind a gate. An adapter knows nothing of objectives. Its options are the keyword parameters of its constructor.
+`full` all weights, `lora` low-rank updates of the linear layers, `reft` low-rank edits of hidden states, `grun` the
+same edits behind a gate. An adapter knows nothing of objectives. Its options are the keyword parameters of its constructor.
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ class Reft(Adapter):
 class Grun(Reft):
     """Gated LoReFT edits (GRUN, arXiv 2502.17823): the gate opens on forget prompts and stays shut on others.
 
-    `gate` is `linear` (one linear map) or `mlp` (hidden -> `gate_widths` with ReLU -> 1). `gate_weight` scales the binary
-    cross-entropy of the gates, forget prompts 1 and retain prompts 0, mean over layers and both sets.
+    `gate` is `linear` (one linear map) or `mlp` (hidden -> `gate_widths` with ReLU -> 1). `gate_weight` scales the
+    binary cross-entropy of the gates, forget prompts 1 and retain prompts 0, mean over layers and both sets.
     """
 
     needs_retain = True
@@ -243,11 +243,12 @@ class Grun(Reft):
 
 
 def layer_index(depth: float, layers: int) -> int:
-    """The 0-based decoder block of a depth: floor(depth x layers) for a share, the last block for 1.0; an integer is itself.
+    """The 0-based decoder block of a depth: floor(depth x layers) for a share, the last one for 1.0.
 
-    Raises UsageError when there is no such block.
+    An integer is itself. Raises UsageError when there is no such block.
     """
-    index = depth if isinstance(depth, int) else min(int(depth * layers), layers - 1)
-    if not 0 <= index < layers or depth < 0:
-        raise UsageError(f"layers: {depth} is not a depth in (0, 1] nor a block of this model (0 to {layers - 1}).")
-    return index
+    if isinstance(depth, int) and not isinstance(depth, bool) and 0 <= depth < layers:
+        return depth
+    if isinstance(depth, float) and 0 < depth <= 1:
+        return min(int(depth * layers), layers - 1)
+    raise UsageError(f"layers: {depth} is not a depth in (0, 1] nor a block of this model (0 to {layers - 1}).")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -45,7 +44,9 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
             say(f"another process is building {target}; waiting for it.")
             lock.acquire()
     except OSError as error:
-        raise UsageError(f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can.") from None
+        raise UsageError(
+            f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can."
+        ) from None
     try:
         if (target / KEY_FILE).exists():
             return target
@@ -56,7 +57,7 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
             build(building)
             (building / KEY_FILE).write_text(json.dumps(key, indent=1, sort_keys=True, default=str) + "\n")
             shutil.rmtree(target, ignore_errors=True)
-            os.replace(building, target)
+            building.replace(target)
         except OSError as error:
             raise GrunBenchError(f"could not keep a built folder in {parent}: {error}.") from error
         finally:

@@ -1,4 +1,4 @@
-"""The command line. Tables on stdout, progress and errors on stderr; exit codes 0, 1 failed, 2 usage, 130 interrupted."""
+"""The command line. Tables on stdout, the rest on stderr; exit codes 0, 1 failed, 2 usage, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from grun_bench import registry
@@ -21,9 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Include = Annotated[list[Path], typer.Option("--include-path", help="A plugin file, or a folder of plugins and task YAML.")]
+Include = Annotated[
+    list[Path], typer.Option("--include-path", help="A plugin file, or a folder of plugins and task YAML.")
+]
 Output = Annotated[Path, typer.Option("--output", help="Folder of the result files.")]
 RESULTS = Path("leaderboards/results")
+#: the base of the errors of parsing; newer versions of typer carry their own copy of click
+ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 @app.command()
@@ -33,29 +36,37 @@ def run(
     model: Annotated[str | None, typer.Option(help="Hub id or folder; default: tiny, the embedded toy model.")] = None,
     target: Annotated[str | None, typer.Option(help="A target model already fine-tuned on the task.")] = None,
     retain: Annotated[str | None, typer.Option(help="A retain model, fine-tuned without the forget set.")] = None,
-    settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")
+    ] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="grun-bench, or open-unlearning to compare with its tables.")
+    ] = "grun-bench",
+    retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
 ) -> None:
     """Unlearn, score and record one unlearner on one task."""
     _include(include_path)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
-    from grun_bench.tasks import load_task
     from grun_bench.tables import print_run
+    from grun_bench.tasks import load_task
 
     load_task(task, tuple(include_path))
-    for part, kind in _plugin_names(unlearner):
-        if part not in registry.entries(kind):
-            raise unknown(kind, part, registry.names(kind), f"in --unlearner {unlearner}; `grun-bench ls` lists them.")
+    registry.parse_unlearner(unlearner)
     from grun_bench.runner import RunConfig
     from grun_bench.runner import run as run_cell
 
@@ -71,6 +82,8 @@ def run(
             dtype=dtype,
             batch_size=_batch_size(batch_size),
             limit=limit,
+            protocol=protocol,
+            retain_log=retain_log,
             seed=seed,
             output=output,
             include=tuple(include_path),
@@ -90,7 +103,9 @@ def run(
 
 @app.command("ls")
 def list_names(
-    what: Annotated[str, typer.Argument(help="all, adapters, objectives, unlearners, tasks, metrics, attacks or runs.")] = "all",
+    what: Annotated[
+        str, typer.Argument(help="all, adapters, objectives, unlearners, tasks, metrics, attacks or runs.")
+    ] = "all",
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
 ) -> None:
@@ -109,7 +124,9 @@ def list_names(
         from grun_bench.tasks import load_task, task_files
 
         names = task_files(tuple(include_path))
-        print_names("tasks", ("name", "what it is"), [(name, load_task(str(path)).description) for name, path in names.items()])
+        print_names(
+            "tasks", ("name", "what it is"), [(name, load_task(str(path)).description) for name, path in names.items()]
+        )
     if what == "runs":
         _list_runs(output)
     if what == "all":
@@ -122,8 +139,10 @@ def _list_runs(output: Path) -> None:
 
     results = [read_result(path) for path in result_files(output)]
     rows = [
-        (result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:16])
-        + tuple(number(result.value(metric)) for metric in ("forget_quality", "model_utility"))
+        (
+            *(result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:16]),
+            *(number(result.value(metric)) for metric in ("forget_quality", "model_utility")),
+        )
         for result in sorted(results, key=lambda result: result.date)
     ]
     columns = ("run", "task", "model", "unlearner", "status", "date", "forget quality", "model utility")
@@ -132,7 +151,9 @@ def _list_runs(output: Path) -> None:
 
 @app.command()
 def show(
-    result: Annotated[str, typer.Argument(metavar="RUN", help="A run id, its beginning, or the path of a result file.")],
+    result: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run id, its beginning, or the path of a result file.")
+    ],
     output: Output = RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file.")] = False,
 ) -> None:
@@ -146,6 +167,38 @@ def show(
         print(found.dumps(), end="")
     else:
         print_result(found, path)
+
+
+@app.command("import")
+def import_log(
+    log: Annotated[Path, typer.Argument(help="The log file of another tool.")],
+    log_format: Annotated[str, typer.Option("--format", help="open-unlearning or tofu.")],
+    task: Annotated[str, typer.Option(help="The task that the log is of, as in tofu_forget10.")],
+    model: Annotated[str, typer.Option(help="The Hub id of the model that was scored.")],
+    unlearner: Annotated[str, typer.Option(help="none for a target model, retain for a retain model, or the method.")],
+    retain_log: Annotated[Path | None, typer.Option(help="The retain model's log: forget quality needs it.")] = None,
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """Read the log of another tool into a result, every aggregate recomputed from its rows."""
+    from grun_bench.imported import import_result
+    from grun_bench.importing import check_reference, read_log
+    from grun_bench.results import check_writable, result_folder, save_records, write_whole
+    from grun_bench.tables import print_run
+    from grun_bench.tasks import load_task
+
+    loaded = load_task(task, tuple(include_path))
+    read = read_log(log, log_format)
+    reference = read_log(retain_log, log_format) if retain_log else None
+    if reference:
+        check_reference(read.records, reference.records, str(retain_log))
+    check_writable(output)
+    result = import_result(read, log, loaded, model, unlearner, reference)
+    path = result_folder(output, task, model, unlearner) / f"{result.run_id}.json"
+    result.records = save_records(path.with_suffix(".records.jsonl"), read.records.dumps())
+    write_whole(path, result.dumps())
+    compared = import_result(reference, retain_log, loaded, model, "retain", None) if reference and retain_log else None
+    print_run(result, None, compared, path, reused=False)
 
 
 @app.command()
@@ -165,14 +218,6 @@ def leaderboard(
 def _include(paths: list[Path]) -> None:
     for path in paths:
         registry.include(path)
-
-
-def _plugin_names(unlearner: str) -> list[tuple[str, str]]:
-    """The parts of a pair's name, to be checked before torch is imported."""
-    if "+" not in unlearner:
-        return []
-    adapter, _, objective = unlearner.partition("+")
-    return [(adapter, "adapter"), (objective, "objective")]
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
@@ -203,11 +248,10 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
+    except ParserError as error:
+        _show_parser_error(error)
         code = 2
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted; nothing half-written is left, and the same command goes on with what is done.", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except GrunBenchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -215,4 +259,18 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    if code == 130:
+        print(
+            "interrupted; nothing half-written is left, and the same command goes on with what is done.",
+            file=sys.stderr,
+        )
     sys.exit(code or 0)
+
+
+def _show_parser_error(error: Any) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    hint = f" `{error.ctx.command_path} --help` says more." if getattr(error, "ctx", None) else ""
+    message = error.format_message()
+    print(f"error: {message}{'' if message.endswith(('.', '?')) else '.'}{hint}", file=sys.stderr)

@@ -36,7 +36,9 @@ class Batch:
     prompt_end: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(*(tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels, self.prompt_end)))
+        return Batch(
+            *(tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels, self.prompt_end))
+        )
 
     @property
     def scored(self) -> Tensor:

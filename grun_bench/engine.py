@@ -9,8 +9,9 @@ What it saves against one padded pass per metric:
 * where the model's argmax equals the reference answer from its first token on, that prefix *is* the greedy generation:
   decoding starts at the first mismatch, on the keys and values that scoring has left;
 * finished rows leave the decoding batch at once and others take their places;
-* a row that repeats itself drafts its own next tokens, and one pass verifies many of them (prompt lookup decoding,
-  Saxena 2023; verification as in speculative decoding, Leviathan et al. 2023, arXiv 2211.17192, greedy case).
+* while so few rows are left that a pass costs the same for more tokens, a row drafts its next tokens from its own text
+  and the pass verifies them (prompt lookup decoding, Saxena 2023; verification as in speculative decoding, Leviathan et
+  al. 2023, arXiv 2211.17192, greedy case).
 
 None of it changes a number beyond the noise of floating-point sums.
 """
@@ -34,15 +35,13 @@ T = TypeVar("T")
 LOGIT_BYTES = 32 * 2**20
 #: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device
 TOKENS = {"cpu": 1024, "cuda": 32768}
-ROWS = {"cpu": 16, "cuda": 256}
+ROWS = {"cpu": 64, "cuda": 256}
 #: input tokens of a decoding step that cost little more than one, because reading the weights takes longer
 FREE_TOKENS = {"cpu": 8, "cuda": 128}
 #: decoding steps before the rows of a batch are chosen anew
 ROUND = 16
-#: tokens in a row that a drafter must have foretold before its drafts are worth a pass, and its longest draft
-SURE, LONGEST_DRAFT = 4, 15
-#: a draft is what followed the last occurrence of this many tokens
-NGRAM = 3
+#: a draft is what followed the last occurrence of this many tokens, and its longest
+NGRAM, LONGEST_DRAFT = 2, 15
 
 
 @dataclass(frozen=True)
@@ -218,14 +217,14 @@ class Head:
         parts: list[tuple[Tensor, ...]] = []
         for rows, logits in self.logits(kept):
             argmax = logits.argmax(-1)
-            chosen = logits.gather(-1, targets[rows]) - logits.logsumexp(-1, keepdim=True)
+            # on CPUs log_softmax takes a tenth of the time of logsumexp
+            logprobs = logits.log_softmax(-1)
+            chosen = logprobs.gather(-1, targets[rows])
             mean, deviation = torch.full_like(chosen[:, 0], torch.nan), torch.full_like(chosen[:, 0], torch.nan)
             if (wanted := moments[rows]).any():
-                logprobs = logits[wanted].log_softmax(-1)
-                probs = logprobs.exp()
+                probs, logprobs = logprobs[wanted].exp(), logprobs[wanted]
                 mean[wanted] = (probs * logprobs).sum(-1)
-                centred = logprobs - mean[wanted, None]
-                deviation[wanted] = (probs * centred.square()).sum(-1).sqrt()
+                deviation[wanted] = (probs * (logprobs - mean[wanted, None]).square()).sum(-1).sqrt()
             parts.append((chosen, argmax, mean, deviation))
         return Statistics(*(torch.cat(columns).tolist() for columns in zip(*parts, strict=True)))
 
@@ -283,7 +282,6 @@ class Row:
     prompt_length: int
     position: int
     past: KeyValues
-    sure: int = 0
     _after: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -303,13 +301,8 @@ class Row:
         period = len(self.tokens) - source
         return [self.tokens[source + step % period] for step in range(length)]
 
-    def want(self, free: int) -> int:
-        """How long a draft is worth verifying, where `free` tokens cost nothing."""
-        return LONGEST_DRAFT if self.sure >= SURE else min(free, LONGEST_DRAFT)
-
     def accept(self, token: int) -> None:
-        """The next token is known; `sure` counts for how long the drafter has been right."""
-        self.sure = self.sure + 1 if self.draft(1) == [token] else 0
+        """The next token is known."""
         self._after[tuple(self.tokens[-NGRAM:])] = len(self.tokens)
         self.tokens.append(token)
 
@@ -544,7 +537,6 @@ class Engine:
     def _decode(self) -> Iterator[tuple[int, Result]]:
         """Take rows from the queue for some steps; yield what gets finished, put the rest back."""
         rows = self._pick()
-        repeating = rows[0].sure >= SURE
         past = KeyValues.join([row.past for row in rows])
         for _ in range(ROUND):
             drafts = self._drafts(rows)
@@ -573,26 +565,22 @@ class Engine:
                         self._results[row.number].generated = row.generated
                         yield row.number, self._results[row.number]
                 rows, past = [rows[place] for place in stay], past.take(stay)
-            if not rows or (repeating and sum(row.sure >= SURE for row in rows) <= len(rows) // 2):
+            if not rows:
                 break
         for place, row in enumerate(rows):
             row.past = past.take([place]).compact()
         self._queue += rows
 
     def _pick(self) -> list[Row]:
-        """The rows of the next decoding batch, out of the queue: of one kind, repeating or not, the shortest first."""
-        repeating = [row for row in self._queue if row.sure >= SURE]
-        others = [row for row in self._queue if row.sure < SURE]
-        kind = repeating if len(repeating) >= max(1, len(others)) else others
-        rows = sorted(kind, key=lambda row: len(row.tokens))[: self.limits.rows]
-        taken = {row.number for row in rows}
-        self._queue = [row for row in self._queue if row.number not in taken]
+        """The rows of the next decoding batch, out of the queue: the shortest, which pad each other little."""
+        self._queue.sort(key=lambda row: len(row.tokens))
+        rows, self._queue = self._queue[: self.limits.rows], self._queue[self.limits.rows :]
         return rows
 
     def _drafts(self, rows: Sequence[Row]) -> list[list[int]]:
-        """What each row may say next, never beyond the limit of new tokens."""
-        free = self._free // len(rows) - 1
-        return [row.draft(max(0, min(row.want(free), self.max_new_tokens - len(row.generated) - 1))) for row in rows]
+        """What each row may say next: as many tokens as cost nothing, never beyond the limit of new tokens."""
+        free = min(LONGEST_DRAFT, max(0, self._free // len(rows) - 1))
+        return [row.draft(min(free, self.max_new_tokens - len(row.generated) - 1)) for row in rows]
 
     def _verify(self, rows: Sequence[Row], drafts: Sequence[list[int]], argmax: Sequence[int], past: KeyValues) -> None:
         """Accept the argmax after each row's last token and after each draft token that was right; hide the rest."""

@@ -28,7 +28,7 @@ def mirrors() -> list[Path]:
 
 
 def offline_if_unreachable() -> None:
-    """Switch the Hugging Face libraries to their cache when the Hub's name does not resolve, instead of minutes of retries.
+    """Switch the Hugging Face libraries to their cache when the Hub's name does not resolve: no minutes of retries.
 
     Must run before those libraries are imported. A setting of the user's own is left alone.
     """
@@ -59,7 +59,9 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
@@ -72,7 +74,12 @@ def hardware() -> dict[str, Any]:
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "threads": torch.get_num_threads()}
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def reset_peak_memory() -> None:
@@ -86,7 +93,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Bytes at the peak since `reset_peak_memory`: of the GPU where there is one, else of the whole process; None elsewhere."""
+    """Bytes at the peak since `reset_peak_memory`: of the GPU, else of the process on Linux; None elsewhere."""
     import torch
 
     if torch.cuda.is_available():

@@ -40,6 +40,6 @@ class MissingReference(GrunBenchError):
 def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name that is not among `choices`: the near names, else all of them, and the next command."""
     names = sorted(choices)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     tail = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(names) or '(none)'}."
     return UsageError(f"unknown {what} '{name}': {tail}" + (f" {hint}" if hint else ""))

@@ -153,3 +153,34 @@ def interval(values: np.ndarray) -> tuple[float | None, float | None]:
         if np.isfinite(found.low) and np.isfinite(found.high):
             return float(found.low), float(found.high)
     return None, None
+
+
+def for_protocol(names: Sequence[str], protocol: str) -> list[str]:
+    """The metrics as a protocol defines them: `<name>_<protocol>` where there is such a metric, else the clean one.
+
+    Comparison with another tool's published tables needs that tool's definitions along with its way of scoring.
+    """
+    known, suffix = registry.entries("metric"), f"_{protocol.replace('-', '_')}"
+    return [name + suffix if name + suffix in known else name for name in names]
+
+
+def headline_keys(headline: Sequence[str], values: Mapping[str, Value], protocol: str) -> list[str]:
+    """The keys of a task's headline under a protocol, as `for_protocol` does for metrics."""
+    suffix = f"_{protocol.replace('-', '_')}"
+    return [key + suffix if key + suffix in values else key for key in headline]
+
+
+def result_fields(task: str, version: int, values: Mapping[str, Value]) -> dict[str, Any]:
+    """The parts of a result file that say what was measured, from metric values."""
+    return {
+        "results": {task: {f"{key},none": value.value for key, value in values.items()}},
+        "reasons": {f"{key},none": value.reason for key, value in values.items() if value.reason is not None},
+        "intervals": {
+            f"{key},none": (value.low, value.high)
+            for key, value in values.items()
+            if value.low is not None and value.high is not None
+        },
+        "n-samples": {task: {key: value.n for key, value in values.items()}},
+        "higher_is_better": {task: {key: value.higher_is_better for key, value in values.items()}},
+        "versions": {task: version} | {key: value.version for key, value in values.items()},
+    }

@@ -16,9 +16,17 @@ PINNED = {"none": "target model", "retain": "retain model"}
 
 
 def table_key(result: Result) -> tuple[str, ...]:
-    """Rows meet in one table only when all of this is equal: data, protocol, limit and versions decide what a number means."""
-    versions = ",".join(f"{name}={version}" for name, version in sorted(result.versions.items()))
-    return (result.task, result.dataset, result.model, result.dataset_hash, result.protocol, str(result.limit), versions)
+    """Rows meet in one table only when all of this is equal: data, protocol, limit and versions decide a number."""
+    versions = [str(result.versions.get(name)) for name in (result.task, *result.headline)]
+    return (
+        result.task,
+        result.dataset,
+        result.model,
+        result.dataset_hash,
+        result.protocol,
+        str(result.limit),
+        ",".join([*result.headline, *versions]),
+    )
 
 
 def render(results: Iterable[Result]) -> str:
@@ -26,7 +34,9 @@ def render(results: Iterable[Result]) -> str:
     parts = ["# Leaderboards\n\nRendered by `grun-bench leaderboard`. Do not edit: run it again.\n"]
     ordered = sorted(results, key=lambda result: (result.dataset == "embedded", *table_key(result)))
     for dataset, of_dataset in groupby(ordered, key=lambda result: result.dataset):
-        title = "Real models and data" if dataset == "published" else "Toy results: the embedded world and its `tiny` model"
+        title = (
+            "Real models and data" if dataset == "published" else "Toy results: the embedded world and its `tiny` model"
+        )
         parts.append(f"## {title}\n")
         for _, group in groupby(of_dataset, key=table_key):
             parts.append(_table(list(group)))
@@ -57,6 +67,8 @@ def _cells(seeds: Sequence[Result]) -> list[str]:
     """One row: the mean over seeds of every headline metric; a dash when any seed lacks it."""
     first, name = seeds[0], seeds[0].unlearner.name
     label = f"**{PINNED[name]}**" if name in PINNED else f"`{_cell(name)}`"
+    if first.imported:
+        label += f" (imported from {_cell(first.imported.tool)})"
     if any(result.status == "diverged" for result in seeds):
         label += " (diverged)"
     values = [[result.value(metric) for result in seeds] for metric in first.headline]
@@ -68,12 +80,16 @@ def _cells(seeds: Sequence[Result]) -> list[str]:
 
 def _footnotes(results: Sequence[Result]) -> str:
     notes = {
-        f"- {_cell(result.unlearner.name)}: {metric.replace('_', ' ')}: {_cell(result.reasons.get(f'{metric},none', 'not measured'))}"
+        f"- {_cell(result.unlearner.name)}: {heading(result, metric)}: {_cell(_reason(result, metric))}"
         for result in results
         for metric in result.headline
         if result.value(metric) is None
     }
     return "\n".join(sorted(notes)) + ("\n" if notes else "")
+
+
+def _reason(result: Result, metric: str) -> str:
+    return result.reasons.get(f"{metric},none", "not measured")
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -82,7 +98,9 @@ def _row(cells: Iterable[str]) -> str:
 
 def _cell(text: str) -> str:
     """Text from a result file, safe in a Markdown table."""
-    return "".join("\\" + char if char in "\\`*_[]<>|" else " " if ord(char) < 32 else char for char in text).replace("\\_", "_")
+    return "".join("\\" + char if char in "\\`*_[]<>|" else " " if ord(char) < 32 else char for char in text).replace(
+        "\\_", "_"
+    )
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -34,9 +34,11 @@ class Placement:
 
     @classmethod
     def choose(cls, device: str, dtype: str, trust_remote_code: bool = False) -> Placement:
-        """`auto` is CUDA where there is one, and bfloat16 where the device computes in it. Raises ModelError for a wrong device."""
+        """`auto` is CUDA where there is one, and bfloat16 where CUDA computes in it. Raises ModelError."""
         try:
-            found = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+            found = torch.device(
+                "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+            )
             torch.empty(0, device=found)
         except (RuntimeError, AssertionError) as error:
             raise ModelError(f"--device {device}: {str(error).splitlines()[0]}") from None
@@ -46,7 +48,7 @@ class Placement:
 
 
 def locate(name: str) -> Path | str:
-    """A folder given as a path or found in a mirror; else the name, for the Hub. Raises ModelError for a path that is not one."""
+    """A folder given as a path or found in a mirror; else the name, for the Hub. Raises ModelError."""
     given = Path(name).expanduser()
     if given.is_dir():
         return given
@@ -114,10 +116,16 @@ def load_tiny(exclude: str | None, placement: Placement) -> LM:
 def load_finetuned(
     base: str, role: str, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, placement: Placement
 ) -> LM:
-    """The base model fine-tuned on question-answer pairs (all weights), built on first use; `role` is for the progress bar."""
+    """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it."""
     place = locate(base)
     source = weights_sha256(place) if isinstance(place, Path) else base
-    key = {"base": source, "pairs": list(pairs), "finetune": recipe.model_dump(), "seed": seed, "dtype": placement.dtype}
+    key = {
+        "base": source,
+        "pairs": list(pairs),
+        "finetune": recipe.model_dump(),
+        "seed": seed,
+        "dtype": placement.dtype,
+    }
 
     def build(folder: Path) -> None:
         # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16

@@ -56,7 +56,7 @@ def current_call() -> Call | None:
 
 @dataclass
 class Forward:
-    """What a forward pass over a Batch gives: `logits` (scored, vocabulary) in the order of `Batch.targets`, and gate logits."""
+    """`logits` (scored, vocabulary) in the order of `Batch.targets`, and gate logits by layer."""
 
     logits: Tensor
     gates: dict[int, Tensor]
@@ -88,7 +88,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 class Prompts:
-    """Turns questions and answers into token ids, prompt and answer tokenised apart so that no token straddles the border.
+    """Questions and answers as token ids, tokenised apart so that no token straddles the border.
 
     `style` is `chat` (the tokenizer's chat template, dates fixed to 26 Jul 2024) or `qa`, the TOFU paper's
     "Question: ...\\nAnswer:". The answer ends with the end of sequence.

@@ -42,5 +42,5 @@ def npo(batch: UnlearningBatch, *, beta: float = 0.1) -> Tensor:
 
 @objective("idk", retain="ce", needs=("idk",))
 def idk(batch: UnlearningBatch) -> Tensor:
-    """Refusal training: cross-entropy of an "I don't know" answer to the forget questions (TOFU, arXiv 2401.06121, sec. 4)."""
+    """Refusal training: cross-entropy of an "I don't know" answer (TOFU, arXiv 2401.06121, sec. 4)."""
     return batch.idk.cross_entropy

@@ -95,7 +95,9 @@ class Records(Sequence[Record]):
 
     def dumps(self) -> str:
         """JSON Lines: one record a line, absent fields left out."""
-        return "".join(json.dumps(_compact(asdict(record)), ensure_ascii=False, separators=(",", ":")) + "\n" for record in self)
+        return "".join(
+            json.dumps(_compact(asdict(record)), ensure_ascii=False, separators=(",", ":")) + "\n" for record in self
+        )
 
 
 def _compact(value):  # type: ignore[no-untyped-def]

@@ -107,7 +107,9 @@ def _declared(path: Path, kind: str) -> list[Entry]:
     except SyntaxError as error:
         if _PACKAGE in path.parents:
             raise
-        raise UsageError(f"{path}, line {error.lineno}: {error.msg}. The file given with --include-path must be Python.") from None
+        raise UsageError(
+            f"{path}, line {error.lineno}: {error.msg}. The file given with --include-path must be Python."
+        ) from None
     found = []
     for node in tree.body:
         for call in getattr(node, "decorator_list", []):
@@ -130,7 +132,9 @@ def entries(kind: str) -> dict[str, Entry]:
     files += [file for path in _included for file in _python_files(path)]
     found: dict[str, Entry] = {}
     declared = [entry for file in files if file.exists() for entry in _declared(file, kind)]
-    declared += [Entry(kind, point.name, f"from {point.value}", point) for point in entry_points(group=f"grun_bench.{kind}s")]
+    declared += [
+        Entry(kind, point.name, f"from {point.value}", point) for point in entry_points(group=f"grun_bench.{kind}s")
+    ]
     for entry in declared:
         if entry.name in found:
             raise UsageError(f"two {kind}s are named '{entry.name}': {found[entry.name]} and {entry}. Rename yours.")
@@ -144,7 +148,7 @@ def names(kind: str) -> list[str]:
 
 
 def get(kind: str, name: str) -> Plugin:
-    """Import the plugin of this name. Raises UsageError with the near names when there is none, or when it does not import."""
+    """Import a plugin by name. Raises UsageError with the near names, or when it does not import."""
     known = entries(kind)
     if name not in known:
         raise unknown(kind, name, known, f"`grun-bench ls {kind}s` lists them.")
@@ -153,6 +157,26 @@ def get(kind: str, name: str) -> Plugin:
     if (kind, name) not in _loaded:
         raise UsageError(f"{known[name]} did not register the {kind} '{name}' when it was imported.")
     return _loaded[kind, name]
+
+
+def parse_unlearner(name: str) -> tuple[str, str] | str:
+    """`adapter+objective`, a bare objective (`full` is its adapter), or the name of an unlearner of its own.
+
+    Raises UsageError with the near names when it is none of these.
+    """
+    if "+" in name:
+        adapter, _, objective = name.partition("+")
+        for kind, part in (("adapter", adapter), ("objective", objective)):
+            if part not in entries(kind):
+                raise unknown(kind, part, names(kind), f"in the unlearner '{name}'; `grun-bench ls` lists them all.")
+        return adapter, objective
+    if name in entries("unlearner"):
+        return name
+    if name in entries("objective"):
+        return "full", name
+    pairs = [f"{adapter}+{objective}" for adapter in names("adapter") for objective in names("objective")]
+    known = [*names("unlearner"), *names("objective"), *pairs]
+    raise unknown("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all.")
 
 
 def _import(entry: Entry) -> None:
@@ -170,4 +194,6 @@ def _import(entry: Entry) -> None:
         sys.modules[name] = module
         spec.loader.exec_module(module)  # type: ignore[union-attr]
     except Exception as error:
-        raise UsageError(f"{entry.kind} '{entry.name}' ({entry}) does not import: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"{entry.kind} '{entry.name}' ({entry}) does not import: {type(error).__name__}: {error}"
+        ) from error

@@ -38,11 +38,19 @@ class UnlearnerInfo(_Part):
     settings: dict[str, Any]
 
 
+class ImportedFrom(_Part):
+    """Where an imported row comes from: the tool, and the published log with its SHA-256."""
+
+    tool: str
+    file: str
+    sha256: str
+
+
 class Cost(_Part):
     """What it took. Seconds of wall time; bytes of peak memory (GPU, else the process)."""
 
     trainable_parameters: int = 0
-    parameters: int
+    parameters: int = 0
     training_seconds: float = 0.0
     scoring_seconds: float = 0.0
     training_peak_bytes: int | None = None
@@ -50,7 +58,9 @@ class Cost(_Part):
 
 
 class Result(_Part):
-    """One scored row. `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's.
+    """One scored row.
+
+    `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's keys.
 
     A metric is keyed `<metric>,<filter>`, where the filter is `none` or the attack. Every metric is there: a missing
     number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
@@ -67,6 +77,7 @@ class Result(_Part):
     seed: int | None
     protocol: str
     limit: int | None
+    imported: ImportedFrom | None = None
     dataset: Literal["embedded", "published"]
     dataset_hash: str
     data: dict[str, dict[str, Any]]
@@ -93,7 +104,10 @@ class Result(_Part):
         return self.results[self.task].get(f"{metric},none")
 
     def dumps(self) -> str:
-        return json.dumps(self.model_dump(by_alias=True, mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return (
+            json.dumps(self.model_dump(by_alias=True, mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+            + "\n"
+        )
 
 
 def result_folder(output: Path, task: str, model: str, unlearner: str) -> Path:
@@ -139,7 +153,9 @@ def read_result(path: Path) -> Result:
         return Result.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{path}: not a result ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}).") from None
+        raise UsageError(
+            f"{path}: not a result ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']})."
+        ) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.") from None
 

@@ -1,4 +1,4 @@
-"""Data sets by name -> validated rows. Mirrors first, then the Hugging Face cache and Hub; the embedded world for `tiny`.
+"""Data sets by name -> validated rows. Mirrors, then the Hugging Face cache and Hub; the embedded world for `tiny`.
 
 No torch; `datasets` is imported when a data set is read.
 """
@@ -38,7 +38,11 @@ class Source:
 
     def __str__(self) -> str:
         name = self.data + (f":{self.config}" if self.config else "")
-        return name if not self.start and self.stop is None else f"{name}[{self.start}:{'' if self.stop is None else self.stop}]"
+        return (
+            name
+            if not self.start and self.stop is None
+            else f"{name}[{self.start}:{'' if self.stop is None else self.stop}]"
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ def _check(row: dict[str, Any], column: str, place: str) -> None:
         raise DataError(f"{place}, column '{column}': expected a list of answers.")
     for value in values:
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{place}, column '{column}': expected text, found {'an empty one' if value == '' else repr(value)}.")
+            raise DataError(
+                f"{place}, column '{column}': expected text, found {'an empty one' if value == '' else repr(value)}."
+            )
 
 
 def _read(source: Source) -> tuple[list[dict[str, Any]], str]:
@@ -123,4 +129,6 @@ def _load_dataset(name: str, source: Source) -> list[dict[str, Any]]:
     except ValueError as error:
         if "BuilderConfig" not in str(error):
             raise
-        raise unknown(f"configuration of {source.data}", str(source.config), datasets.get_dataset_config_names(name)) from None
+        raise unknown(
+            f"configuration of {source.data}", str(source.config), datasets.get_dataset_config_names(name)
+        ) from None

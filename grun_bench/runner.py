@@ -16,11 +16,13 @@ import torch
 from grun_bench import env, registry, tiny
 from grun_bench.cache import digest
 from grun_bench.errors import Diverged, UsageError
-from grun_bench.evaluate import Value, evaluate
+from grun_bench.evaluate import Value, evaluate, headline_keys, result_fields
+from grun_bench.imported import import_result
+from grun_bench.importing import check_reference
 from grun_bench.loading import TINY, Placement, folder_name, load, load_finetuned, load_tiny, locate, weights_sha256
 from grun_bench.models import LM
 from grun_bench.progress import say
-from grun_bench.records import SETS, Records, load_records
+from grun_bench.records import SETS, Continuation, Record, Records, load_records
 from grun_bench.results import (
     Cost,
     RecordsFile,
@@ -61,6 +63,8 @@ class RunConfig:
     dtype: str = "auto"
     batch_size: int | None = None
     limit: int | None = None
+    protocol: str = "grun-bench"
+    retain_log: Path | None = None
     seed: int = 0
     overwrite: bool = False
     trust_remote_code: bool = False
@@ -121,6 +125,12 @@ class Run:
         self.training = {name: self._rows(parts, ("question", "answer")) for name, parts in sources.items()}
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
         self.models = self._models()
+        if self.log is not None:
+            asked = Records(
+                Record(row.set, row.index, row.question, Continuation(row.answer)) for row in self._examples()
+            )
+            check_reference(asked, self.log.records, f"--retain-log {config.retain_log}")
+            self.models = replace(self.models, retain=None, no_retain="the retain log has no such rows.")
 
     def _rows(self, sources: Sequence[Source], columns: tuple[str, ...]) -> list[Rows]:
         embedded, limit = self.config.embedded, self.config.limit
@@ -153,7 +163,9 @@ class Run:
                 identity,
             )
         reason = f"no retain model is known for {target}: give one with --retain."
-        return Models(label, partial(load, target, place), partial(load, retain, place) if retain else None, identity, reason)
+        return Models(
+            label, partial(load, target, place), partial(load, retain, place) if retain else None, identity, reason
+        )
 
     @property
     def dataset_hash(self) -> str:
@@ -161,19 +173,26 @@ class Run:
         return digest([*parts, *(rows.sha256 for rows in self.scored.values())])
 
     def execute(self) -> Outcome:
-        """Run what is not there yet. Raises what loading, training, scoring or saving raise, except Diverged: that is a row."""
+        """Run what is not there yet. Raises what its steps raise, except Diverged: that is a row."""
         if self.config.embedded:
             say(f"tiny: a toy model in the embedded world ({self.task.name}); its rows never mix with real ones.")
-        retain = self._cell("retain", make_unlearner("retain", {}, True), None) if self.models.retain else None
+        retain = self._retain_cell()
         reference = retain.records if retain else None
         if self.config.unlearner == "retain":
-            if retain is None:
+            if retain is None or self.models.retain is None:
                 raise UsageError(self.models.no_retain)
             return Outcome(retain, self._cell("none", make_unlearner("none", {}, True), reference), retain)
         target = self._cell("none", make_unlearner("none", {}, True), reference)
         if self.config.unlearner == "none":
             return Outcome(target, target, retain)
         return Outcome(self._cell(self.config.unlearner, self.unlearner, reference), target, retain)
+
+    def _retain_cell(self) -> Cell | None:
+        """The reference of forget quality: the retain model's row, or a published log, or None."""
+        if self.log is not None and self.config.retain_log is not None:
+            result = import_result(self.log, self.config.retain_log, self.task, self.models.name, "retain", None)
+            return Cell(result, self.log.records, self.config.retain_log, reused=True)
+        return self._cell("retain", make_unlearner("retain", {}, True), None) if self.models.retain else None
 
     def _run_id(self, name: str, unlearner: Unlearner) -> str:
         fingerprint = digest(
@@ -185,7 +204,11 @@ class Run:
                 "data": self.dataset_hash,
                 "limit": self.config.limit,
                 "dtype": self.placement.dtype,
-                "metrics": {metric: registry.get("metric", metric).options.get("version", 1) for metric in self.task.metrics},
+                "metrics": {
+                    metric: registry.get("metric", metric).options.get("version", 1) for metric in self.metrics
+                },
+                "protocol": self.config.protocol,
+                "retain_log": self.log.sha256 if self.log else None,
             }
         )
         return fingerprint[:12] + (f"-seed{self.config.seed}" if unlearner.seeded else "")
@@ -214,8 +237,9 @@ class Run:
             cost, records = Cost(parameters=0), Records([])
         else:
             cost, records = self._score(fitted)
-        values = evaluate(records, records if name == "retain" else reference, self.task.metrics)
-        missing = f"training diverged: {error}" if error else self.models.no_retain if reference is None else ""
+        values = evaluate(records, records if name == "retain" else reference, self.metrics)
+        no_reference = self.models.no_retain if reference is None and name != "retain" else ""
+        missing = f"training diverged: {error}" if error else no_reference
         if missing:
             values = {key: _explain(value, missing) for key, value in values.items()}
         history = fitted.history if fitted else []
@@ -231,7 +255,7 @@ class Run:
         training_peak = env.peak_memory() if fitted.trainable else None
         env.reset_peak_memory()
         start = time.perf_counter()
-        settings = ScoringSettings(max_new_tokens=self.task.max_new_tokens, batch_size=self.config.batch_size)
+        settings = ScoringSettings(self.task.max_new_tokens, self.config.batch_size, self.config.protocol)
         records = score(fitted.lm, self._examples(), settings)
         cost = Cost(
             trainable_parameters=fitted.trainable,
@@ -306,28 +330,23 @@ class Run:
             model=self.models.name,
             unlearner=UnlearnerInfo(name=name, settings=unlearner.settings),
             seed=self.config.seed if unlearner.seeded else None,
-            protocol=ScoringSettings().protocol,
+            protocol=self.config.protocol,
             limit=self.config.limit,
             dataset="embedded" if self.config.embedded else "published",
             dataset_hash=self.dataset_hash,
             data={
-                key: {"sources": [part.origin for part in parts], "rows": sum(len(part.rows) for part in parts), "sha256": [part.sha256 for part in parts]}
+                key: {
+                    "sources": [part.origin for part in parts],
+                    "rows": sum(len(part.rows) for part in parts),
+                    "sha256": [part.sha256 for part in parts],
+                }
                 for key, parts in rows.items()
             },
             target=target,
-            reference={"retain": "retain model" if self.models.retain else None} | self.models.identity,
-            results={task.name: {f"{key},none": value.value for key, value in values.items()}},
-            reasons={f"{key},none": value.reason for key, value in values.items() if value.reason is not None},
-            intervals={
-                f"{key},none": (value.low, value.high)
-                for key, value in values.items()
-                if value.low is not None and value.high is not None
-            },
-            **{"n-samples": {task.name: {key: value.n for key, value in values.items()}}},
-            higher_is_better={task.name: {key: value.higher_is_better for key, value in values.items()}},
-            versions={task.name: task.version} | {key: value.version for key, value in values.items()},
+            reference=self.models.identity | {"retain_log": self.log.sha256 if self.log else None},
+            **result_fields(task.name, task.version, values),
             configs={task.name: task.model_dump(exclude={"models"})},
-            headline=task.headline,
+            headline=headline_keys(task.headline, values, self.config.protocol),
             cost=cost,
             history={key: [float(f"{step[key]:.6g}") for step in history] for key in (history[0] if history else ())},
             records=records,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from grun_bench.results import Result
 
-#: metric name without its set -> the heading of a table
+#: the better direction of a metric
 _ARROWS = {True: "↑", False: "↓", None: ""}
 
 
@@ -27,9 +27,10 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def heading(result: Result, metric: str) -> str:
-    """A metric's name with the arrow of its better direction."""
+    """A metric's name with the arrow of its better direction; the protocol, which every title names, is left out."""
     arrow = _ARROWS[result.higher_is_better[result.task].get(metric)]
-    return f"{metric.replace('_', ' ')} {arrow}".strip()
+    name = metric.removesuffix(f"_{result.protocol.replace('-', '_')}").replace("_", " ")
+    return f"{name} {arrow}".strip()
 
 
 def dataset_label(result: Result) -> str:
@@ -37,7 +38,7 @@ def dataset_label(result: Result) -> str:
     return f"{'embedded (toy)' if result.dataset == 'embedded' else 'published'} {result.dataset_hash[:8]}"
 
 
-def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Result | None]) -> Table:
+def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Result]) -> Table:
     """One row a metric: this result with its interval, and other results beside it."""
     table = Table(title=f"{escape(result.unlearner.name)} on {escape(result.task)}", title_justify="left")
     table.add_column("metric")
@@ -48,7 +49,7 @@ def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Resul
     for metric in metrics:
         interval = result.intervals.get(f"{metric},none")
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
-        others = [number(other.value(metric)) if other else "-" for other in beside.values()]
+        others = [number(other.value(metric)) for other in beside.values()]
         table.add_row(heading(result, metric), number(result.value(metric)), shown, *others)
     return table
 
@@ -62,15 +63,17 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
         out.print(f"--limit {result.limit}: a smoke test, not a benchmark result.", highlight=False)
     if result.status == "diverged":
         out.print(escape(f"diverged: {result.error}"), style="bold red")
-    beside = {"target": target, "retain model": retain}
-    if result.unlearner.name in ("none", "retain"):
-        beside.pop("target" if result.unlearner.name == "none" else "retain model")
+    beside = {
+        name: other for name, other in (("target", target), ("retain model", retain)) if other and other != result
+    }
     out.print(metric_table(result, [*result.headline, *_gates(result)], beside))
     for line in (*_notes(result), _cost(result)):
         out.print(escape(line), highlight=False)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
     out.print(escape(f"{done}result: {path}"), highlight=False, soft_wrap=True)
-    out.print(escape(f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard"), highlight=False, soft_wrap=True)
+    out.print(
+        escape(f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard"), highlight=False, soft_wrap=True
+    )
 
 
 def _gates(result: Result) -> list[str]:
@@ -85,6 +88,8 @@ def _notes(result: Result) -> list[str]:
 
 def _cost(result: Result) -> str:
     cost = result.cost
+    if result.imported:
+        return f"imported: {result.imported.file} of {result.imported.tool}, sha256 {result.imported.sha256[:12]}"
     if not cost.trainable_parameters:
         return f"cost: nothing trained, scored in {cost.scoring_seconds:.0f} s"
     share = 100 * cost.trainable_parameters / cost.parameters

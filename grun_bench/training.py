@@ -66,7 +66,9 @@ def optimise(
                     terms[name] = terms.get(name, 0.0) + value.item() / len(group)
                 if not all(math.isfinite(value) for value in terms.values()):
                     shown = ", ".join(f"{name} {value:g}" for name, value in terms.items())
-                    raise Diverged(f"the loss is not finite at step {step + 1} of {total} ({shown}); lower lr or the weights.")
+                    raise Diverged(
+                        f"the loss is not finite at step {step + 1} of {total} ({shown}); lower lr or the weights."
+                    )
                 (sum(parts.values()) / len(group)).backward()
             nn.utils.clip_grad_norm_(trainable, schedule.clip)
             optimiser.step()

@@ -30,7 +30,7 @@ RETAIN_TERMS: dict[str, Callable[[Side], Tensor]] = {"ce": lambda retain: retain
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a pair is trained. `forget_weight` and `retain_weight` scale the two terms; `retain` names the retain term."""
+    """How a pair is trained. `forget_weight` and `retain_weight` scale the terms; `retain` names the retain term."""
 
     lr: float = 1e-5
     epochs: int = 10
@@ -274,32 +274,12 @@ def _recipe_defaults() -> dict[str, Any]:
     return {item.name: item.default for item in fields(Recipe)}
 
 
-def parse_name(name: str) -> tuple[str, str] | str:
-    """`adapter+objective`, a bare objective (`full` is its adapter), or the name of an unlearner of its own.
-
-    Raises UsageError with the near names when it is none of these.
-    """
-    if "+" in name:
-        adapter, _, objective = name.partition("+")
-        for kind, part in (("adapter", adapter), ("objective", objective)):
-            if part not in registry.entries(kind):
-                raise unknown(kind, part, registry.names(kind), f"in the unlearner '{name}'; `grun-bench ls` lists them all.")
-        return adapter, objective
-    if name in registry.entries("unlearner"):
-        return name
-    if name in registry.entries("objective"):
-        return "full", name
-    pairs = [f"{adapter}+{objective}" for adapter in registry.names("adapter") for objective in registry.names("objective")]
-    known = [*registry.names("unlearner"), *registry.names("objective"), *pairs]
-    raise unknown("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all.")
-
-
 def make_unlearner(name: str, overrides: Mapping[str, Any], embedded: bool) -> Unlearner:
     """The unlearner of this name with its settings: code defaults, then recipes.yaml, then `overrides`.
 
     Raises UsageError for an unknown name, an unknown setting, or a setting of the wrong type.
     """
-    parsed = parse_name(name)
+    parsed = registry.parse_unlearner(name)
     if isinstance(parsed, str):
         plugin = registry.get("unlearner", parsed)
         return plugin.target(**_override(options_of(plugin.target), overrides, name))

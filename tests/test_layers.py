@@ -1,0 +1,177 @@
+"""The direction of imports between the layers, and how little the light commands load."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import grun_bench
+
+PACKAGE = Path(grun_bench.__file__).parent
+
+#: top first; a module imports only from the layers above its own, and from modules before it in its own
+LAYERS: list[list[str]] = [
+    ["errors", "registry", "env", "progress", "cache"],
+    ["records", "world", "rows", "tasks", "results"],
+    ["data", "models", "training", "tiny", "engine", "scoring", "loading"],
+    ["adapters", "objectives", "metrics", "attacks"],
+    ["unlearn", "evaluate", "importing"],
+    ["runner"],
+    ["tables", "leaderboard"],
+    ["cli", "__main__"],
+]
+#: the plugin families: none imports another
+FAMILIES = LAYERS[3]
+#: plain data, importable anywhere
+DATA = {"refusals", "__init__"}
+#: must be importable without torch
+LIGHT = {"errors", "registry", "env", "progress", "cache", *LAYERS[1], "metrics", "evaluate", "importing"}
+LIGHT |= {"refusals", "tables", "leaderboard", "cli"}
+
+
+def module_of(path: Path) -> str:
+    """The module's name in the layers: a family's files go by the family."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+class Imports(ast.NodeVisitor):
+    """The package's modules that a file imports, anywhere in it but under `if TYPE_CHECKING`."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" not in ast.unparse(node.test):
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            parts = alias.name.split(".")
+            if parts[0] == "grun_bench":
+                self.found.add(parts[1] if len(parts) > 1 else "__init__")
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0, "the package imports itself by its full name"
+        parts = (node.module or "").split(".")
+        if parts[0] == "grun_bench":
+            self.found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+
+
+def imports_of(text: str) -> set[str]:
+    visitor = Imports()
+    visitor.visit(ast.parse(text))
+    return visitor.found
+
+
+def forbidden(module: str, imported: str) -> str | None:
+    """Why `module` may not import `imported`; None when it may."""
+    places = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, name in enumerate(names)}
+    if imported in DATA or imported == module:
+        return None
+    if imported not in places:
+        return f"{imported} is in no layer"
+    if module in FAMILIES and imported in FAMILIES:
+        return "a plugin family imports another"
+    if module in DATA or places[imported] >= places[module]:
+        return f"{imported} is not above {module}"
+    return None
+
+
+def test_imports_point_upwards() -> None:
+    broken = [
+        f"{path.relative_to(PACKAGE)}: {reason}"
+        for path in sources()
+        for imported in sorted(imports_of(path.read_text(encoding="utf-8")))
+        if (reason := forbidden(module_of(path), imported))
+    ]
+    assert not broken
+
+
+def test_every_module_is_in_a_layer() -> None:
+    known = {name for layer in LAYERS for name in layer} | DATA
+    assert {module_of(path) for path in sources()} <= known
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("errors", "from grun_bench import registry"),
+        ("adapters", "from grun_bench.objectives import ga"),
+        ("records", "def late():\n    from grun_bench.models import LM"),
+        ("training", "import grun_bench.tiny"),
+        ("metrics", "from grun_bench.attacks.prefix import attack"),
+        ("refusals", "from grun_bench.errors import UsageError"),
+        ("cli", "from grun_bench.nowhere import thing"),
+    ],
+)
+def test_the_check_sees_wrong_imports(module: str, text: str) -> None:
+    assert any(forbidden(module, imported) for imported in imports_of(text))
+
+
+def test_the_check_lets_types_through() -> None:
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from grun_bench.unlearn import UnlearningBatch"
+    assert imports_of(text) == set()
+
+
+# --- what the light commands load -------------------------------------------------------------------------------------
+
+
+def test_light_modules_load_no_torch() -> None:
+    modules = [
+        ".".join(("grun_bench", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in sources()
+        if module_of(path) in LIGHT and path.name != "__init__.py"
+    ]
+    assert len(modules) >= len(LIGHT)
+    code = f"import sys\nfor name in {modules!r}:\n    __import__(name)\n    assert 'torch' not in sys.modules, name"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+COMMANDS = {
+    "help": (["--help"], 0),
+    "run help": (["run", "--help"], 0),
+    "ls": (["ls"], 0),
+    "unknown unlearner": (["run", "--unlearner", "npoo", "--task", "tofu_forget10"], 2),
+    "unknown pair": (["run", "--unlearner", "grum+npo", "--task", "tofu_forget10"], 2),
+    "unknown task": (["run", "--unlearner", "npo", "--task", "tofu_forget1"], 2),
+    "unknown option": (["run", "--unlearnr", "npo", "--task", "tofu_forget10"], 2),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_light_commands_load_no_torch_and_are_quick(name: str, tmp_path: Path) -> None:
+    arguments, code = COMMANDS[name]
+    program = (
+        "import atexit, sys\n"
+        "heavy = ('torch', 'transformers', 'datasets', 'pandas', 'scipy')\n"
+        "atexit.register(lambda: print('LOADED', [name for name in heavy if name in sys.modules], file=sys.stderr))\n"
+        "from grun_bench.cli import main\n"
+        "main()"
+    )
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == code, done.stderr
+        assert "LOADED []" in done.stderr
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        if seconds[-1] < 0.5:
+            break
+    assert min(seconds) < 0.5
