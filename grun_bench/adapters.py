@@ -1,7 +1,7 @@
 """Adapters: what of the model may change.
 
 `full` all weights, `lora` low-rank updates of the linear layers, `reft` low-rank edits of hidden states, `grun` the
-same edits behind a gate. An adapter knows nothing of objectives. Its options are the keyword parameters of its constructor.
+same edits behind a gate. An adapter knows nothing of objectives; its options are its constructor's keyword parameters.
 """
 
 from __future__ import annotations
