@@ -32,7 +32,7 @@ from grun_bench.models import calling
 T = TypeVar("T")
 
 #: bytes of vocabulary logits in fp32 that exist at a time
-LOGIT_BYTES = 32 * 2**20
+LOGIT_BYTES = 16 * 2**20
 #: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device
 TOKENS = {"cpu": 1024, "cuda": 32768}
 ROWS = {"cpu": 64, "cuda": 256}
@@ -221,12 +221,12 @@ class Head:
             argmax = logits.argmax(-1)
             # on CPUs log_softmax takes a tenth of the time of logsumexp
             logprobs = logits.log_softmax(-1)
+            del logits
             chosen = logprobs.gather(-1, targets[rows])
             mean, deviation = torch.full_like(chosen[:, 0], torch.nan), torch.full_like(chosen[:, 0], torch.nan)
             if (wanted := moments[rows]).any():
-                probs, logprobs = logprobs[wanted].exp(), logprobs[wanted]
-                mean[wanted] = (probs * logprobs).sum(-1)
-                deviation[wanted] = (probs * (logprobs - mean[wanted, None]).square()).sum(-1).sqrt()
+                mean[wanted], deviation[wanted] = _moments(logprobs if wanted.all() else logprobs[wanted])
+            del logprobs
             parts.append((chosen, argmax, mean, deviation))
         return Statistics(*(torch.cat(columns).tolist() for columns in zip(*parts, strict=True)))
 
@@ -608,6 +608,15 @@ class Engine:
 def _tokens(group: Group, pair: tuple[int, int]) -> Sequence[int]:
     """The tokens of a continuation given as (place in the group, index)."""
     return group.works[pair[0]].continuations[pair[1]]
+
+
+def _moments(logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each row (rows, vocabulary) under its own distribution. Overwrites the rows."""
+    probs = logprobs.exp()
+    # products of a row and a column: no third tensor of the vocabulary's size
+    mean = (probs[:, None] @ logprobs[:, :, None])[:, 0, 0]
+    squares = logprobs.sub_(mean[:, None]).square_()
+    return mean, (probs[:, None] @ squares[:, :, None])[:, 0, 0].sqrt()
 
 
 def _greedy_prefix(tokens: Sequence[int], argmax: Sequence[int]) -> list[int]:

@@ -130,8 +130,7 @@ def load_finetuned(
     def build(folder: Path) -> None:
         # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16
         lm = load(base, replace(placement, dtype="float32"))
-        with torch.autocast(lm.device.type, torch.bfloat16, enabled=placement.dtype == "bfloat16"):
-            finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}")
+        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", placement.dtype)
         lm.model.to(getattr(torch, placement.dtype)).save_pretrained(folder)
         lm.tokenizer.save_pretrained(folder)
 
@@ -141,8 +140,10 @@ def load_finetuned(
     return lm
 
 
-def finetune(lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str) -> None:
-    """Full fine-tuning on answers, in place: AdamW, linear decay, token-mean cross-entropy."""
+def finetune(
+    lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str, dtype: str = "float32"
+) -> None:
+    """Full fine-tuning on answers, in place: AdamW, linear decay, token-mean cross-entropy, arithmetic in `dtype`."""
     sequences = [lm.prompts.encode(question, answer) for question, answer in pairs]
     rng = random.Random(seed)
     batches = []
@@ -152,7 +153,10 @@ def finetune(lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed:
 
     def loss(group: list[Any]) -> dict[str, torch.Tensor]:
         batch = collate(group, lm.pad_id).to(lm.device)
-        return {"loss": torch.nn.functional.cross_entropy(forward(lm.model, batch).logits.float(), batch.targets)}
+        # one block a pass: autocast keeps the weights' casts until its block ends, and they change with every step
+        with torch.autocast(lm.device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            logits = forward(lm.model, batch).logits
+        return {"loss": torch.nn.functional.cross_entropy(logits.float(), batch.targets)}
 
     torch.manual_seed(seed)
     lm.model.train()

@@ -15,9 +15,9 @@ import torch
 
 from grun_bench import env, registry, tiny
 from grun_bench.cache import digest
-from grun_bench.errors import Diverged, UsageError
-from grun_bench.evaluate import Value, evaluate, headline_keys, result_fields
-from grun_bench.imported import import_result
+from grun_bench.errors import Diverged, UsageError, unknown
+from grun_bench.evaluate import Value, evaluate, for_protocol, headline_keys, result_fields
+from grun_bench.imported import import_result, read_reference
 from grun_bench.importing import check_reference
 from grun_bench.loading import TINY, Placement, folder_name, load, load_finetuned, load_tiny, locate, weights_sha256
 from grun_bench.models import LM
@@ -35,7 +35,7 @@ from grun_bench.results import (
     write_whole,
 )
 from grun_bench.rows import Rows, Source, load_rows
-from grun_bench.scoring import Example, ScoringSettings, score
+from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
 from grun_bench.tasks import Task, load_task
 from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
 
@@ -115,6 +115,10 @@ class Run:
         self.config = config
         self.task: Task = load_task(config.task, config.include)
         self.unlearner = make_unlearner(config.unlearner, config.overrides, config.embedded)
+        if config.protocol not in PROTOCOLS:
+            raise unknown("protocol", config.protocol, PROTOCOLS)
+        self.metrics = for_protocol(self.task.metrics, config.protocol)
+        self.log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
         check_writable(config.output)
         if not config.embedded:
             env.offline_if_unreachable()

@@ -22,9 +22,7 @@ def blocks(language: str) -> list[str]:
     ("kind", "name"),
     [("objective", "margin"), ("adapter", "last-layers"), ("metric", "answer_length"), ("unlearner", "shrink-head")],
 )
-def test_every_plugin_example_registers(
-    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_plugin_example_registers(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_included", [])
     for number, block in enumerate(blocks("python")):
         (tmp_path / f"example_{number}.py").write_text(block)

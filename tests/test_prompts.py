@@ -13,11 +13,15 @@ from transformers import PreTrainedTokenizerBase
 from grun_bench.data import Encoded, collate, collate_prompts
 from grun_bench.models import Prompts
 
-PLAIN = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}[me]{% endif %}"
+PLAIN = (
+    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}[me]{% endif %}"
+)
 #: Llama 3.2's way: today by `strftime_now` unless a date is given
 LLAMA = (
     "{% if not date_string is defined %}{% if strftime_now is defined %}"
-    '{% set date_string = strftime_now("%d %b %Y") %}{% else %}{% set date_string = "26 Jul 2024" %}{% endif %}{% endif %}'
+    '{% set date_string = strftime_now("%d %b %Y") %}{% else %}{% set date_string = "26 Jul 2024" %}'
+    "{% endif %}{% endif %}"
     "Today is {{ date_string }}." + PLAIN
 )
 #: a template that asks for the clock whatever it is given

@@ -16,7 +16,10 @@ from grun_bench.errors import UsageError
 from grun_bench.models import LM, Prompts, current_call
 from grun_bench.scoring import PROTOCOLS, Example, Protocol, ScoringSettings, score, stop_tokens
 
-WORDS = "who wrote it where when was born Ada Bo Cy in Oslo Rome Lima . a b c d e f g h system user assistant You are a helpful"
+WORDS = (
+    "who wrote it where when was born Ada Bo Cy in Oslo Rome Lima . "
+    "a b c d e f g h system user assistant You are a helpful"
+)
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<s> assistant {% endif %}"
