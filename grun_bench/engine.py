@@ -8,7 +8,8 @@ What it saves against one padded pass per metric:
 * the vocabulary head sees only the positions that predict an answer token, a few at a time;
 * where the model's argmax equals the reference answer from its first token on, that prefix *is* the greedy generation:
   decoding starts at the first mismatch, on the keys and values that scoring has left;
-* finished rows leave the decoding batch at once and others take their places;
+* finished rows leave the decoding batch at once and others take their places; a step adds to the batch's keys and
+  values in place, and query heads that share a key head read it where it lies;
 * while so few rows are left that a pass costs the same for more tokens, a row drafts its next tokens from its own text
   and the pass verifies them (prompt lookup decoding, Saxena 2023; verification as in speculative decoding, Leviathan et
   al. 2023, arXiv 2211.17192, greedy case).
@@ -21,18 +22,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from grun_bench.keyvalues import KeyValues, Slots, grouped_queries
 from grun_bench.models import calling
 
 T = TypeVar("T")
 
-#: bytes of vocabulary logits in fp32 that exist at a time
-LOGIT_BYTES = 16 * 2**20
+#: bytes of vocabulary logits in fp32 that exist at a time, by kind of device
+LOGIT_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 #: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device
 TOKENS = {"cpu": 1024, "cuda": 32768}
 ROWS = {"cpu": 64, "cuda": 256}
@@ -99,71 +102,11 @@ class Limits:
     @classmethod
     def of(cls, device: torch.device, batch_size: int | None) -> Limits:
         """`batch_size` rows, or with None what suits the kind of device."""
-        kind = "cpu" if device.type == "cpu" else "cuda"
+        kind = _kind(device)
         return cls(TOKENS[kind], ROWS[kind]) if batch_size is None else cls(2**31, batch_size)
 
     def halve(self) -> None:
         self.tokens, self.rows = max(1, self.tokens // 2), max(1, self.rows // 2)
-
-
-@dataclass
-class KeyValues:
-    """Keys and values of a batch: per layer (batch, heads, width, dimension); `visible` (batch, width) is the mask.
-
-    Columns that are not visible hold padding, rejected drafts or hidden tokens, anywhere in a row: position ids are
-    always given explicitly, so only the order of the visible columns matters.
-    """
-
-    layers: list[tuple[Tensor, Tensor]]
-    visible: Tensor
-
-    @classmethod
-    def of(cls, cache: DynamicCache, visible: Tensor) -> KeyValues:
-        """Read a cache out. The one place that knows how transformers 4 and 5 differ in it."""
-        if hasattr(cache, "layers"):
-            return cls([(layer.keys, layer.values) for layer in cache.layers], visible)
-        return cls(list(zip(cache.key_cache, cache.value_cache, strict=True)), visible)
-
-    def cache(self) -> DynamicCache:
-        """A cache for the model; it appends to copies, these tensors stay as they are."""
-        cache = DynamicCache()
-        for index, (keys, values) in enumerate(self.layers):
-            cache.update(keys, values, index)
-        return cache
-
-    def take(self, rows: Sequence[int]) -> KeyValues:
-        """The rows with these numbers; a number may come more than once."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.visible.device)
-        pairs = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in self.layers]
-        return KeyValues(pairs, self.visible.index_select(0, index))
-
-    def compact(self) -> KeyValues:
-        """Move the visible columns of each row to the right and drop the columns that no row needs."""
-        width = int(self.visible.sum(1).max())
-        order = self.visible.sort(dim=1, stable=True).indices[:, self.visible.shape[1] - width :]
-
-        def move(tensor: Tensor) -> Tensor:
-            index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
-            return tensor.gather(2, index)
-
-        return KeyValues([(move(keys), move(values)) for keys, values in self.layers], self.visible.gather(1, order))
-
-    @staticmethod
-    def join(parts: Sequence[KeyValues]) -> KeyValues:
-        """One batch of several, padded on the left to the widest."""
-        width = max(part.visible.shape[1] for part in parts)
-
-        def widen(tensor: Tensor, before: tuple[int, ...]) -> Tensor:
-            missing = width - tensor.shape[-len(before) // 2]
-            return nn.functional.pad(tensor, (*before[:-2], missing, 0)) if missing else tensor
-
-        pairs = [
-            tuple(
-                torch.cat([widen(tensor, (0, 0, 0, 0)) for tensor in tensors]) for tensors in zip(*layer, strict=True)
-            )
-            for layer in zip(*(part.layers for part in parts), strict=True)
-        ]
-        return KeyValues(pairs, torch.cat([widen(part.visible, (0, 0)) for part in parts]))
 
 
 class Head:
@@ -205,7 +148,7 @@ class Head:
 
     def logits(self, kept: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """fp32 logits of a few rows at a time. `kept`: (rows, hidden), or logits where the head is not plain."""
-        size = max(1, LOGIT_BYTES // (4 * self.vocabulary))
+        size = max(1, LOGIT_BYTES[_kind(kept.device)] // (4 * self.vocabulary))
         for start in range(0, len(kept), size):
             rows = kept[start : start + size]
             yield slice(start, start + size), (self._module(rows) if self.plain else rows).float()
@@ -251,11 +194,18 @@ class Statistics:
 
 @dataclass
 class Pass:
-    """A forward pass: `states` (chosen positions, hidden) for the Head, the past after it, gate logits by layer."""
+    """A forward pass: `states` (chosen positions, hidden) for the Head, the keys and values after it with their mask,
+    gate logits by layer."""
 
     states: Tensor
-    past: KeyValues
+    cache: DynamicCache
+    visible: Tensor
     gates: dict[int, Tensor]
+
+    @property
+    def past(self) -> KeyValues:
+        """The past of a pass that goes on from here."""
+        return KeyValues.of(self.cache, self.visible)
 
 
 @dataclass
@@ -272,7 +222,7 @@ class Group:
 
 @dataclass
 class Row:
-    """A generation under way: the tokens known so far, of which all but the last are in `past`.
+    """A generation under way: the tokens known so far, of which all but the last are in `past` (None while it decodes).
 
     `number` is the Work's; `position` the position id of the last token.
 
@@ -283,7 +233,7 @@ class Row:
     tokens: list[int]
     prompt_length: int
     position: int
-    past: KeyValues
+    past: KeyValues | None
     _after: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -330,7 +280,7 @@ class Engine:
         self.stops, self.max_new_tokens, self.hidden = frozenset(stops), max_new_tokens, hidden
         self.counts = Counts()
         self.limits = Limits.of(self.device, batch_size)
-        self._free = FREE_TOKENS["cpu" if self.device.type == "cpu" else "cuda"]
+        self._free = FREE_TOKENS[_kind(self.device)]
 
     @torch.no_grad()
     def run(self, works: Sequence[Work]) -> Iterator[tuple[int, Result]]:
@@ -390,7 +340,7 @@ class Engine:
         self,
         rows: Sequence[Sequence[int]],
         positions: Sequence[Sequence[int]],
-        past: KeyValues | None,
+        past: KeyValues | Slots | None,
         *,
         last: int | None = None,
         prompt_end: Tensor | None = None,
@@ -406,7 +356,7 @@ class Engine:
         wanted = present if last is None else present & (column >= lengths - last)
         visible = present if hidden is None else present & (ids != hidden)
         mask = visible.long() if past is None else torch.cat([past.visible, visible.long()], 1)
-        with calling(prompt_end) as call, self._head.keeping(wanted) as kept:
+        with calling(prompt_end) as call, self._head.keeping(wanted) as kept, grouped_queries(self.model):
             output = self.model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -417,7 +367,7 @@ class Engine:
         self.counts.forward_tokens += ids.numel()
         self.counts.head_rows += len(kept[0])
         states = kept[0] if self._head.plain else output.logits
-        return Pass(states, KeyValues.of(output.past_key_values, mask), call.gates)
+        return Pass(states, output.past_key_values, mask, call.gates)
 
     def _padded(self, rows: Sequence[Sequence[int]], width: int) -> Tensor:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
@@ -539,38 +489,30 @@ class Engine:
     def _decode(self) -> Iterator[tuple[int, Result]]:
         """Take rows from the queue for some steps; yield what gets finished, put the rest back."""
         rows = self._pick()
-        past = KeyValues.join([row.past for row in rows])
+        longest = min(LONGEST_DRAFT, max(0, self._free // len(rows) - 1))
+        slots = self._unless_full(rows, partial(Slots, [row.past for row in rows], ROUND * (1 + longest)))
+        if slots is None:
+            self._queue += rows
+            return
+        for row in rows:
+            row.past = None
         for _ in range(ROUND):
-            drafts = self._drafts(rows)
-            try:
-                run = self._forward(
-                    [[row.tokens[-1], *draft] for row, draft in zip(rows, drafts, strict=True)],
-                    [
-                        range(row.position, row.position + 1 + len(draft))
-                        for row, draft in zip(rows, drafts, strict=True)
-                    ],
-                    past,
-                )
-                argmax = self._head.argmax(run.states)
-            except torch.OutOfMemoryError:
-                if len(rows) == 1:
-                    raise
-                self._shrink()
+            drafts = [row.draft(min(longest, self.max_new_tokens - len(row.generated) - 1)) for row in rows]
+            argmax = self._unless_full(rows, partial(self._step, rows, drafts, slots))
+            if argmax is None:
                 break
-            past = run.past
-            self.counts.row_steps += len(rows)
-            self._verify(rows, drafts, argmax, past)
-            stay = [place for place, row in enumerate(rows) if not self._finished(row)]
-            if len(stay) < len(rows):
-                for row in rows:
-                    if self._finished(row):
-                        self._results[row.number].generated = row.generated
-                        yield row.number, self._results[row.number]
-                rows, past = [rows[place] for place in stay], past.take(stay)
+            self._verify(rows, drafts, argmax, slots)
+            for place in reversed(range(len(rows))):
+                if self._finished(row := rows[place]):
+                    self._results[row.number].generated = row.generated
+                    yield row.number, self._results[row.number]
+                    slots.drop(place)
+                    rows[place] = rows[-1]
+                    rows.pop()
             if not rows:
                 break
         for place, row in enumerate(rows):
-            row.past = past.take([place]).compact()
+            row.past = slots.take(place)
         self._queue += rows
 
     def _pick(self) -> list[Row]:
@@ -579,16 +521,28 @@ class Engine:
         rows, self._queue = self._queue[: self.limits.rows], self._queue[self.limits.rows :]
         return rows
 
-    def _drafts(self, rows: Sequence[Row]) -> list[list[int]]:
-        """What each row may say next: as many tokens as cost nothing, never beyond the limit of new tokens."""
-        free = min(LONGEST_DRAFT, max(0, self._free // len(rows) - 1))
-        return [row.draft(min(free, self.max_new_tokens - len(row.generated) - 1)) for row in rows]
+    def _unless_full(self, rows: Sequence[Row], run: Callable[[], T]) -> T | None:
+        """What `run` gives; None, with the limits halved, when memory runs out for several rows."""
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        self._shrink()
+        return None
 
-    def _verify(self, rows: Sequence[Row], drafts: Sequence[list[int]], argmax: Sequence[int], past: KeyValues) -> None:
+    def _step(self, rows: Sequence[Row], drafts: Sequence[list[int]], slots: Slots) -> list[int]:
+        """The argmax after each row's last token and after each token of its draft."""
+        tokens = [[row.tokens[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
+        positions = [range(row.position, row.position + len(given)) for row, given in zip(rows, tokens, strict=True)]
+        argmax = self._head.argmax(self._forward(tokens, positions, slots).states)
+        self.counts.row_steps += len(rows)
+        return argmax
+
+    def _verify(self, rows: Sequence[Row], drafts: Sequence[list[int]], argmax: Sequence[int], slots: Slots) -> None:
         """Accept the argmax after each row's last token and after each draft token that was right; hide the rest."""
-        width = past.visible.shape[1] - 1 - max(map(len, drafts))
-        place = 0
-        for number, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
+        kept, place = [], 0
+        for row, draft in zip(rows, drafts, strict=True):
             answers = argmax[place : place + len(draft) + 1]
             place += len(draft) + 1
             right = 0
@@ -598,11 +552,18 @@ class Engine:
                     break
                 right += 1
             row.position += right + 1
-            past.visible[number, width + right + 1 :] = 0
+            kept.append([right + 1])
             self.counts.decoded_tokens += right + 1
+        columns = torch.arange(1 + max(map(len, drafts)), device=self.device)
+        slots.advance(columns < torch.tensor(kept, device=self.device))
 
     def _finished(self, row: Row) -> bool:
         return row.tokens[-1] in self.stops or len(row.tokens) - row.prompt_length >= self.max_new_tokens
+
+
+def _kind(device: torch.device) -> str:
+    """The kind of device in the tables of sizes above."""
+    return "cpu" if device.type == "cpu" else "cuda"
 
 
 def _tokens(group: Group, pair: tuple[int, int]) -> Sequence[int]:

@@ -21,7 +21,9 @@ from transformers import (
 )
 
 from grun_bench import engine as engine_module
+from grun_bench import keyvalues
 from grun_bench.engine import Engine, Limits, Result, Work
+from grun_bench.keyvalues import KeyValues, Slots
 from grun_bench.models import current_call
 
 VOCABULARY, STOP, LIMIT = 53, 2, 24
@@ -41,16 +43,21 @@ CONFIGS = {
     "gpt_neox": GPTNeoXConfig(**SMALL),
     "phi": PhiConfig(**SMALL),
     "mistral": MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=128),
+    "grouped": LlamaConfig(**SMALL, num_key_value_heads=2),
+    "sliding": MistralConfig(**SMALL, num_key_value_heads=1, sliding_window=128),
     "gemma2": Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0),
 }
-tokens = st.integers(3, VOCABULARY - 1)
+#: run with torch's scaled dot-product attention, several query heads a key head
+GROUPED = ("grouped", "sliding")
 
 
 @functools.cache
 def model_of(name: str) -> PreTrainedModel:
     """A random model whose weights are large enough for generations that are varied and end by themselves at times."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_config(
+        CONFIGS[name], attn_implementation="sdpa" if name in GROUPED else "eager"
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -133,6 +140,48 @@ def test_generations_equal_unbatched_generate(name: str) -> None:
     assert [result.generated for result in run(model, works)] == expected
     # the test would show little if all generations were alike
     assert len({tuple(each) for each in expected}) > len(expected) // 2
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_keys_are_not_repeated_for_query_heads_that_share_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, heads = model_of(name), set()
+    attention = keyvalues._attention
+
+    def spy(query: Tensor, key: Tensor, *args: object, **options: object) -> Tensor:
+        heads.add((query.shape[1], key.shape[1]))
+        return attention(query, key, *args, **options)
+
+    monkeypatch.setattr(keyvalues, "_attention", spy)
+    run(model, works_of(3))
+    assert heads == {(4, CONFIGS[name].num_key_value_heads)}
+    # the model is as it was
+    assert all(
+        layer.self_attn.num_key_value_groups == 4 // CONFIGS[name].num_key_value_heads for layer in model.model.layers
+    )
+
+
+def test_a_row_that_leaves_the_slots_takes_only_itself_away() -> None:
+    """Slots against joining, appending and taking plain tensors."""
+
+    def part(width: int) -> KeyValues:
+        return KeyValues(
+            [(torch.randn(1, 2, width, 3), torch.randn(1, 2, width, 3))], torch.ones(1, width, dtype=torch.long)
+        )
+
+    parts = [part(3), part(5), part(4)]
+    slots = Slots(parts, room=4)
+    new = torch.randn(3, 2, 2, 3)
+    keys, values = slots.update(new, -new, 0)
+    assert keys.shape == values.shape == (3, 2, 7, 3)
+    assert slots.get_seq_length() == 5, "a pass alone does not move on"
+    slots.advance(torch.tensor([[True, False], [True, True], [True, True]]))
+    slots.drop(0)
+    for row, original in enumerate([2, 1]):
+        taken = slots.take(row)
+        expected = torch.cat([parts[original].layers[0][0], new[original : original + 1]], 2)
+        assert taken.visible.all()
+        torch.testing.assert_close(taken.layers[0][0], expected, rtol=0, atol=0)
+        torch.testing.assert_close(taken.layers[0][1][:, :, -2:], -new[original : original + 1], rtol=0, atol=0)
 
 
 def test_generations_without_continuations_and_scores_without_generations() -> None:

@@ -19,7 +19,7 @@ PACKAGE = Path(grun_bench.__file__).parent
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache"],
     ["records", "world", "rows", "tasks", "results"],
-    ["data", "models", "training", "tiny", "engine", "scoring", "loading"],
+    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["unlearn", "evaluate", "importing", "imported"],
     ["runner"],

@@ -1,0 +1,171 @@
+"""Keys and values of a batch, and attention that reads them where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of a batch: per layer (batch, heads, width, dimension); `visible` (batch, width) is the mask.
+
+    Columns that are not visible hold padding, rejected drafts or hidden tokens, anywhere in a row: position ids are
+    always given explicitly, so only the order of the visible columns matters.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    visible: Tensor
+
+    @classmethod
+    def of(cls, cache: DynamicCache, visible: Tensor) -> KeyValues:
+        """Read a cache out. The one place that knows how transformers 4 and 5 differ in it."""
+        if hasattr(cache, "layers"):
+            return cls([(layer.keys, layer.values) for layer in cache.layers], visible)
+        return cls(list(zip(cache.key_cache, cache.value_cache, strict=True)), visible)
+
+    def cache(self) -> DynamicCache:
+        """A cache for the model; it appends to copies, these tensors stay as they are."""
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(self.layers):
+            cache.update(keys, values, index)
+        return cache
+
+    def take(self, rows: Sequence[int]) -> KeyValues:
+        """The rows with these numbers; a number may come more than once."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.visible.device)
+        pairs = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in self.layers]
+        return KeyValues(pairs, self.visible.index_select(0, index))
+
+    def compact(self) -> KeyValues:
+        """Move the visible columns of each row to the right and drop the columns that no row needs."""
+        width = int(self.visible.sum(1).max())
+        order = self.visible.sort(dim=1, stable=True).indices[:, self.visible.shape[1] - width :]
+
+        def move(tensor: Tensor) -> Tensor:
+            index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+            return tensor.gather(2, index)
+
+        return KeyValues([(move(keys), move(values)) for keys, values in self.layers], self.visible.gather(1, order))
+
+
+class Slots(DynamicCache):
+    """Keys and values of a decoding batch, with room for the columns to come: a pass writes its own and copies nothing.
+
+    Rows of different widths are padded on the left. The model's passes write after column `width` and leave `width` as
+    it is; `advance` makes what they wrote part of the past, so a failed pass leaves no trace.
+    """
+
+    def __init__(self, parts: Sequence[KeyValues], room: int) -> None:
+        super().__init__()
+        self.rows = len(parts)
+        self.width = max(part.visible.shape[1] for part in parts)
+        self._visible = self._lay([part.visible for part in parts], room)
+        layers = zip(*(part.layers for part in parts), strict=True)
+        self._pairs = [tuple(self._lay(side, room) for side in zip(*pairs, strict=True)) for pairs in layers]
+
+    def _lay(self, parts: Sequence[Tensor], room: int) -> Tensor:
+        """(1, ..., width, ...) tensors of one row each, in one with columns up to `width + room`, nought elsewhere."""
+        columns = 1 if parts[0].dim() == 2 else 2
+        shape = list(parts[0].shape)
+        shape[0], shape[columns] = len(parts), self.width + room
+        whole = parts[0].new_zeros(shape)
+        for row, part in enumerate(parts):
+            width = part.shape[columns]
+            whole[row : row + 1].narrow(columns, self.width - width, width).copy_(part)
+        return whole
+
+    @property
+    def visible(self) -> Tensor:
+        """The mask (rows, width)."""
+        return self._visible[: self.rows, : self.width]
+
+    def cache(self) -> Slots:
+        """Itself: what a model's pass appends to."""
+        return self
+
+    def advance(self, visible: Tensor) -> None:
+        """Take the last pass's columns in; `visible` (rows, columns) is their mask."""
+        self._visible[: self.rows, self.width : self.width + visible.shape[1]] = visible
+        self.width += visible.shape[1]
+
+    def drop(self, row: int) -> None:
+        """Remove a row; the last one takes its place."""
+        self.rows -= 1
+        self._visible[row] = self._visible[self.rows]
+        for pair in self._pairs:
+            for side in pair:
+                side[row, :, : self.width] = side[self.rows, :, : self.width]
+
+    def take(self, row: int) -> KeyValues:
+        """A copy of one row, without the columns that it does not need."""
+        part = slice(row, row + 1), slice(None), slice(self.width)
+        return KeyValues([(keys[part], values[part]) for keys, values in self._pairs], self.visible[part[0]]).compact()
+
+    # ---- what transformers asks of a cache
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns of a layer; returns views of all of its columns."""
+        end = self.width + keys.shape[2]
+        for whole, new in zip(self._pairs[layer], (keys, values), strict=True):
+            whole[: self.rows, :, self.width : end] = new
+        return tuple(whole[: self.rows, :, :end] for whole in self._pairs[layer])
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.width
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.width + query_length, 0
+
+
+@contextmanager
+def grouped_queries(model: PreTrainedModel) -> Iterator[None]:
+    """Within this block, query heads that share a key head are handed to attention as one head with more queries.
+
+    Models repeat keys and values for each query head instead, which for a decoding step costs more than the attention:
+    they are as many copies of all keys and values as query heads share one. The sums are the same. Only for models that
+    use torch's scaled dot-product attention; others run as they are.
+    """
+    modules = [module for module in model.modules() if getattr(module, "num_key_value_groups", 1) > 1]
+    if not modules or model.config._attn_implementation != "sdpa":
+        yield
+        return
+    groups = [module.num_key_value_groups for module in modules]
+    for module in modules:
+        module.num_key_value_groups = 1
+    try:
+        with _GroupedQueries():
+            yield
+    finally:
+        for module, count in zip(modules, groups, strict=True):
+            module.num_key_value_groups = count
+
+
+class _GroupedQueries(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is scaled_dot_product_attention:
+            return _attention(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **options: Any
+) -> Tensor:
+    """Scaled dot-product attention of (batch, heads, queries, dimension) with fewer key heads than query heads."""
+    options.pop("enable_gqa", None)
+    batch, heads, length, dimension = query.shape
+    share = heads // key.shape[1]
+    if share == 1 or attn_mask is None or attn_mask.shape[1] > 1:
+        key, value = (each if share == 1 else each.repeat_interleave(share, 1) for each in (key, value))
+        return scaled_dot_product_attention(query, key, value, attn_mask, *args, **options)
+    grouped = query.reshape(batch, key.shape[1], share * length, dimension)
+    mask = attn_mask.expand(-1, -1, length, -1).repeat(1, 1, share, 1)
+    return scaled_dot_product_attention(grouped, key, value, mask, *args, **options).reshape(query.shape)
