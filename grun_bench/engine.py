@@ -2,8 +2,8 @@
 
 What it saves against one padded pass per metric:
 
-* the part that all prompts begin with (the template's head) is computed once, each prompt once, and every candidate
-  answer runs on a copy of its prompt's keys and values;
+* the part that all prompts begin with (the template's head) is computed once, each prompt once, and its candidate
+  answers run on its keys and values as one tree, in which answers that begin alike share what they have in common;
 * batches hold sequences of like length and are limited by tokens, not by rows;
 * the vocabulary head sees only the positions that predict an answer token, a few at a time;
 * where the model's argmax equals the reference answer from its first token on, that prefix *is* the greedy generation:
@@ -33,6 +33,8 @@ from grun_bench.keyvalues import KeyValues, Slots, grouped_queries
 from grun_bench.models import calling
 
 T = TypeVar("T")
+#: continuations that run as one row: the place of their work in its group, and their indices
+Item = tuple[int, list[int]]
 
 #: bytes of vocabulary logits in fp32 that exist at a time, by kind of device
 LOGIT_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
@@ -183,13 +185,13 @@ class Statistics:
     means: list[float]
     deviations: list[float]
 
-    def write(self, rows: slice, column: int, to: TokenScores, start: int, moments: bool) -> None:
-        """Write rows as the scores of a continuation's tokens from `start` on."""
-        to.logprobs[start:] = [values[column] for values in self.logprobs[rows]]
-        to.argmax[start:] = self.argmax[rows]
+    def write(self, to: TokenScores, rows: Sequence[int], columns: Sequence[int], start: int, moments: bool) -> None:
+        """Write the targets at these rows and columns as the scores of a continuation's tokens from `start` on."""
+        to.logprobs[start:] = [self.logprobs[row][column] for row, column in zip(rows, columns, strict=True)]
+        to.argmax[start:] = [self.argmax[row] for row in rows]
         if moments:
-            to.means[start:] = self.means[rows]
-            to.deviations[start:] = self.deviations[rows]
+            to.means[start:] = [self.means[row] for row in rows]
+            to.deviations[start:] = [self.deviations[row] for row in rows]
 
 
 @dataclass
@@ -259,6 +261,56 @@ class Row:
         self.tokens.append(token)
 
 
+@dataclass
+class Tree:
+    """Continuations of one prompt, with one node for what several begin with alike.
+
+    `tokens` are the nodes in the order of the continuations, each after its parent; `parents` their parents' numbers, -1
+    for the prompt; `paths` the nodes of each continuation's tokens but its last, which nothing has to follow. The nodes
+    of the first continuation are the first ones.
+    """
+
+    tokens: list[int]
+    parents: list[int]
+    paths: list[list[int]]
+
+    @classmethod
+    def of(cls, continuations: Iterable[Sequence[int]]) -> Tree:
+        tree, known = cls([], [], []), {}
+        for continuation in continuations:
+            path, node = [], -1
+            for token in continuation[:-1]:
+                parent, node = node, known.setdefault((node, token), len(tree.tokens))
+                if node == len(tree.tokens):
+                    tree.tokens.append(token)
+                    tree.parents.append(parent)
+                path.append(node)
+            tree.paths.append(path)
+        return tree
+
+    @property
+    def depths(self) -> list[int]:
+        """How many nodes lie between the prompt and each node."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(depths[parent] + 1 if parent >= 0 else 0)
+        return depths
+
+    @property
+    def branches(self) -> bool:
+        """Whether a node does not simply follow the one before."""
+        return self.parents != list(range(-1, len(self.parents) - 1))
+
+    def lineage(self, width: int) -> Tensor:
+        """(width, width) bool: whether a node (row) descends from another (column) or is it; false beyond the nodes."""
+        lineage = torch.zeros(width, width, dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                lineage[node] = lineage[parent]
+            lineage[node, node] = True
+        return lineage
+
+
 class Engine:
     """Runs Works through one model.
 
@@ -293,6 +345,7 @@ class Engine:
         self._queue: list[Row] = []
         self._prefix = _common_prefix([work.prompt for work in works])
         self._prefixes: dict[bool, KeyValues] = {}
+        self._branching = self._takes_trees()
         order = sorted(range(len(works)), key=lambda number: len(works[number].prompt))
         for part in self._parts([len(works[number].prompt) - len(self._prefix) for number in order]):
             self._fit(self._score, order[part])
@@ -345,9 +398,10 @@ class Engine:
         last: int | None = None,
         prompt_end: Tensor | None = None,
         hidden: int | None = None,
+        trees: Sequence[Tree] = (),
     ) -> Pass:
         """Run rows of token ids, padded on the right, after `past`; keep the states at each row's `last` positions
-        (None: at all)."""
+        (None: at all). With `trees`, a token sees the past and the nodes that it descends from."""
         width = max(map(len, rows))
         ids = self._padded(rows, width)
         lengths = torch.tensor([[len(row)] for row in rows], device=self.device)
@@ -356,10 +410,11 @@ class Engine:
         wanted = present if last is None else present & (column >= lengths - last)
         visible = present if hidden is None else present & (ids != hidden)
         mask = visible.long() if past is None else torch.cat([past.visible, visible.long()], 1)
+        attended = self._tree_mask(trees, mask, width) if any(tree.branches for tree in trees) else mask
         with calling(prompt_end) as call, self._head.keeping(wanted) as kept, grouped_queries(self.model):
             output = self.model(
                 input_ids=ids,
-                attention_mask=mask,
+                attention_mask=attended,
                 position_ids=self._padded(positions, width),
                 past_key_values=DynamicCache() if past is None else past.cache(),
                 use_cache=True,
@@ -368,6 +423,39 @@ class Engine:
         self.counts.head_rows += len(kept[0])
         states = kept[0] if self._head.plain else output.logits
         return Pass(states, output.past_key_values, mask, call.gates)
+
+    def _tree_mask(self, trees: Sequence[Tree], visible: Tensor, width: int) -> Tensor:
+        """The mask of trees of up to `width` nodes, to be added to the attention's logits: (rows, 1, width, columns)."""
+        seen = visible.bool()[:, None].repeat(1, width, 1)
+        seen[:, :, -width:] &= torch.stack([tree.lineage(width) for tree in trees]).to(self.device)
+        nought = torch.zeros((), dtype=self.model.dtype, device=self.device)
+        return nought.where(seen, torch.finfo(self.model.dtype).min)[:, None]
+
+    def _takes_trees(self) -> bool:
+        """Whether the works have trees and the model sees them as they are.
+
+        Models treat masks of their own making differently, so a trial decides: a branch beside another has to give what
+        it gives alone. A sliding window counts columns, of which a tree has more than each of its branches is long.
+        """
+        if all(len(work.continuations) < 2 for work in self._works):
+            return False
+        longest = max(len(work.prompt) + sum(map(len, work.continuations)) for work in self._works)
+        if longest > (getattr(self.model.config, "sliding_window", None) or longest):
+            return False
+        past = self._forward([[1, 2, 3]], [range(3)], None, last=0).past
+        tree, alone = Tree.of([[4, 5, 6, 7, 8, 1], [5, 6, 1]]), Tree.of([[5, 6, 1]])
+        try:
+            states = [
+                self._forward([each.tokens], [[3 + depth for depth in each.depths]], past, trees=[each]).states[-2:]
+                for each in (tree, alone)
+            ]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError):
+            return False
+        branch, expected = (each.float() for each in states)
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 3e-2
+        return bool((branch - expected).abs().max() <= tolerance * expected.abs().max())
 
     def _padded(self, rows: Sequence[Sequence[int]], width: int) -> Tensor:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
@@ -415,10 +503,10 @@ class Engine:
         results = [Result(gates={layer: row[place] for layer, row in gates.items()}) for place in range(len(works))]
         group = Group(numbers, works, prompts.past, results)
         self._first_tokens(group, prompts.states)
-        pairs = [(place, index) for place, work in enumerate(works) for index in range(len(work.continuations))]
-        pairs = sorted(pairs, key=lambda pair: len(_tokens(group, pair)))
-        pairs = [pair for pair in pairs if len(_tokens(group, pair)) > 1]
-        for part in self._parts([len(_tokens(group, pair)) - 1 for pair in pairs]):
+        items = self._items(works)
+        trees = [Tree.of(_tokens(group, item)) for item in items]
+        pairs = sorted(zip(items, trees, strict=True), key=lambda pair: len(pair[1].tokens))
+        for part in self._parts([len(tree.tokens) for _, tree in pairs]):
             self._fit(lambda chunk: self._continue(group, chunk), pairs[part])
         self._regenerate(group)
         self._results.update(zip(numbers, results, strict=True))
@@ -433,8 +521,7 @@ class Engine:
         for place, (work, result) in enumerate(zip(group.works, group.results, strict=True)):
             for index in range(len(work.continuations)):
                 result.continuations.append(TokenScores())
-                rows = slice(place, place + 1)
-                statistics.write(rows, index, result.continuations[-1], 0, work.moments and index == 0)
+                statistics.write(result.continuations[-1], [place], [index], 0, work.moments and index == 0)
             if self._reusable(work) and not (work.continuations and len(work.continuations[0]) > 1):
                 self._begin(group, place, [statistics.argmax[place]], group.past, place)
 
@@ -442,23 +529,43 @@ class Engine:
         """Whether the work's generation has the same past as its scoring."""
         return work.generate and self.hidden not in work.prompt
 
-    def _continue(self, group: Group, pairs: list[tuple[int, int]]) -> None:
-        """Score the rest of continuations, given as (place in the group, index): their tokens from the second on."""
-        inputs = [_tokens(group, pair)[:-1] for pair in pairs]
-        starts = [len(group.works[place].prompt) for place, _ in pairs]
-        positions = [range(start, start + len(row)) for start, row in zip(starts, inputs, strict=True)]
-        run = self._forward(inputs, positions, group.past.take([place for place, _ in pairs]), hidden=self.hidden)
-        targets = torch.tensor([[token] for pair in pairs for token in _tokens(group, pair)[1:]], device=self.device)
-        wanted = [group.works[place].moments and index == 0 for place, index in pairs]
-        moments = [flag for flag, row in zip(wanted, inputs, strict=True) for _ in row]
+    def _items(self, works: Sequence[Work]) -> list[Item]:
+        """What runs as one row: all continuations of a work, or each of them. Those of one token are scored already."""
+        items = []
+        for place, work in enumerate(works):
+            long = [index for index, tokens in enumerate(work.continuations) if len(tokens) > 1]
+            items += [(place, long)] if self._branching and long else [(place, [index]) for index in long]
+        return items
+
+    def _continue(self, group: Group, chunk: list[tuple[Item, Tree]]) -> None:
+        """Score the rest of continuations: their tokens from the second on."""
+        trees = [tree for _, tree in chunk]
+        starts = [len(group.works[place].prompt) for (place, _), _ in chunk]
+        positions = [[start + depth for depth in tree.depths] for start, tree in zip(starts, trees, strict=True)]
+        past = group.past.take([place for (place, _), _ in chunk])
+        run = self._forward([tree.tokens for tree in trees], positions, past, hidden=self.hidden, trees=trees)
+        # what may follow each node, and whether the moments of its distribution are asked for
+        following: list[dict[int, int]] = [{} for tree in trees for _ in tree.tokens]
+        moments = [False] * len(following)
+        parts, start = [], 0
+        for (place, indices), tree in chunk:
+            for index, path in zip(indices, tree.paths, strict=True):
+                rows, tokens = [start + node for node in path], group.works[place].continuations[index][1:]
+                columns = [following[row].setdefault(token, len(following[row])) for row, token in zip(rows, tokens)]
+                wanted = group.works[place].moments and index == 0
+                for row in rows if wanted else ():
+                    moments[row] = True
+                parts.append((group.results[place].continuations[index], rows, columns, wanted))
+            start += len(tree.tokens)
+        targets = self._padded([list(each) for each in following], max(map(len, following)))
         statistics = self._head.statistics(run.states, targets, torch.tensor(moments, device=self.device))
-        end = 0
-        for row, (place, index) in enumerate(pairs):
-            start, end = end, end + len(inputs[row])
-            scores = group.results[place].continuations[index]
-            statistics.write(slice(start, end), 0, scores, 1, wanted[row])
-            if index == 0 and self._reusable(group.works[place]):
-                known = _greedy_prefix(group.works[place].continuations[0], scores.argmax)
+        for scores, rows, columns, wanted in parts:
+            statistics.write(scores, rows, columns, 1, wanted)
+        for row, ((place, indices), _) in enumerate(chunk):
+            if indices[0] == 0 and self._reusable(group.works[place]):
+                known = _greedy_prefix(
+                    group.works[place].continuations[0], group.results[place].continuations[0].argmax
+                )
                 self._begin(group, place, known, run.past, row)
 
     def _regenerate(self, group: Group) -> None:
@@ -566,9 +673,9 @@ def _kind(device: torch.device) -> str:
     return "cpu" if device.type == "cpu" else "cuda"
 
 
-def _tokens(group: Group, pair: tuple[int, int]) -> Sequence[int]:
-    """The tokens of a continuation given as (place in the group, index)."""
-    return group.works[pair[0]].continuations[pair[1]]
+def _tokens(group: Group, item: Item) -> list[Sequence[int]]:
+    """The continuations of an item."""
+    return [group.works[item[0]].continuations[index] for index in item[1]]
 
 
 def _moments(logprobs: Tensor) -> tuple[Tensor, Tensor]:
