@@ -265,9 +265,9 @@ class Row:
 class Tree:
     """Continuations of one prompt, with one node for what several begin with alike.
 
-    `tokens` are the nodes in the order of the continuations, each after its parent; `parents` their parents' numbers, -1
-    for the prompt; `paths` the nodes of each continuation's tokens but its last, which nothing has to follow. The nodes
-    of the first continuation are the first ones.
+    `tokens` are the nodes in the order of the continuations, each after its parent; `parents` their parents' numbers,
+    -1 for the prompt; `paths` the nodes of each continuation's tokens but its last, which nothing has to follow. The
+    nodes of the first continuation are the first ones.
     """
 
     tokens: list[int]
@@ -425,7 +425,7 @@ class Engine:
         return Pass(states, output.past_key_values, mask, call.gates)
 
     def _tree_mask(self, trees: Sequence[Tree], visible: Tensor, width: int) -> Tensor:
-        """The mask of trees of up to `width` nodes, to be added to the attention's logits: (rows, 1, width, columns)."""
+        """The mask of trees of up to `width` nodes, added to attention's logits: (rows, 1, width, columns)."""
         seen = visible.bool()[:, None].repeat(1, width, 1)
         seen[:, :, -width:] &= torch.stack([tree.lineage(width) for tree in trees]).to(self.device)
         nought = torch.zeros((), dtype=self.model.dtype, device=self.device)
@@ -550,8 +550,9 @@ class Engine:
         parts, start = [], 0
         for (place, indices), tree in chunk:
             for index, path in zip(indices, tree.paths, strict=True):
-                rows, tokens = [start + node for node in path], group.works[place].continuations[index][1:]
-                columns = [following[row].setdefault(token, len(following[row])) for row, token in zip(rows, tokens)]
+                rows, next_tokens = [start + node for node in path], group.works[place].continuations[index][1:]
+                pairs = zip(rows, next_tokens, strict=True)
+                columns = [following[row].setdefault(token, len(following[row])) for row, token in pairs]
                 wanted = group.works[place].moments and index == 0
                 for row in rows if wanted else ():
                     moments[row] = True

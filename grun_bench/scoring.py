@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from grun_bench.data import Encoded
 from grun_bench.engine import Counts, Engine, Result, TokenScores, Work
 from grun_bench.errors import UsageError
 from grun_bench.models import LM
@@ -50,20 +49,21 @@ class ScoringSettings:
 class Protocol:
     """What differs between ways of scoring.
 
-    `encode(lm, question, answer)` makes the prompt and the scored tokens. `hides_padding` masks every token whose id
-    is the padding token, real ones of the prompt too. `cleans_spaces` removes spaces before punctuation in generations.
+    `encode(lm, question, answers)` makes the prompt and the scored tokens of each answer. `hides_padding` masks every
+    token whose id is the padding token, real ones of the prompt too. `cleans_spaces` removes spaces before punctuation
+    in generations.
     """
 
-    encode: Callable[[LM, str, str], Encoded]
+    encode: Callable[[LM, str, Sequence[str]], tuple[list[int], list[list[int]]]]
     hides_padding: bool
     cleans_spaces: bool
 
 
-def _clean(lm: LM, question: str, answer: str) -> Encoded:
-    return lm.prompts.encode(question, answer)
+def _clean(lm: LM, question: str, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    return lm.prompts.prompt(question), [lm.prompts.answer(answer) for answer in answers]
 
 
-def _open_unlearning(lm: LM, question: str, answer: str) -> Encoded:
+def _open_unlearning(lm: LM, question: str, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
     """Prompt and scored tokens of OpenUnlearning (src/data/utils.py, preprocess_chat_instance, at d3d7cf9).
 
     The whole conversation goes through the chat template at once; what follows the prompt's tokens is scored, the
@@ -73,13 +73,15 @@ def _open_unlearning(lm: LM, question: str, answer: str) -> Encoded:
         raise UsageError("The protocol open-unlearning needs a model with a chat template.")
     template = lm.tokenizer.apply_chat_template
     asked = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": question}]
-    answered = [*asked, {"role": "assistant", "content": answer}]
     options = {"tokenize": False, "date_string": OPEN_UNLEARNING_DATE}
     prompt = lm.tokenizer(template(asked, add_generation_prompt=True, **options), add_special_tokens=False).input_ids
-    whole = lm.tokenizer(template(answered, **options), add_special_tokens=False).input_ids
-    if whole[-1] != lm.tokenizer.eos_token_id:
-        whole.append(lm.tokenizer.eos_token_id)
-    return Encoded(whole[: len(prompt)], whole[len(prompt) :])
+
+    def scored(answer: str) -> list[int]:
+        answered = [*asked, {"role": "assistant", "content": answer}]
+        whole = lm.tokenizer(template(answered, **options), add_special_tokens=False).input_ids
+        return (whole if whole[-1] == lm.tokenizer.eos_token_id else [*whole, lm.tokenizer.eos_token_id])[len(prompt) :]
+
+    return prompt, [scored(answer) for answer in answers]
 
 
 #: the date in the prompts of OpenUnlearning's Llama 3 models (its configs/model/Llama-3.2-1B-Instruct.yaml)
@@ -119,7 +121,7 @@ def score(
         results = _run(engine, "scoring", works)
         records = [_record(lm, protocol, *each) for each in zip(examples, works, results, strict=True)]
         asked = [place for place, row in enumerate(examples) if row.paraphrased_question and results[place].gates]
-        prompts = [Work(protocol.encode(lm, examples[place].paraphrased_question, "").prompt) for place in asked]
+        prompts = [Work(protocol.encode(lm, examples[place].paraphrased_question, ())[0]) for place in asked]
         for place, result in zip(asked, _run(engine, "gates on paraphrased questions", prompts), strict=True):
             records[place].gates_paraphrased = _gates(result)
     return Records(records)
@@ -155,8 +157,7 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Result]:
 
 
 def _work(lm: LM, protocol: Protocol, row: Example, generate: bool) -> Work:
-    encoded = [protocol.encode(lm, row.question, answer) for answer in row.candidates]
-    return Work(encoded[0].prompt, [each.answer for each in encoded], generate=generate, moments=True)
+    return Work(*protocol.encode(lm, row.question, row.candidates), generate=generate, moments=True)
 
 
 def _record(lm: LM, protocol: Protocol, row: Example, work: Work, result: Result) -> Record:
