@@ -22,7 +22,7 @@ from transformers import (
 
 from grun_bench import engine as engine_module
 from grun_bench import keyvalues
-from grun_bench.engine import Engine, Limits, Result, Work
+from grun_bench.engine import Engine, Limits, Result, Tree, Work
 from grun_bench.keyvalues import KeyValues, Slots
 from grun_bench.models import current_call
 
@@ -126,6 +126,13 @@ def assert_scores(model: nn.Module, work: Work, result: Result) -> None:
             assert scores.means == scores.deviations == []
 
 
+def assert_same_scores(result: Result, expected: Result) -> None:
+    for one, other in zip(result.continuations, expected.continuations, strict=True):
+        for part in ("logprobs", "means", "deviations"):
+            pair = (torch.tensor(getattr(each, part)) for each in (one, other))
+            torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_equal_one_by_one_passes(name: str) -> None:
     model, works = model_of(name), works_of(3)
@@ -193,6 +200,70 @@ def test_generations_without_continuations_and_scores_without_generations() -> N
     assert all(result.generated is None for result in scored)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_a_tree_has_one_node_for_every_beginning(continuations: list[list[int]]) -> None:
+    tree = Tree.of(continuations)
+    beginnings = {tuple(each[:end]) for each in continuations for end in range(1, len(each))}
+    assert len(tree.tokens) == len(beginnings)
+    lineage = tree.lineage(len(tree.tokens) + 2)
+    for continuation, path in zip(continuations, tree.paths, strict=True):
+        assert [tree.tokens[node] for node in path] == continuation[:-1]
+        assert [tree.depths[node] for node in path] == list(range(len(path)))
+        for place, node in enumerate(path):
+            assert lineage[node].nonzero()[:, 0].tolist() == path[: place + 1]
+    assert tree.paths[0] == list(range(len(continuations[0]) - 1))
+
+
+def alike(prompt: list[int]) -> Work:
+    """A work whose continuations begin alike, one of them with another's beginning and one twice."""
+    return Work(prompt, [[5, 6, 7, 8, STOP], [5, 6, 9, 10, STOP], [5, 6, 7], [11, STOP], [5, 6, 7, 8, STOP]], True, True)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_answers_that_begin_alike_run_once_and_score_the_same(name: str) -> None:
+    model, works = model_of(name), [alike(work.prompt) for work in works_of(17, 4)]
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+    results = dict(engine.run(works))
+    assert engine._branching, "all of these models see trees as they are"
+    for number, work in enumerate(works):
+        assert_scores(model, work, results[number])
+        assert results[number].generated == plain_generation(model, work.prompt)
+
+
+def test_a_model_that_makes_its_own_mask_gets_one_row_an_answer() -> None:
+    """Without the tree's mask a branch would see its neighbours: the trial notices."""
+    model, works = model_of("llama"), [alike(work.prompt) for work in works_of(17, 4)]
+
+    def own_mask(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        mask = kwargs["attention_mask"]
+        if mask.dim() == 4:
+            kwargs["attention_mask"] = (mask[:, 0, -1] == 0).long() * 0 + 1
+        return args, kwargs
+
+    handle = model.register_forward_pre_hook(own_mask, with_kwargs=True)
+    try:
+        engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+        results = dict(engine.run(works))
+        assert not engine._branching
+        for number, work in enumerate(works):
+            assert_scores(model, work, results[number])
+    finally:
+        handle.remove()
+
+
+def test_trees_stay_within_a_sliding_window() -> None:
+    """A window counts columns: where a tree would be longer than it, each answer is a row of its own."""
+    model, prompt = model_of("sliding"), list(range(3, 40))
+    work = Work(prompt, [list(range(3 + first, 33 + first)) for first in range(4)])
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+    result = dict(engine.run([work]))[0]
+    assert not engine._branching
+    for continuation, scores in zip(work.continuations, result.continuations, strict=True):
+        chosen = plain_scores(model, prompt, continuation)[range(30), continuation]
+        torch.testing.assert_close(torch.tensor(scores.logprobs).double(), chosen, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 5, LIMIT - 1, LIMIT])
 def test_a_known_answer_needs_no_decoding(cut: int) -> None:
     """The reference answer agrees with the greedy generation for `cut` tokens; the generation stays the same."""
@@ -225,8 +296,7 @@ def test_results_do_not_depend_on_batches_or_order(seed, count, random, token_li
     together = dict(engine.run([works[place] for place in order]))
     for place, original in enumerate(order):
         assert together[place].generated == alone[original].generated
-        for one, other in zip(together[place].continuations, alone[original].continuations, strict=True):
-            torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=1e-4, atol=1e-4)
+        assert_same_scores(together[place], alone[original])
 
 
 @pytest.mark.parametrize("free", [24, 64, 1000])
@@ -319,27 +389,47 @@ def test_edits_at_the_prompt_end_and_gates() -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 10**6), st.integers(3, 60))
-def test_out_of_memory_halves_the_batches(seed: int, capacity: int) -> None:
-    """A model that fails above `capacity` input tokens at a time still gives everything."""
+@given(st.integers(0, 10**6), st.integers(3, 60), st.sampled_from(["before", "after"]))
+def test_out_of_memory_halves_the_batches(seed: int, capacity: int, when: str) -> None:
+    """A model that fails above `capacity` input tokens at a time, before or after its work, still gives everything."""
     model, works = model_of("llama"), works_of(seed, 5)
     expected = run(model, works)
+    failures = 0
 
-    def fail(_: nn.Module, args: tuple, kwargs: dict) -> None:
+    def fail(module: nn.Module, args: tuple, kwargs: dict, output: object = None) -> None:
+        nonlocal failures
         if kwargs["input_ids"].numel() > max(capacity, kwargs["input_ids"].shape[1]):
+            failures += 1
             raise torch.OutOfMemoryError("too much")
 
-    handle = model.register_forward_pre_hook(fail, with_kwargs=True)
+    register = model.register_forward_pre_hook if when == "before" else model.register_forward_hook
+    handle = register(fail, with_kwargs=True)
+    engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
+    begun = engine.limits.tokens
     try:
-        results = run(model, works)
+        results = dict(engine.run(works))
     finally:
         handle.remove()
-    for one, other in zip(results, expected, strict=True):
-        assert one.generated == other.generated
-        assert [len(each.logprobs) for each in one.continuations] == [
-            len(each.logprobs) for each in other.continuations
-        ]
-        assert len(one.continuations[0].means) == len(other.continuations[0].means)
+    assert engine.limits.tokens == max(1, begun // 2**failures), "halved at every failure, and only then"
+    for number, other in enumerate(expected):
+        assert results[number].generated == other.generated
+        assert_same_scores(results[number], other)
+
+
+def test_out_of_memory_in_the_decoding_batch_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows go back to the queue whole when their joint keys and values do not fit."""
+    model, works = model_of("llama"), [Work(work.prompt, generate=True) for work in works_of(5, 8)]
+    expected, sizes = [plain_generation(model, work.prompt) for work in works], []
+
+    def tight(parts: Sequence[KeyValues], room: int) -> Slots:
+        if len(parts) > 3:
+            raise torch.OutOfMemoryError("too much")
+        sizes.append(len(parts))
+        return Slots(parts, room)
+
+    monkeypatch.setattr(engine_module, "Slots", tight)
+    assert [result.generated for result in run(model, works, batch_size=8)] == expected
+    assert max(sizes) == 2
 
 
 def test_out_of_memory_for_a_single_row_is_raised() -> None:

@@ -1,19 +1,26 @@
 """Live parity with OpenUnlearning (locuslab/open-unlearning at d3d7cf9) on SmolLM2-135M-Instruct, 24 rows a set.
 
-The reference values were written by OpenUnlearning's own code; its quirks are listed in the reference file.
+The reference values were written by OpenUnlearning's own code; its quirks are listed in the reference file. With `-s`
+the comparison is printed as a table.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.table import Table
 from rouge_score.rouge_scorer import RougeScorer
 
+from grun_bench.evaluate import evaluate
+from grun_bench.metrics.answers import truth_ratio_open_unlearning_raw
+from grun_bench.metrics.memorisation import exact_memorisation, extraction_strength_open_unlearning
 from grun_bench.models import LM, Prompts
 from grun_bench.records import Continuation, Record, Records
 from grun_bench.scoring import Example, ScoringSettings, score
@@ -30,6 +37,7 @@ FILES = {
 }
 PREFIX = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
 ROWS = 24
+ROUGE = ("rouge1_recall", "rougeL_recall", "rougeL_f1")
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,6 +62,14 @@ def records() -> Records:
     return score(lm, examples, ScoringSettings(protocol="open-unlearning"))
 
 
+@pytest.fixture(scope="module")
+def table() -> Iterator[Callable[[str, str, int, float], None]]:
+    """Takes rows (quantity, tolerance, how many compared, largest difference) and prints them at the end."""
+    lines = Table("quantity", "agreement asked for", "compared", "largest difference")
+    yield lambda quantity, tolerance, count, worst: lines.add_row(quantity, tolerance, str(count), f"{worst:.1e}")
+    Console(width=110).print(lines)
+
+
 def _examples(name: str) -> list[Example]:
     lines = (DATA / f"{FILES[name]}.json").read_text().splitlines()[:ROWS]
     return [
@@ -73,47 +89,86 @@ def _losses(record: Record) -> dict[str, list[Continuation]]:
     return found
 
 
-def test_losses_and_probabilities(records: Records, reference: dict[str, Any]) -> None:
-    compared = 0
-    for record in records:
-        for metric, continuations in _losses(record).items():
-            row = reference["value_by_index"][metric][str(record.index)]
-            losses, probs = np.atleast_1d(row["avg_loss"]), np.atleast_1d(row["prob"])
-            ours = np.array([each.loss for each in continuations])
-            np.testing.assert_allclose(ours, losses, rtol=0, atol=2e-4, err_msg=f"{metric} row {record.index}")
-            np.testing.assert_allclose(np.exp(-ours), probs, rtol=2e-4, err_msg=f"{metric} row {record.index}")
-            compared += len(losses)
-    assert compared == ROWS * (7 + 7 + 4 + 4)
+def test_losses_and_probabilities(records: Records, reference: dict[str, Any], table) -> None:
+    metrics = sorted({metric for record in records for metric in _losses(record)})
+    for metric in metrics:
+        pairs = [
+            (each.loss, loss, prob)
+            for record in records
+            if metric in _losses(record)
+            for row in [reference["value_by_index"][metric][str(record.index)]]
+            for each, loss, prob in zip(
+                _losses(record)[metric], np.atleast_1d(row["avg_loss"]), np.atleast_1d(row["prob"]), strict=True
+            )
+        ]
+        ours, losses, probs = np.array(pairs).T
+        table(f"{metric}, loss", "2e-4", len(pairs), np.abs(ours - losses).max())
+        table(f"{metric}, probability", "2e-4 relative", len(pairs), np.abs(np.exp(-ours) / probs - 1).max())
+        np.testing.assert_allclose(ours, losses, rtol=0, atol=2e-4, err_msg=metric)
+        np.testing.assert_allclose(np.exp(-ours), probs, rtol=2e-4, err_msg=metric)
+    assert sum(len(group) for record in records for group in _losses(record).values()) == ROWS * (7 + 7 + 4 + 4)
 
 
-def test_generations_and_rouge(records: Records, reference: dict[str, Any]) -> None:
+def test_generations_and_rouge(records: Records, reference: dict[str, Any], table) -> None:
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    differing, worst = [], 0.0
     for record in records:
         row = reference["value_by_index"][f"{PREFIX[record.set]}_Q_A_ROUGE"][str(record.index)]
-        assert record.generation is not None and record.generation.text == row["generation"]
+        if record.generation.text != row["generation"]:
+            differing.append((record.set, record.index))
         scores = scorer.score(record.answer.text, record.generation.text)
-        assert scores["rougeL"].recall == row["rougeL_recall"]
-        assert scores["rouge1"].recall == row["rouge1_recall"]
-        assert scores["rougeL"].fmeasure == row["rougeL_f1"]
+        ours = scores["rouge1"].recall, scores["rougeL"].recall, scores["rougeL"].fmeasure
+        worst = max(worst, *(abs(a - row[key]) for a, key in zip(ours, ROUGE, strict=True)))
+    table("generations that differ", "equal", len(records), len(differing))
+    table("ROUGE-1 recall, ROUGE-L recall and F1", "equal", 3 * len(records), worst)
+    assert not differing
+    assert worst == 0
 
 
-def test_extraction_strength_and_exact_memorisation(records: Records, reference: dict[str, Any]) -> None:
-    for record in records.of("forget"):
-        # the last scored token is dropped; no matching suffix leaves 1/N
-        matches = np.array(record.answer.matches[:-1])
-        begin = next((k for k in range(len(matches)) if matches[k:].all()), len(matches) - 1)
-        values, index = reference["value_by_index"], str(record.index)
-        assert 1 - begin / len(matches) == pytest.approx(values["extraction_strength"][index]["score"], abs=1e-12)
-        assert matches.mean() == pytest.approx(values["exact_memorization"][index]["score"], abs=1e-6)
+def test_extraction_strength_and_exact_memorisation(records: Records, reference: dict[str, Any], table) -> None:
+    rows = records.of("forget")
+    for name, ours, tolerance in (
+        ("extraction_strength", extraction_strength_open_unlearning(rows), 1e-12),
+        ("exact_memorization", exact_memorisation(rows), 1e-6),  # theirs is a mean in float32
+    ):
+        theirs = [reference["value_by_index"][name][str(row.index)]["score"] for row in rows]
+        table(name, "equal", len(rows), np.abs(ours - theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance, err_msg=name)
 
 
-def test_truth_ratio(records: Records, reference: dict[str, Any]) -> None:
-    for record in records:
-        metric = "forget_truth_ratio" if record.set == "forget" else f"{PREFIX[record.set]}_Truth_Ratio"
-        right = record.paraphrased or record.answer
-        ratio = np.exp(-np.mean([each.loss for each in record.perturbed])) / (np.exp(-right.loss) + 1e-10)
+def test_truth_ratio(records: Records, reference: dict[str, Any], table) -> None:
+    for name in FILES:
+        metric = "forget_truth_ratio" if name == "forget" else f"{PREFIX[name]}_Truth_Ratio"
+        rows = records.of(name)
+        ours = np.array([truth_ratio_open_unlearning_raw(row) for row in rows])
+        theirs = np.array([reference["value_by_index"][metric][str(row.index)]["score"] for row in rows])
+        table(f"{metric}, per row", "4e-4 relative", len(rows), np.abs(ours / theirs - 1).max())
         # a quotient of two probabilities that are each within 2e-4
-        assert ratio == pytest.approx(reference["value_by_index"][metric][str(record.index)]["score"], rel=4e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=4e-4, err_msg=metric)
+
+
+def test_aggregates(records: Records, reference: dict[str, Any], table) -> None:
+    """Every aggregate over the rows that has a key of ours, out of the same code as a result's."""
+    known = {
+        "forget_truth_ratio": "forget_truth_ratio_open_unlearning",
+        "retain_Truth_Ratio": "retain_truth_ratio_open_unlearning",
+        "ra_Truth_Ratio": "real_authors_truth_ratio_open_unlearning",
+        "wf_Truth_Ratio": "world_facts_truth_ratio_open_unlearning",
+        "ra_Q_A_Prob_normalised": "real_authors_normalised_probability_open_unlearning",
+        "wf_Q_A_Prob_normalised": "world_facts_normalised_probability_open_unlearning",
+        "forget_Q_A_Prob": "forget_probability",
+        "forget_Q_A_ROUGE": "forget_rougeL_recall",
+        "extraction_strength": "forget_extraction_strength_open_unlearning",
+        "exact_memorization": "forget_exact_memorisation",
+        "model_utility": "model_utility_open_unlearning",
+    }
+    names = ["probability", "rougeL_recall", "exact_memorisation", "extraction_strength_open_unlearning"]
+    names += ["truth_ratio_open_unlearning", "normalised_probability_open_unlearning", "model_utility_open_unlearning"]
+    values = evaluate(records, None, names)
+    for theirs, ours in known.items():
+        expected, found = reference["aggregate_24_rows"][theirs], values[ours].value
+        table(f"{theirs}, aggregate", "2e-4 relative", ROWS, abs(found / expected - 1))
+        assert found == pytest.approx(expected, rel=2e-4), theirs
 
 
 def test_prompt_and_labels(records: Records, reference: dict[str, Any]) -> None:
