@@ -200,6 +200,29 @@ def test_generations_without_continuations_and_scores_without_generations() -> N
     assert all(result.generated is None for result in scored)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_logits_exist_for_a_few_answer_positions_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No head call sees more rows than the limit, or positions of the prompt; the numbers stay the same."""
+    model, works = model_of(name), [Work(work.prompt, work.continuations, moments=True) for work in works_of(3)]
+    expected = run(model, works)
+    monkeypatch.setitem(engine_module.LOGIT_BYTES, "cpu", 4 * VOCABULARY * 9)
+    rows = []
+    hook = model.get_output_embeddings().register_forward_hook(
+        lambda _, __, output: rows.append(output[..., 0].numel())
+    )
+    try:
+        results = run(model, works)
+    finally:
+        hook.remove()
+    for one, other in zip(results, expected, strict=True):
+        assert_same_scores(one, other)
+    if name == "llama":  # the other's head has to run inside the model
+        assert max(rows) == 9
+        answers = sum(len(each) for work in works for each in work.continuations)
+        # besides the answers: the trial at the start, twice eight rows
+        assert sum(rows) <= answers + 16
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=6), min_size=1, max_size=6))
 def test_a_tree_has_one_node_for_every_beginning(continuations: list[list[int]]) -> None:
@@ -217,7 +240,9 @@ def test_a_tree_has_one_node_for_every_beginning(continuations: list[list[int]])
 
 def alike(prompt: list[int]) -> Work:
     """A work whose continuations begin alike, one of them with another's beginning and one twice."""
-    return Work(prompt, [[5, 6, 7, 8, STOP], [5, 6, 9, 10, STOP], [5, 6, 7], [11, STOP], [5, 6, 7, 8, STOP]], True, True)
+    return Work(
+        prompt, [[5, 6, 7, 8, STOP], [5, 6, 9, 10, STOP], [5, 6, 7], [11, STOP], [5, 6, 7, 8, STOP]], True, True
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -236,9 +261,9 @@ def test_a_model_that_makes_its_own_mask_gets_one_row_an_answer() -> None:
     model, works = model_of("llama"), [alike(work.prompt) for work in works_of(17, 4)]
 
     def own_mask(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        mask = kwargs["attention_mask"]
-        if mask.dim() == 4:
-            kwargs["attention_mask"] = (mask[:, 0, -1] == 0).long() * 0 + 1
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.dim() == 4:
+            kwargs["attention_mask"] = torch.ones_like(mask[:, 0, 0], dtype=torch.long)
         return args, kwargs
 
     handle = model.register_forward_pre_hook(own_mask, with_kwargs=True)

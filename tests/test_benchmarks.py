@@ -1,0 +1,35 @@
+"""The benchmarks run to the end, and what they check holds. Minutes where `tiny` has to be built first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+pytestmark = pytest.mark.slow
+
+
+def run(script: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / script, *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_speed_on_tiny() -> None:
+    """Both ways give the same numbers, and the engine runs fewer tokens."""
+    assert "generations that differ 0 of 32" in run("eval_speed.py", "--rows", "8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
+def test_memory_of_scoring() -> None:
+    assert "ratio" in run("eval_memory.py")
