@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["records", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["unlearn", "evaluate", "importing"],
+    ["unlearn", "evaluate", "importing", "imported"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
@@ -31,7 +31,7 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "__init__"}
 #: must be importable without torch
-LIGHT = {"errors", "registry", "env", "progress", "cache", *LAYERS[1], "metrics", "evaluate", "importing"}
+LIGHT = {"errors", "registry", "env", "progress", "cache", *LAYERS[1], "metrics", "evaluate", "importing", "imported"}
 LIGHT |= {"refusals", "tables", "leaderboard", "cli"}
 
 

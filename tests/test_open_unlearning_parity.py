@@ -18,7 +18,7 @@ from grun_bench.models import LM, Prompts
 from grun_bench.records import Continuation, Record, Records
 from grun_bench.scoring import Example, ScoringSettings, score
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(os.environ.get("GRUN_BENCH_SHARED", Path(__file__).parents[2] / "shared"))
 REFERENCE = SHARED / "reference" / "openunlearning_smollm2.json"
 DATA = SHARED / "hub" / "locuslab" / "TOFU"
 MODEL = os.environ.get("GRUN_BENCH_SMOLLM2")
@@ -33,7 +33,7 @@ ROWS = 24
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference beside the checkout"),
+    pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} not found (set GRUN_BENCH_SHARED)"),
     pytest.mark.skipif(not MODEL, reason="set GRUN_BENCH_SMOLLM2 to the folder that make_smollm2.py writes"),
 ]
 
