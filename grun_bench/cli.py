@@ -67,6 +67,10 @@ def run(
 
     load_task(task, tuple(include_path))
     registry.parse_unlearner(unlearner)
+    if model or target:
+        from grun_bench.env import offline_if_unreachable
+
+        offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
     from grun_bench.runner import RunConfig
     from grun_bench.runner import run as run_cell
 
