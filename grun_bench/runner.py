@@ -120,7 +120,7 @@ class Run:
         # a bare objective is the same row as the pair that it stands for
         self.name = parsed if isinstance(parsed, str) else "+".join(parsed)
         if config.embedded and config.retain:
-            raise UsageError(f"--retain {config.retain}: {TINY} has a retain model of its own; add --model or --target.")
+            raise UsageError(f"--retain {config.retain}: {TINY} has its own; add --model or --target.")
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
         self.metrics = for_protocol(self.task.metrics, config.protocol)
