@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,9 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
             return target
         for left in parent.glob(f"{target.name}.building-*"):
             shutil.rmtree(left, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=f"{target.name}.building-", dir=parent))
+        building = parent / f"{target.name}.building-{os.getpid()}"
         try:
+            building.mkdir()
             build(building)
             (building / KEY_FILE).write_text(json.dumps(key, indent=1, sort_keys=True, default=str) + "\n")
             shutil.rmtree(target, ignore_errors=True)

@@ -62,11 +62,18 @@ def run(
     _include(include_path)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
+    from grun_bench.results import check_writable
     from grun_bench.tables import print_run
     from grun_bench.tasks import load_task
 
     load_task(task, tuple(include_path))
     registry.parse_unlearner(unlearner)
+    overrides, size = _settings(settings), _batch_size(batch_size)
+    check_writable(output)
+    if model or target:
+        from grun_bench.env import offline_if_unreachable
+
+        offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
     from grun_bench.runner import RunConfig
     from grun_bench.runner import run as run_cell
 
@@ -77,10 +84,10 @@ def run(
             model=model,
             target=target,
             retain=retain,
-            overrides=_settings(settings),
+            overrides=overrides,
             device=device,
             dtype=dtype,
-            batch_size=_batch_size(batch_size),
+            batch_size=size,
             limit=limit,
             protocol=protocol,
             retain_log=retain_log,

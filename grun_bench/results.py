@@ -127,24 +127,33 @@ def check_writable(output: Path) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all. Raises GrunBenchError when it cannot be saved."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise GrunBenchError(f"{path} could not be saved: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save_records(path: Path, text: str) -> RecordsFile:
     """Write a records file; returns what the result says of it."""
     write_whole(path, text)
     return RecordsFile(file=path.name, sha256=hashlib.sha256(text.encode()).hexdigest(), count=text.count("\n"))
+
+
+def records_intact(path: Path, result: Result) -> bool:
+    """Whether the records beside a result file are those that it was made from, by their SHA-256; none are intact."""
+    if result.records is None:
+        return True
+    records = path.with_name(result.records.file)
+    return records.exists() and hashlib.sha256(records.read_bytes()).hexdigest() == result.records.sha256
 
 
 def read_result(path: Path) -> Result:

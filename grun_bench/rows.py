@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from grun_bench import env, world
 from grun_bench.errors import DataError, UsageError, unknown
 
@@ -68,9 +70,10 @@ def load_rows(source: Source, columns: tuple[str, ...], *, embedded: bool, limit
     table = table[source.start : source.stop][:limit]
     if not table:
         raise DataError(f"{source} ({origin}): no rows.")
+    place = origin if origin == source.data else f"{source} ({origin})"
     for number, row in enumerate(table, source.start):
         for column in columns:
-            _check(row, column, f"{source} ({origin}), row {number}")
+            _check(row, column, f"{place}, row {number}")
     text = json.dumps(table, sort_keys=True, ensure_ascii=False)
     return Rows(table, origin, hashlib.sha256(text.encode()).hexdigest())
 
@@ -95,7 +98,10 @@ def _read(source: Source) -> tuple[list[dict[str, Any]], str]:
     for mirror in env.mirrors():
         folder = mirror / source.data
         if folder.is_dir():
-            return _load_dataset(str(folder), source), f"mirror {source.data}"
+            try:
+                return _load_dataset(str(folder), source), f"mirror {source.data}"
+            except (OSError, RuntimeError, ValueError, TypeError, yaml.YAMLError) as error:
+                raise DataError(f"{source}: {folder} cannot be read ({' '.join(str(error).split())[:200]}).") from None
         tried.append(f"{folder} (GRUN_BENCH_HUB)")
     try:
         return _load_dataset(source.data, source), f"hub {source.data}"
@@ -110,11 +116,15 @@ def _read(source: Source) -> tuple[list[dict[str, Any]], str]:
 
 def _load_json(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    # as bytes: texts may hold what Unicode counts as the end of a line
+    for number, line in enumerate(path.read_bytes().splitlines()):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{path}, row {number}: not JSON ({error}).") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, row {number}: expected an object with the columns, found {row!r}.")
+        rows.append(row)
     return rows
 
 

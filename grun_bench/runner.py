@@ -30,6 +30,7 @@ from grun_bench.results import (
     UnlearnerInfo,
     check_writable,
     read_result,
+    records_intact,
     result_folder,
     save_records,
     write_whole,
@@ -115,13 +116,16 @@ class Run:
         self.config = config
         self.task: Task = load_task(config.task, config.include)
         self.unlearner = make_unlearner(config.unlearner, config.overrides, config.embedded)
+        parsed = registry.parse_unlearner(config.unlearner)
+        # a bare objective is the same row as the pair that it stands for
+        self.name = parsed if isinstance(parsed, str) else "+".join(parsed)
+        if config.embedded and config.retain:
+            raise UsageError(f"--retain {config.retain}: {TINY} has its own; add --model or --target.")
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
         self.metrics = for_protocol(self.task.metrics, config.protocol)
         self.log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
         check_writable(config.output)
-        if not config.embedded:
-            env.offline_if_unreachable()
         if config.embedded:
             torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
@@ -182,14 +186,14 @@ class Run:
             say(f"tiny: a toy model in the embedded world ({self.task.name}); its rows never mix with real ones.")
         retain = self._retain_cell()
         reference = retain.records if retain else None
-        if self.config.unlearner == "retain":
+        if self.name == "retain":
             if retain is None or self.models.retain is None:
                 raise UsageError(self.models.no_retain)
             return Outcome(retain, self._cell("none", make_unlearner("none", {}, True), reference), retain)
         target = self._cell("none", make_unlearner("none", {}, True), reference)
-        if self.config.unlearner == "none":
+        if self.name == "none":
             return Outcome(target, target, retain)
-        return Outcome(self._cell(self.config.unlearner, self.unlearner, reference), target, retain)
+        return Outcome(self._cell(self.name, self.unlearner, reference), target, retain)
 
     def _retain_cell(self) -> Cell | None:
         """The reference of forget quality: the retain model's row, or a published log, or None."""
@@ -220,12 +224,13 @@ class Run:
     def _cell(self, name: str, unlearner: Unlearner, reference: Records | None) -> Cell:
         run_id = self._run_id(name, unlearner)
         path = result_folder(self.config.output, self.task.name, self.models.name, name) / f"{run_id}.json"
-        asked_for = name == self.config.unlearner
+        asked_for = name == self.name
         if path.exists() and not (self.config.overwrite and asked_for):
             result = read_result(path)
-            records = path.with_name(result.records.file) if result.records else None
-            if records is None or records.exists():
-                return Cell(result, load_records(records) if records else Records([]), path, reused=True)
+            if records_intact(path, result):
+                kept = load_records(path.with_name(result.records.file)) if result.records else Records([])
+                return Cell(result, kept, path, reused=True)
+            say(f"{path}: its records are missing or not the ones it was made from; running it again.")
         return self._compute(name, unlearner, reference, run_id, path)
 
     def _compute(self, name: str, unlearner: Unlearner, reference: Records | None, run_id: str, path: Path) -> Cell:
