@@ -1,0 +1,119 @@
+"""Whole runs on a small random model and local data: what they keep and reuse, and what a stopped one leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FORGET, SMALL
+
+from grun_bench.data import collate
+from grun_bench.loading import finetune
+from grun_bench.models import LM, forward
+from grun_bench.results import read_result, result_files
+from grun_bench.runner import RunConfig, run
+from grun_bench.tasks import FineTuning
+
+
+def config(hub: Path, output: Path, unlearner: str, **changes: object) -> RunConfig:
+    return RunConfig(unlearner, str(hub / "small.yaml"), output, model=SMALL, **changes)
+
+
+def test_target_and_retain_model_are_fine_tuned_once(
+    environment: Path, hub: Path, results: Path, tmp_path: Path
+) -> None:
+    before = sorted((environment / "models").iterdir())
+    outcome = run(config(hub, tmp_path, "lora+gd", overrides={"epochs": 1}))
+    assert sorted((environment / "models").iterdir()) == before
+    target, retain, cell = outcome.target, outcome.retain, outcome.cell
+    assert target.result.unlearner.name == "none" and retain.result.unlearner.name == "retain"
+    # the retain model has seen no forget row, and so is another model
+    assert target.result.target["sha256"] != retain.result.target["sha256"]
+    assert cell.result.target["sha256"] == target.result.target["sha256"]
+    assert {cell.result.dataset for cell in (target, retain, cell)} == {"published"}
+    # the same three rows on the second time, none of them computed
+    again = run(config(hub, tmp_path, "lora+gd", overrides={"epochs": 1}))
+    assert again.cell.reused and again.target.reused and again.retain.reused
+    assert again.cell.result == cell.result
+
+
+def test_the_same_seed_gives_the_same_numbers(environment: Path, hub: Path, tmp_path: Path) -> None:
+    rows = [run(config(hub, tmp_path / name, "grun+idk", overrides={"epochs": 1})).cell for name in ("a", "b")]
+    assert rows[0].result.results == rows[1].result.results
+    assert rows[0].result.records == rows[1].result.records
+    assert not rows[1].reused
+
+
+def test_a_limited_run_is_a_row_of_its_own(environment: Path, hub: Path, tmp_path: Path) -> None:
+    runs = [run(config(hub, tmp_path, "none", limit=limit)).cell for limit in (None, 2)]
+    assert runs[0].path != runs[1].path
+    assert [cell.result.limit for cell in runs] == [None, 2]
+    assert [cell.result.records.count for cell in runs] == [4 + 4 + 3 + 3, 2 * 4]
+    assert len({cell.result.dataset_hash for cell in runs}) == 2
+
+
+def launch(hub: Path, output: Path, cache: Path, *, epochs: int) -> subprocess.Popen[str]:
+    """A real process that unlearns for long."""
+    options = f"--unlearner grun+gd --task {hub / 'small.yaml'} --model {SMALL} --output {output} --set epochs={epochs}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "grun_bench", "run", *options.split()],
+        env=os.environ | {"GRUN_BENCH_HUB": str(hub), "GRUN_BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def await_references(output: Path, process: subprocess.Popen[str]) -> None:
+    """Until target and retain rows are saved: from then on the process is unlearning."""
+    while len(list(result_files(output))) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_nothing_false(
+    environment: Path, hub: Path, results: Path, tmp_path: Path, kind: signal.Signals
+) -> None:
+    process = launch(hub, tmp_path, environment, epochs=100_000)
+    await_references(tmp_path, process)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=60)
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert not list(tmp_path.rglob("*.part"))
+    else:
+        assert process.returncode == -signal.SIGKILL
+    # what is there is whole, and none of it is the row that was not finished
+    rows = [read_result(path) for path in result_files(tmp_path)]
+    assert sorted(row.unlearner.name for row in rows) == ["none", "retain"]
+    # the next run goes on from there
+    outcome = run(config(hub, tmp_path, "grun+gd", overrides={"epochs": 1}))
+    assert outcome.target.reused and outcome.retain.reused
+    assert outcome.cell.result.status == "ok"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fine_tuning_changes_the_weights_that_it_trains_with(make_lm: Callable[..., LM], dtype: str) -> None:
+    """The loss measured afterwards is the one that training ended with: no pass ran on weights of an earlier step."""
+    lm = make_lm()
+    batch = collate([lm.prompts.encode(*pair) for pair in FORGET], lm.pad_id)
+
+    @torch.no_grad()
+    def loss() -> float:
+        return torch.nn.functional.cross_entropy(forward(lm.model, batch).logits.float(), batch.targets).item()
+
+    before = loss()
+    recipe = FineTuning(lr=3e-3, epochs=60, batch_size=len(FORGET), weight_decay=0.0, warmup=0.1)
+    finetune(lm, FORGET, recipe, 0, "fine-tuning", dtype)
+    assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.float32}
+    assert loss() < 0.2 < 2 < before
