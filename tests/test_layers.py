@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["records", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["unlearn", "evaluate", "importing"],
+    ["alternates", "unlearn", "unlearners", "evaluate", "importing"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
