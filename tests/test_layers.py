@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["records", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["unlearn", "evaluate", "importing", "imported"],
+    ["alternates", "unlearn", "unlearners", "evaluate", "importing", "imported"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
