@@ -39,6 +39,21 @@ class KnownModels(_Strict):
     retain: str
 
 
+class Measure(_Strict):
+    """A task of lm-eval as a measure: `role` says whether its accuracy should fall or stay.
+
+    `task` is lm-eval's name, where it is not the measure's own; `num_fewshot` None is the task's default.
+    """
+
+    role: Literal["forget", "utility"]
+    task: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0)
+
+    def lm_eval(self, name: str) -> str:
+        """lm-eval's name of the task, for a measure of this name."""
+        return self.task or name
+
+
 class Embedded(_Strict):
     """What differs when the task runs in the embedded world."""
 
@@ -47,17 +62,24 @@ class Embedded(_Strict):
 
 
 class Task(_Strict):
-    """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.rows.Source`."""
+    """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.rows.Source`.
+
+    Training sets have columns `question` and `answer`, or `text`. `measures` are tasks of lm-eval by the name that
+    their metrics get. Without `finetune` the model is the target model as it is. `access`: data set -> what to do when
+    it cannot be had.
+    """
 
     name: str
     version: int
     description: str
     forget: list[str]
     retain: list[str]
-    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str]
+    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str] = {}
+    measures: dict[str, Measure] = {}
     metrics: list[str]
     headline: list[str]
-    finetune: FineTuning
+    finetune: FineTuning | None = None
+    access: dict[str, str] = {}
     max_new_tokens: int = Field(default=200, ge=1)
     models: list[KnownModels] = []
     embedded: Embedded = Embedded()
@@ -79,6 +101,11 @@ class Task(_Strict):
     def scored(self) -> dict[str, Source]:
         """Scored set name -> source."""
         return {name: Source.parse(text) for name, text in self.score.items()}
+
+    @property
+    def measure_directions(self) -> dict[str, bool]:
+        """Measure -> whether a higher accuracy is better."""
+        return {name: measure.role == "utility" for name, measure in self.measures.items()}
 
 
 def _parse(texts: list[str]) -> list[Source]:

@@ -18,10 +18,10 @@ PACKAGE = Path(grun_bench.__file__).parent
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache"],
-    ["records", "world", "rows", "tasks", "results"],
+    ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["unlearn", "evaluate", "importing"],
+    ["unlearn", "evaluate", "importing", "harness"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
