@@ -12,7 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 #: the packages whose versions can change a number
-PACKAGES = ("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score")
+PACKAGES = (
+    *("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score"),
+    "lm_eval",
+)
 
 
 def cache_folder() -> Path:

@@ -42,6 +42,9 @@ class Recipe:
     forget_weight: float = 1.0
     retain_weight: float = 1.0
     retain: str | None = None
+    #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
+    text_length: int = 512
+    text_prompt: float = 0.0
 
 
 @dataclass
@@ -110,7 +113,10 @@ class UnlearningBatch:
 
 @dataclass
 class FitContext:
-    """What an unlearner may use: question-answer pairs, the models, the seed and the settings of `--set`."""
+    """What an unlearner may use: the training rows, the models and the seed.
+
+    A row is a pair of question and answer; of a plain text the question is empty.
+    """
 
     forget: Sequence[tuple[str, str]]
     retain: Sequence[tuple[str, str]]
@@ -193,8 +199,7 @@ class Pair(Unlearner):
         adapter.attach(lm.model)
         options = self._options(self._objective)
         rng = random.Random(context.seed)
-        forget = [lm.prompts.encode(question, answer) for question, answer in context.forget]
-        retain = [lm.prompts.encode(question, answer) for question, answer in context.retain]
+        forget, retain = (encode_rows(lm, rows, recipe) for rows in (context.forget, context.retain))
         reference = None
         if "reference" in needs:
             with adapter.disabled():
@@ -232,6 +237,16 @@ class Pair(Unlearner):
         history = optimise(parameters, batches, losses, schedule, f"unlearning {self.label}")
         lm.model.eval()
         return Fitted(lm, sum(parameter.numel() for parameter in parameters), time.perf_counter() - start, history)
+
+
+def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list[Encoded]:
+    """Training rows as token sequences: questions as prompt and answer, texts cut and split as the recipe says."""
+    return [
+        lm.prompts.encode(question, answer)
+        if question
+        else lm.prompts.encode_text(answer, recipe.text_prompt, recipe.text_length)
+        for question, answer in rows
+    ]
 
 
 def _side(lm: LM, sequences: Sequence[Encoded]) -> Side:
