@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +24,10 @@ class Adapter(ABC):
 
     #: True when `aux_loss` needs a forward pass over retain prompts even if the objective has no retain term
     needs_retain = False
+    #: the first decoder block whose output the adapter can change; known once it is attached
+    first_layer = 0
+    #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
+    edits_prompt_end = False
 
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
@@ -36,29 +40,73 @@ class Adapter(ABC):
     @abstractmethod
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within this block the model is the reference model (the target), without a second copy of it."""
+        """Within this block the model is the target again, without a second copy of it.
+
+        It may be entered between a forward pass and its backward pass, so it must not write into weights in place.
+        """
+
+    def keep_target(self) -> None:  # noqa: B027
+        """Called before training when the target model is needed during training, not only before it.
+
+        Nothing to do for an adapter that leaves the base weights alone.
+        """
 
     def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
         """Loss terms of the adapter itself, from the gate logits (layer -> (batch,)) on forget and retain prompts."""
         return {}
 
 
+@contextmanager
+def swapped(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Other values for parameters within this block. Pointers change hands, so graphs built before stay valid."""
+    before = [parameter.data for parameter in parameters]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.data = value
+
+
 @adapter("full")
 class Full(Adapter):
-    """Every weight of the model."""
+    """Every weight of the model, or those of some layers.
+
+    `layers` are depths as in `reft` (empty: the whole model). `weights` keeps of them the parameters whose name
+    contains it, as in `mlp.down_proj` (empty: all).
+    """
+
+    def __init__(self, *, layers: Sequence[float] = (), weights: str = "") -> None:
+        self.layers, self.weights = layers, weights
+        self._target: list[Tensor] | None = None
 
     def attach(self, model: nn.Module) -> None:
-        self._model = model
-        for parameter in model.parameters():
+        blocks = decoder_layers(model)
+        chosen = sorted({layer_index(depth, len(blocks)) for depth in self.layers})
+        within = [blocks[index] for index in chosen] or [model]
+        self.first_layer = min(chosen, default=0)
+        model.requires_grad_(False)
+        self._trained = [
+            parameter for part in within for name, parameter in part.named_parameters() if self.weights in name
+        ]
+        if not self._trained:
+            raise UsageError(f"weights={self.weights}: no parameter of this model has that in its name.")
+        for parameter in self._trained:
             parameter.requires_grad_(True)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        return list(self._model.parameters())
+        return self._trained
+
+    def keep_target(self) -> None:
+        """A copy of the weights that are going to change: there is no other way to have the target later."""
+        self._target = [parameter.detach().clone() for parameter in self._trained]
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The model as it is: the reference only until training starts, when reference log-probabilities are cached."""
-        yield
+        """The target if `keep_target` was called; else the model as it is, the target until training starts."""
+        with swapped(self._trained, self._target) if self._target is not None else nullcontext():
+            yield
 
 
 @adapter("lora")
@@ -140,6 +188,8 @@ class Reft(Adapter):
     integer the 0-based block whose output is edited.
     """
 
+    edits_prompt_end = True
+
     def __init__(self, *, rank: int = 4, layers: Sequence[float] = (0.65, 0.8, 1.0)) -> None:
         self.rank, self.layers = rank, layers
         self.edits = nn.ModuleDict()
@@ -153,7 +203,9 @@ class Reft(Adapter):
         hidden = model.config.get_text_config().hidden_size
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        for index in sorted({layer_index(depth, len(blocks)) for depth in self.layers}):
+        indices = sorted({layer_index(depth, len(blocks)) for depth in self.layers})
+        self.first_layer = indices[0]
+        for index in indices:
             weight = next(parameter for parameter in blocks[index].parameters() if parameter.is_floating_point())
             edit = Edit(hidden, self.rank, model.dtype, self._make_gate(hidden, model.dtype)).to(weight.device)
             self.edits[str(index)] = edit

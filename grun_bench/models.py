@@ -7,7 +7,7 @@ prompts end and collects the values of their gates, so neither training nor scor
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -57,26 +57,39 @@ def current_call() -> Call | None:
 
 @dataclass
 class Forward:
-    """`logits` (scored, vocabulary) in the order of `Batch.targets`, and gate logits by layer."""
+    """`logits` (scored, vocabulary) in the order of `Batch.targets`, gate logits by layer, and the outputs of the
+    decoder blocks that were asked for, layer -> (batch, length, hidden)."""
 
     logits: Tensor
     gates: dict[int, Tensor]
+    hidden: dict[int, Tensor]
 
 
-def forward(model: nn.Module, batch: Batch) -> Forward:
+def forward(model: nn.Module, batch: Batch, layers: Sequence[int] = ()) -> Forward:
     """Run a batch and compute logits at the positions that predict answer tokens only.
 
     The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
-    memory, for any Hugging Face causal language model.
+    memory, for any Hugging Face causal language model. `layers` are decoder blocks whose outputs are kept, as the
+    adapter leaves them.
     """
-    mask = batch.scored
-    select = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][mask],))
+    mask, hidden = batch.scored, {}
+    handles = [model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][mask],))]
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            hidden[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    # a hook that is registered later runs later: it sees what an adapter's hook made of the output
+    handles += [decoder_layers(model)[layer].register_forward_hook(keep(layer)) for layer in layers]
     try:
         with calling(batch.prompt_end) as call:
             output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     finally:
-        select.remove()
-    return Forward(output.logits, call.gates)
+        for handle in handles:
+            handle.remove()
+    return Forward(output.logits, call.gates, hidden)
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -127,6 +140,9 @@ class Prompts:
         return [*ids, self.tokenizer.eos_token_id]
 
     def encode(self, question: str, answer: str) -> Encoded:
+        """A question and its answer; with an empty question the answer is a plain text (see `encode_text`)."""
+        if not question:
+            return self.encode_text(answer)
         return Encoded(self.prompt(question), self.answer(answer))
 
     def encode_text(self, text: str, share: float = 0.0, length: int = 512) -> Encoded:

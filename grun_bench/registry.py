@@ -32,7 +32,7 @@ KINDS = {
     "objective": "objectives",
     "metric": "metrics",
     "attack": "attacks",
-    "unlearner": "unlearn",
+    "unlearner": "unlearners",
 }
 _PACKAGE = Path(__file__).parent
 _included: list[Path] = []
@@ -166,6 +166,9 @@ def parse_unlearner(name: str) -> tuple[str, str] | str:
     """
     if "+" in name:
         adapter, _, objective = name.partition("+")
+        for part in (adapter, objective):
+            if part in entries("unlearner"):
+                raise UsageError(f"'{name}': {part} is an unlearner of its own, not a part of a pair; name it alone.")
         for kind, part in (("adapter", adapter), ("objective", objective)):
             if part not in entries(kind):
                 raise unknown(kind, part, names(kind), f"in the unlearner '{name}'; `grun-bench ls` lists them all.")
@@ -174,6 +177,8 @@ def parse_unlearner(name: str) -> tuple[str, str] | str:
         return name
     if name in entries("objective"):
         return "full", name
+    if name in entries("adapter"):
+        raise UsageError(f"'{name}' is an adapter: add what to optimise with it, as in {name}+npo.")
     pairs = [f"{adapter}+{objective}" for adapter in names("adapter") for objective in names("objective")]
     known = [*names("unlearner"), *names("objective"), *pairs]
     raise unknown("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all.")

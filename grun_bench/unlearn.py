@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,13 @@ import yaml
 from torch import Tensor, nn
 
 from grun_bench import registry
-from grun_bench.adapters import Adapter
-from grun_bench.data import Batch, Encoded, collate
+from grun_bench.adapters import Adapter, layer_index
+from grun_bench.alternates import sample_alternates
+from grun_bench.data import IGNORED, Batch, Encoded, collate
 from grun_bench.errors import UsageError, unknown
-from grun_bench.models import LM, forward
+from grun_bench.models import LM, Forward, forward
 from grun_bench.refusals import REFUSALS
 from grun_bench.training import Schedule, optimise
-
-#: retain term -> its loss on a retain batch
-RETAIN_TERMS: dict[str, Callable[[Side], Tensor]] = {"ce": lambda retain: retain.cross_entropy}
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,14 @@ class Side:
     batch: Batch
     #: (batch,) negative log-likelihood of each answer under the target model, in nats, summed over tokens
     reference: Tensor | None = None
+    #: what makes `model` the target model again; None where the objective does not ask for that
+    adapter: Adapter | None = None
+    #: decoder blocks whose outputs `hidden` can give
+    layers: Sequence[int] = ()
 
     @cached_property
-    def _forward(self) -> Any:
-        return forward(self.model, self.batch)
+    def _forward(self) -> Forward:
+        return forward(self.model, self.batch, self.layers)
 
     @property
     def ran(self) -> bool:
@@ -91,24 +94,98 @@ class Side:
         return self.token_nll.new_zeros(len(self.batch.labels)).index_add(0, rows, self.token_nll)
 
     @property
+    def lengths(self) -> Tensor:
+        """(batch,) answer tokens, the end of sequence included."""
+        return self.batch.scored.sum(1)
+
+    @property
+    def places(self) -> Tensor:
+        """(tokens,) place of each answer token in its answer, from 0."""
+        return (self.batch.scored.cumsum(1) - 1)[self.batch.scored]
+
+    def hidden(self, layer: float, positions: str) -> Tensor:
+        """(tokens, hidden) outputs of the decoder block at a depth, in fp32.
+
+        `positions`: `predicting` an answer token (the last prompt token is the first) or of the `answer` tokens.
+        """
+        index = layer_index(layer, self.model.config.get_text_config().num_hidden_layers)
+        mask = self.batch.scored if positions == "predicting" else self.batch.labels != IGNORED
+        return self._forward.hidden[index][mask].float()
+
+    @cached_property
+    def target(self) -> Side:
+        """The same batch under the target model, without gradients or dropout."""
+        if self.adapter is None:
+            raise TypeError("this objective must declare needs=('target',) to read what the target model says")
+        target = Side(self.model, self.batch, layers=self.layers)
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.adapter.disabled():
+            _ = target._forward
+        self.model.train(training)
+        return target
+
+    @property
     def reference_nll(self) -> Tensor:
-        if self.reference is None:
+        """(batch,) `nll` under the target model: computed before training where `reference` was declared."""
+        if self.reference is None and self.adapter is None:
             raise TypeError("this objective must declare needs=('reference',) to read reference_nll")
-        return self.reference
+        return self.target.nll if self.reference is None else self.reference
 
 
 @dataclass
 class UnlearningBatch:
-    """What an objective sees: forget and retain answers, and refusals to the forget questions; run only when read."""
+    """What an objective sees: forget and retain answers, and other answers to the forget questions; run when read."""
 
     forget: Side
     retain: Side
-    idk: Side | None
+    idk: Side | None = None
+    alternate: Side | None = None
+    #: a text as the answer's tokens, without the end of sequence
+    tokens: Callable[[str], list[int]] = field(default=lambda text: [])
+    seed: int = 0
 
     @property
     def forget_gates(self) -> dict[int, Tensor]:
-        """Gate logits on the forget prompts, from a pass that was run anyway (the prompt of a refusal is the same)."""
-        return self.idk.gates if self.idk is not None and self.idk.ran else self.forget.gates
+        """Gate logits on the forget prompts, from a pass that was run anyway (all answers have the same prompt)."""
+        ran = (side for side in (self.forget, self.idk, self.alternate) if side is not None and side.ran)
+        return next(ran, self.forget).gates
+
+
+@dataclass(frozen=True)
+class RetainTerm:
+    """A loss on a retain batch, with what it needs (as objectives declare it); keyword parameters are settings."""
+
+    loss: Callable[..., Tensor]
+    needs: tuple[str, ...] = ()
+
+
+def retain_kl(retain: Side) -> Tensor:
+    """KL(p0 || p) from the target model, in nats, mean over answer tokens."""
+    log_p, log_p0 = retain.logits.log_softmax(-1), retain.target.logits.log_softmax(-1)
+    return nn.functional.kl_div(log_p, log_p0, reduction="batchmean", log_target=True)
+
+
+def retain_js(retain: Side) -> Tensor:
+    """Jensen-Shannon divergence from the target model, in nats, mean over answer tokens (JensUn, arXiv 2509.02820)."""
+    log_p, log_p0 = retain.logits.log_softmax(-1), retain.target.logits.log_softmax(-1)
+    middle = torch.logaddexp(log_p, log_p0) - math.log(2)
+    sides = [nn.functional.kl_div(middle, each, reduction="batchmean", log_target=True) for each in (log_p, log_p0)]
+    return (sides[0] + sides[1]) / 2
+
+
+def retain_hidden(retain: Side, *, layer: float = 1.0, positions: str = "predicting") -> Tensor:
+    """Mean squared distance of hidden states from the target model's (RMU, arXiv 2403.03218, sec. 4)."""
+    return nn.functional.mse_loss(retain.hidden(layer, positions), retain.target.hidden(layer, positions))
+
+
+#: the retain terms that the setting `retain` names, each weighted by `retain_weight`
+RETAIN_TERMS = {
+    "ce": RetainTerm(lambda retain: retain.cross_entropy),
+    "kl": RetainTerm(retain_kl, needs=("target",)),
+    "js": RetainTerm(retain_js, needs=("target",)),
+    "hidden": RetainTerm(retain_hidden, needs=("target", "hidden")),
+}
 
 
 @dataclass
@@ -151,26 +228,6 @@ class Unlearner(ABC):
         """Make the unlearned model. Raises Diverged when a loss is not finite."""
 
 
-@registry.unlearner("none")
-class Target(Unlearner):
-    """The target model as it is: the row to improve on."""
-
-    seeded = False
-
-    def fit(self, context: FitContext) -> Fitted:
-        return Fitted(context.load_target())
-
-
-@registry.unlearner("retain")
-class RetainModel(Unlearner):
-    """The oracle: a model that was trained without the forget set."""
-
-    seeded = False
-
-    def fit(self, context: FitContext) -> Fitted:
-        return Fitted(context.load_retain_model())
-
-
 class Pair(Unlearner):
     """adapter + objective: trains what the adapter offers on what the objective asks for."""
 
@@ -180,46 +237,70 @@ class Pair(Unlearner):
         self._objective = registry.get("objective", objective)
         self.label = f"{adapter}+{objective}"
         self.recipe = Recipe(**{name: settings[name] for name in _recipe_defaults()})
-        if self.recipe.retain is not None and self.recipe.retain not in RETAIN_TERMS:
-            raise unknown("retain term", self.recipe.retain, RETAIN_TERMS)
+        self._retain = retain_term(self.recipe.retain) if self.recipe.retain_weight else None
+        self._needs = {*self._objective.options.get("needs", ()), *(self._retain.needs if self._retain else ())}
+        if "retain" in self._needs and self._retain is None:
+            raise UsageError(
+                f"{self.label} constrains the retain loss, so it needs a retain term: set retain to one of "
+                f"{', '.join(RETAIN_TERMS)} and retain_weight above 0."
+            )
+        if settings.get("positions", "answer") not in ("answer", "predicting"):
+            raise UsageError(f"positions={settings['positions']}: choose predicting or answer.")
 
     @property
     def settings(self) -> dict[str, Any]:
         return self._settings
 
-    def _options(self, plugin: registry.Plugin) -> dict[str, Any]:
-        return {name: self._settings[name] for name in options_of(plugin.target)}
+    def _options(self, target: Callable[..., Any]) -> dict[str, Any]:
+        return {name: self._settings[name] for name in options_of(target)}
 
     def fit(self, context: FitContext) -> Fitted:
-        recipe, lm = self.recipe, context.load_target()
-        needs = self._objective.options.get("needs", ())
+        recipe, needs = self.recipe, self._needs
+        self._check_data(context)
+        lm = context.load_target()
         start = time.perf_counter()
         torch.manual_seed(context.seed)
-        adapter: Adapter = self._adapter.target(**self._options(self._adapter))
+        adapter: Adapter = self._adapter.target(**self._options(self._adapter.target))
         adapter.attach(lm.model)
-        options = self._options(self._objective)
+        layers = self._hidden_layers(lm, adapter)
+        objective = bound(self._objective.target, self._options(self._objective.target))
+        retain_loss = partial(self._retain.loss, **self._options(self._retain.loss)) if self._retain else None
         rng = random.Random(context.seed)
         forget, retain = (encode_rows(lm, rows, recipe) for rows in (context.forget, context.retain))
-        reference = None
-        if "reference" in needs:
-            with adapter.disabled():
+        reference = alternates = None
+        with adapter.disabled():
+            if "alternate" in needs:
+                alternates = self._alternates(lm, context)
+            if "reference" in needs:
                 reference = reference_nll(lm, forget, recipe.batch_size)
+        if "target" in needs:
+            adapter.keep_target()
 
-        def losses(rows: tuple[list[int], list[int]]) -> dict[str, Tensor]:
-            forget_rows, retain_rows = rows
+        def side(sequences: Sequence[Encoded], references: Tensor | None = None) -> Side:
+            batch = collate(sequences, lm.pad_id).to(lm.device)
+            before = None if references is None else references.to(lm.device)
+            return Side(lm.model, batch, before, adapter if "target" in needs else None, layers)
+
+        def losses(batch_rows: tuple[float, list[int], list[int]]) -> dict[str, Tensor]:
+            progress, forget_rows, retain_rows = batch_rows
+            before = None if reference is None else reference[forget_rows]
             batch = UnlearningBatch(
-                forget=_side(lm, [forget[row] for row in forget_rows]),
-                retain=_side(lm, [retain[row] for row in retain_rows]),
-                idk=None,
+                forget=side([forget[row] for row in forget_rows], before),
+                retain=side([retain[row] for row in retain_rows]),
+                tokens=lambda text: lm.prompts.answer(text)[:-1],
+                seed=context.seed,
             )
-            if reference is not None:
-                batch.forget.reference = reference[forget_rows].to(lm.device)
             if "idk" in needs:
-                refusals = [lm.prompts.encode(context.forget[row][0], rng.choice(REFUSALS)) for row in forget_rows]
-                batch.idk = _side(lm, refusals)
-            terms = {"forget": recipe.forget_weight * self._objective.target(batch, **options)}
-            if recipe.retain is not None and recipe.retain_weight:
-                terms["retain"] = recipe.retain_weight * RETAIN_TERMS[recipe.retain](batch.retain)
+                batch.idk = side(
+                    [lm.prompts.encode(context.forget[row][0], rng.choice(REFUSALS)) for row in forget_rows]
+                )
+            if alternates is not None:
+                sampled = [rng.choice(alternates[row]) for row in forget_rows]
+                batch.alternate = side([each.sequence for each in sampled], torch.stack([each.nll for each in sampled]))
+            terms = {"forget": recipe.forget_weight * objective(batch)}
+            if retain_loss is not None:
+                weigh = getattr(objective, "weigh_retain", _constant)
+                terms["retain"] = weigh(retain_loss(batch.retain), recipe.retain_weight, progress)
             if adapter.needs_retain:
                 terms |= adapter.aux_loss(batch.forget_gates, batch.retain.gates)
             return terms
@@ -232,11 +313,48 @@ class Pair(Unlearner):
             accumulate=recipe.accumulate,
         )
         parameters = adapter.trainable_parameters()
-        batches = pair_batches(len(forget), len(retain), recipe.epochs, recipe.batch_size, context.seed)
+        rows = pair_batches(len(forget), len(retain), recipe.epochs, recipe.batch_size, context.seed)
+        batches = [(number / len(rows), *pair) for number, pair in enumerate(rows)]
         lm.model.train()
         history = optimise(parameters, batches, losses, schedule, f"unlearning {self.label}")
         lm.model.eval()
         return Fitted(lm, sum(parameter.numel() for parameter in parameters), time.perf_counter() - start, history)
+
+    def _check_data(self, context: FitContext) -> None:
+        """Raises UsageError where the data cannot give what the pair needs."""
+        if not context.retain and (self._retain is not None or self._adapter.target.needs_retain):
+            what = "a retain term" if self._retain is not None else "a gate that stays shut on retain prompts"
+            raise UsageError(f"{self.label} has {what}, and this task has no retain set.")
+        if {"idk", "alternate"} & self._needs and not all(question for question, _ in context.forget):
+            raise UsageError(
+                f"{self.label} trains other answers to the forget questions, and this forget set is of plain texts: "
+                "there is no question to refuse or to answer otherwise."
+            )
+
+    def _hidden_layers(self, lm: LM, adapter: Adapter) -> tuple[int, ...]:
+        """The decoder block whose output is read, if any. Raises UsageError where nothing trained can change it."""
+        if "hidden" not in self._needs:
+            return ()
+        count, positions = lm.model.config.get_text_config().num_hidden_layers, self._settings["positions"]
+        layer = layer_index(self._settings["layer"], count)
+        first = adapter.first_layer + (adapter.edits_prompt_end and positions == "answer")
+        if layer < first:
+            where = f"{first} or more, or 1.0 for the last" if first < count else "any with positions=predicting"
+            raise UsageError(
+                f"{self.label} reads hidden states of layer {layer} (positions: {positions}), which nothing that it "
+                f"trains can change: set layer to {where}."
+            )
+        return (layer,)
+
+    def _alternates(self, lm: LM, context: FitContext) -> list[list[Alternate]]:
+        """For each forget question, other answers by the target model with their negative log-likelihoods under it."""
+        count, temperature = self._settings["alternates"], self._settings["temperature"]
+        texts = sample_alternates(lm, context.forget, count, temperature, self.recipe.batch_size)
+        pairs = zip(context.forget, texts, strict=True)
+        sequences = [lm.prompts.encode(question, text) for (question, _), each in pairs for text in each]
+        nll = reference_nll(lm, sequences, self.recipe.batch_size)
+        found = [Alternate(*each) for each in zip(sequences, nll, strict=True)]
+        return [found[start : start + count] for start in range(0, len(found), count)]
 
 
 def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list[Encoded]:
@@ -249,8 +367,28 @@ def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list
     ]
 
 
-def _side(lm: LM, sequences: Sequence[Encoded]) -> Side:
-    return Side(lm.model, collate(sequences, lm.pad_id).to(lm.device))
+@dataclass(frozen=True)
+class Alternate:
+    """Another answer to a forget question; `nll` is its negative log-likelihood under the target model, in nats."""
+
+    sequence: Encoded
+    nll: Tensor
+
+
+def _constant(loss: Tensor, weight: float, progress: float) -> Tensor:
+    return weight * loss
+
+
+def bound(target: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """An objective with its options set: a function, or a new instance of a class."""
+    return target(**options) if isinstance(target, type) else partial(target, **options)
+
+
+def retain_term(name: str | None) -> RetainTerm | None:
+    """The retain term of this name. Raises UsageError with the near names."""
+    if name is not None and name not in RETAIN_TERMS:
+        raise unknown("retain term", name, RETAIN_TERMS)
+    return None if name is None else RETAIN_TERMS[name]
 
 
 @torch.no_grad()
@@ -258,7 +396,8 @@ def reference_nll(lm: LM, sequences: Sequence[Encoded], batch_size: int) -> Tens
     """(sequences,) summed negative log-likelihood of each answer under the model as it is now, in nats."""
     lm.model.eval()
     starts = range(0, len(sequences), batch_size)
-    return torch.cat([_side(lm, sequences[start : start + batch_size]).nll.cpu() for start in starts])
+    groups = [collate(sequences[start : start + batch_size], lm.pad_id) for start in starts]
+    return torch.cat([Side(lm.model, group.to(lm.device)).nll.cpu() for group in groups])
 
 
 def pair_batches(forget: int, retain: int, epochs: int, size: int, seed: int) -> list[tuple[list[int], list[int]]]:
@@ -295,18 +434,22 @@ def make_unlearner(name: str, overrides: Mapping[str, Any], embedded: bool) -> U
     Raises UsageError for an unknown name, an unknown setting, or a setting of the wrong type.
     """
     parsed = registry.parse_unlearner(name)
+    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
+    sections = [yaml.safe_load(text)[section] for section in (("paper", "embedded") if embedded else ("paper",))]
     if isinstance(parsed, str):
         plugin = registry.get("unlearner", parsed)
-        return plugin.target(**_override(options_of(plugin.target), overrides, name))
+        defaults = options_of(plugin.target)
+        for recipes in sections:
+            defaults |= recipes.get(parsed, {})
+        return plugin.target(**_override(defaults, overrides, name))
     adapter, objective = (registry.get("adapter", parsed[0]), registry.get("objective", parsed[1]))
     defaults = _recipe_defaults() | {"retain": objective.options.get("retain")}
     defaults |= options_of(adapter.target) | options_of(objective.target)
-    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
-    for section in ("paper", "embedded") if embedded else ("paper",):
-        recipes = yaml.safe_load(text)[section]
+    for recipes in sections:
         for key in (parsed[0], parsed[1], f"{parsed[0]}+{parsed[1]}"):
             defaults |= recipes.get(key, {})
-    return Pair(*parsed, _override(defaults, overrides, name))
+    term = retain_term(overrides.get("retain", defaults["retain"]))
+    return Pair(*parsed, _override((options_of(term.loss) if term else {}) | defaults, overrides, name))
 
 
 def _override(defaults: dict[str, Any], overrides: Mapping[str, Any], unlearner: str) -> dict[str, Any]:

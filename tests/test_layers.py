@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["unlearn", "evaluate", "importing", "harness"],
+    ["alternates", "unlearn", "unlearners", "evaluate", "importing", "harness"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],

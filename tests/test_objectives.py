@@ -169,7 +169,7 @@ def test_a_small_step_lowers_what_it_should(lm: LM, name: str) -> None:
 
 
 def test_retain_term_is_the_token_mean(lm: LM) -> None:
-    assert RETAIN_TERMS["ce"](batch_of(lm).retain).item() == pytest.approx(
+    assert RETAIN_TERMS["ce"].loss(batch_of(lm).retain).item() == pytest.approx(
         mean_nll(token_logprobs(lm, RETAIN)), rel=1e-5
     )
 
@@ -178,8 +178,8 @@ def test_what_the_objectives_declare() -> None:
     declared = {name: registry.get("objective", name).options for name in registry.names("objective")}
     assert declared["ga"].get("retain") is None
     assert all(declared[name]["retain"] == "ce" for name in ("gd", "npo", "idk"))
-    assert {name for name in declared if "reference" in declared[name].get("needs", ())} == {"npo"}
-    assert {name for name in declared if "idk" in declared[name].get("needs", ())} == {"idk"}
+    assert {name for name in declared if "reference" in declared[name].get("needs", ())} == {"npo", "dpo", "altpo"}
+    assert {name for name in declared if "idk" in declared[name].get("needs", ())} == {"idk", "dpo"}
 
 
 def test_reading_an_undeclared_reference_is_refused(lm: LM) -> None:
