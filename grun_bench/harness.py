@@ -27,7 +27,7 @@ from lm_eval.tasks import TaskManager
 
 from grun_bench import env, world
 from grun_bench.cache import digest
-from grun_bench.errors import ModelError, UsageError, unknown
+from grun_bench.errors import ModelError, unknown
 from grun_bench.models import LM, calling
 from grun_bench.progress import bar
 from grun_bench.records import Choices, Continuation, Record
@@ -91,6 +91,10 @@ class HarnessLM(HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes of a model; ours is known by its origin, so the Hub is not asked."""
         return {"model_dtype": str(self.model.dtype), "model_origin": self.lm.origin}
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """As lm-eval's, with our progress bar instead of its own for tokenising."""
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -224,15 +228,18 @@ class Measured:
 
 
 @cache
-def _manager() -> TaskManager:
-    return TaskManager()
+def _manager(embedded: bool) -> TaskManager:
+    """lm-eval's tasks; without reading its thousands of YAML files, which takes seconds, for the embedded world."""
+    return TaskManager(include_defaults=not embedded)
 
 
-def check(measures: Mapping[str, Measure]) -> None:
-    """Raises UsageError for a task that lm-eval does not have."""
+def check(measures: Mapping[str, Measure], *, embedded: bool) -> None:
+    """Raises UsageError for a task that lm-eval, or the embedded world, does not have."""
+    known = list(EMBEDDED) if embedded else _manager(False).all_tasks
+    where = "that the embedded world has a counterpart of" if embedded else "of lm-eval"
     for name, measure in measures.items():
-        if measure.lm_eval(name) not in _manager().all_tasks:
-            raise unknown("lm-eval task", measure.lm_eval(name), _manager().all_tasks, "`lm_eval ls tasks` lists them.")
+        if measure.lm_eval(name) not in known:
+            raise unknown(f"task {where},", measure.lm_eval(name), known)
 
 
 def run(
@@ -247,7 +254,7 @@ def run(
             for name, measure in measures.items():
                 try:
                     tasks = _load_tasks(name, measure, embedded)
-                except (OSError, RuntimeError, ValueError, UsageError) as error:
+                except (OSError, RuntimeError, ValueError) as error:
                     reason = str(error).splitlines()[0][:200]
                     measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
                     continue
@@ -264,10 +271,8 @@ def _load_tasks(name: str, measure: Measure, embedded: bool) -> list[Any]:
     """lm-eval's task objects, a group's leaves one by one, with their data loaded."""
     task = measure.lm_eval(name)
     if not embedded:
-        return list(_manager().load([task])["tasks"].values())
-    if task not in EMBEDDED:
-        raise UsageError(f"the embedded world has no counterpart of {task}.")
-    return list(_manager().load([_embedded_task(name, EMBEDDED[task])])["tasks"].values())
+        return list(_manager(False).load([task])["tasks"].values())
+    return list(_manager(True).load([_embedded_task(name, EMBEDDED[task])])["tasks"].values())
 
 
 def _embedded_task(name: str, config: str) -> dict[str, Any]:

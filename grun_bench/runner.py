@@ -116,7 +116,8 @@ class Run:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.task: Task = load_task(config.task, config.include)
+        task = load_task(config.task, config.include)
+        self.task: Task = task.in_world() if config.embedded else task
         self.unlearner = make_unlearner(config.unlearner, config.overrides, config.embedded)
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
@@ -128,11 +129,10 @@ class Run:
         if config.embedded:
             torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
-        sources = self.task.embedded_sources if config.embedded else self.task.sources
-        self.training = {name: self._rows(parts) for name, parts in sources.items()}
+        self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
         if self.task.measures:
-            harness().check(self.task.measures)
+            harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
         if self.log is not None:
             asked = Records(
@@ -157,7 +157,7 @@ class Run:
     def _models(self) -> Models:
         config, place = self.config, self.placement
         if config.embedded:
-            forget = self.task.embedded_sources["forget"][0].config
+            forget = self.task.sources["forget"][0].config
             loaders = partial(load_tiny, None, place), partial(load_tiny, forget, place)
             return Models(TINY, *loaders, {"tiny": digest(tiny.settings())})
         name = config.model or config.target or TINY

@@ -59,6 +59,8 @@ class Embedded(_Strict):
 
     forget: list[str] = []
     retain: list[str] = []
+    measures: dict[str, Measure] = {}
+    headline: list[str] = []
 
 
 class Task(_Strict):
@@ -86,21 +88,18 @@ class Task(_Strict):
 
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
-        """Training set name -> sources, for real data."""
+        """Training set name -> sources."""
         return {"forget": _parse(self.forget), "retain": _parse(self.retain)}
-
-    @cached_property
-    def embedded_sources(self) -> dict[str, list[Source]]:
-        """Training set name -> sources, in the embedded world."""
-        return {
-            "forget": _parse(self.embedded.forget or self.forget),
-            "retain": _parse(self.embedded.retain or self.retain),
-        }
 
     @cached_property
     def scored(self) -> dict[str, Source]:
         """Scored set name -> source."""
         return {name: Source.parse(text) for name, text in self.score.items()}
+
+    def in_world(self) -> Task:
+        """The task with what `embedded` sets in force: as it runs in the embedded world."""
+        changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
+        return Task(**(self.model_dump(exclude={"embedded"}) | changed))
 
     @property
     def measure_directions(self) -> dict[str, bool]:
@@ -146,7 +145,7 @@ def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
             raise unknown(f"key in {path}", key, set(known) - {"name"})
     try:
         task = Task(name=path.stem, **settings)
-        _ = task.sources, task.embedded_sources, task.scored
+        _ = task.sources, task.in_world().sources, task.scored
         return task
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
