@@ -21,19 +21,20 @@ from grun_bench import env, harness
 from grun_bench.loading import Placement, load, locate
 from grun_bench.tasks import Measure
 
-TASKS = {
-    "wmdp_cyber": ("cais/wmdp", "wmdp/wmdp_cyber.yaml", 0),
-    "mmlu_abstract_algebra": ("cais/mmlu", "mmlu/default/mmlu_abstract_algebra.yaml", 0),
-    "mmlu_global_facts": ("cais/mmlu", "mmlu/default/mmlu_global_facts.yaml", 5),
-    "mmlu_us_foreign_policy": ("cais/mmlu", "mmlu/default/mmlu_us_foreign_policy.yaml", 0),
-}
-#: whole subjects are smaller than this
-LIMIT = 200
+#: lm-eval task, data set, lm-eval's file, shots, questions (subjects of MMLU whole but for the last)
+TASKS = (
+    ("mmlu_abstract_algebra", "cais/mmlu", "mmlu/default/mmlu_abstract_algebra.yaml", 0, None),
+    ("mmlu_global_facts", "cais/mmlu", "mmlu/default/mmlu_global_facts.yaml", 0, None),
+    ("mmlu_us_foreign_policy", "cais/mmlu", "mmlu/default/mmlu_us_foreign_policy.yaml", 0, None),
+    ("mmlu_abstract_algebra", "cais/mmlu", "mmlu/default/mmlu_abstract_algebra.yaml", 5, 20),
+    ("wmdp_cyber", "cais/wmdp", "wmdp/wmdp_cyber.yaml", 0, 200),
+)
 
 
-def theirs(model: Path | str, name: str, shots: int, batch_size: int, limit: int) -> dict[int, list[float]]:
+def theirs(
+    model: Path | str, name: str, data: str, source: str, shots: int, limit: int | None, batch_size: int
+) -> dict[int, list[float]]:
     """Question -> log-likelihood of each option, from lm-eval's command."""
-    data, source, _ = TASKS[name]
     folder = next(mirror / data for mirror in env.mirrors() if (mirror / data).is_dir())
     with tempfile.TemporaryDirectory() as work:
         task = Path(work) / "tasks" / f"{name}.yaml"
@@ -42,7 +43,8 @@ def theirs(model: Path | str, name: str, shots: int, batch_size: int, limit: int
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf"]
         command += ["--model_args", f"pretrained={model},dtype=float32", "--device", "cpu"]
         command += ["--tasks", name, "--include_path", str(task.parent), "--num_fewshot", str(shots)]
-        command += ["--batch_size", str(batch_size), "--limit", str(limit), "--log_samples", "--output_path", work]
+        command += ["--batch_size", str(batch_size), "--log_samples", "--output_path", work]
+        command += ["--limit", str(limit)] if limit else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         lines = next(Path(work).rglob(f"samples_{name}_*.jsonl")).read_text().splitlines()
     samples = [json.loads(line) for line in lines]
@@ -52,16 +54,15 @@ def theirs(model: Path | str, name: str, shots: int, batch_size: int, limit: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--limit", type=int, default=LIMIT)
+    parser.add_argument("--batch-size", type=int, default=4)
     options = parser.parse_args()
     lm = load(options.model, Placement.choose("cpu", "float32"))
     print("| task | shots | questions | accuracy | option log-likelihoods | equal | largest difference |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
-    for name, (_, _, shots) in TASKS.items():
+    for name, data, source, shots, limit in TASKS:
         measure = {name: Measure(role="utility", num_fewshot=shots)}
-        ours = harness.run(lm, measure, embedded=False, batch_size=options.batch_size, limit=options.limit).records
-        other = theirs(locate(options.model), name, shots, options.batch_size, options.limit)
+        ours = harness.run(lm, measure, embedded=False, batch_size=options.batch_size, limit=limit).records
+        other = theirs(locate(options.model), name, data, source, shots, limit, options.batch_size)
         pairs = [
             (mine, other[record.index][place])
             for record in ours

@@ -4,22 +4,25 @@ lm-eval's evaluator runs the tasks and its `hf` model is what ours is made of; t
 told where each request's context ends, since that is where GRUN and ReFT edit. On a model without an adapter every
 value is the one that lm-eval's `hf` gives.
 
-`lm_eval --model grun_bench --model_args adapter=DIR --tasks wmdp_cyber` scores what `grun-bench run --save DIR` saved.
+`lm_eval --model grun_bench --model_args adapter=DIR --tasks wmdp_cyber` scores what `grun-bench run --save DIR` saved
+(see `grun_bench.lm_eval_plugin`).
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
-from lm_eval import simple_evaluate
-from lm_eval.api.registry import register_model
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import Collator
 from lm_eval.models.utils_hf import pad_and_concat
@@ -42,7 +45,6 @@ EMBEDDED = {"wmdp_cyber": "wmdp-cyber", "wmdp_bio": "wmdp-bio", "mmlu": "mmlu"}
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
-@register_model("grun_bench")
 class HarnessLM(HFLM):
     """lm-eval's `hf` model around one of ours.
 
@@ -258,21 +260,33 @@ def run(
                     reason = str(error).splitlines()[0][:200]
                     measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
                     continue
-                found = simple_evaluate(
-                    model=model, tasks=tasks, num_fewshot=measure.num_fewshot, limit=limit, bootstrap_iters=0
-                )
-                _keep(measured, name, found)
+                _set_up(tasks.values(), measure)
+                found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
+                _keep(measured, name, found, model.batch_size)
     finally:
         undo()
     return measured
 
 
-def _load_tasks(name: str, measure: Measure, embedded: bool) -> list[Any]:
-    """lm-eval's task objects, a group's leaves one by one, with their data loaded."""
+def _load_tasks(name: str, measure: Measure, embedded: bool) -> dict[str, Any]:
+    """lm-eval's task objects by name, a group's leaves one by one, with their data loaded."""
     task = measure.lm_eval(name)
-    if not embedded:
-        return list(_manager(False).load([task])["tasks"].values())
-    return list(_manager(True).load([_embedded_task(name, EMBEDDED[task])])["tasks"].values())
+    return _manager(embedded).load([_embedded_task(name, EMBEDDED[task]) if embedded else task])["tasks"]
+
+
+def _set_up(tasks: Iterable[Any], measure: Measure) -> None:
+    """Shots and seeds as `lm_eval.simple_evaluate` sets them, which also spends ten seconds on describing the machine.
+
+    A task that fixes its shots to 0 keeps them.
+    """
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)
+    torch.manual_seed(DEFAULT_OTHER_SEED)
+    for task in tasks:
+        own = task.get_config("num_fewshot")
+        if own != 0 and (measure.num_fewshot is not None or own is None):
+            task.set_config(key="num_fewshot", value=measure.num_fewshot or 0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
 
 def _embedded_task(name: str, config: str) -> dict[str, Any]:
@@ -300,7 +314,7 @@ def _embedded_task(name: str, config: str) -> dict[str, Any]:
     }
 
 
-def _keep(measured: Measured, name: str, found: dict[str, Any]) -> None:
+def _keep(measured: Measured, name: str, found: dict[str, Any], batch_size: int | str) -> None:
     """The results of one measure as records and provenance."""
     rows = [(task, sample) for task, samples in found["samples"].items() for sample in samples]
     records: dict[tuple[str, int], Record] = {}
@@ -317,7 +331,7 @@ def _keep(measured: Measured, name: str, found: dict[str, Any]) -> None:
     measured.records += records.values()
     first = next(iter(found["configs"].values()))
     template = {key: str(first[key]) for key in sorted(first) if key.startswith(("doc_to_", "output_", "target_del"))}
-    seeds = {key: value for key, value in found["config"].items() if key.endswith("_seed")}
+    settings = {"batch_size": batch_size, "random_seed": DEFAULT_RANDOM_SEED, "other_seeds": DEFAULT_OTHER_SEED}
     tasks = {
         task: {
             "version": found["versions"].get(task),
@@ -326,8 +340,7 @@ def _keep(measured: Measured, name: str, found: dict[str, Any]) -> None:
         }
         for task, config in found["configs"].items()
     }
-    batch = {"batch_size": found["config"]["batch_size"]}
-    measured.configs[name] = {"tasks": tasks, "first_task": template} | seeds | batch
+    measured.configs[name] = {"tasks": tasks, "first_task": template} | settings
     versions = sorted({str(version) for version in found["versions"].values()})
     measured.versions[f"lm_eval:{name}"] = ", ".join(versions)
     hashes = [sample["doc_hash"] for _, sample in rows]
