@@ -257,7 +257,8 @@ class Run:
         directions = self.task.measure_directions
         values = evaluate(records, records if name == "retain" else reference, self.metrics, directions)
         for measure, reason in (asked.missing if asked else {}).items():
-            values |= {key: _explain(value, reason) for key, value in values.items() if key.startswith(f"{measure}_")}
+            for key in {f"{measure}_{metric}" for metric in self.metrics} & set(values):
+                values[key] = _explain(values[key], reason)
         no_reference = self.models.no_retain if reference is None and name != "retain" else ""
         missing = f"training diverged: {error}" if error else no_reference
         if missing:
