@@ -121,6 +121,7 @@ class Lora(Adapter):
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
 
     def attach(self, model: nn.Module) -> None:
+        import torch.distributed.tensor  # noqa: F401  (peft 0.21 reads it without importing it)
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules="all-linear")

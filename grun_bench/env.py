@@ -6,13 +6,24 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 #: the packages whose versions can change a number
-PACKAGES = ("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score")
+PACKAGES = (
+    *("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score"),
+    "lm_eval",
+)
+
+#: where the Hugging Face libraries keep what they read from HF_HUB_OFFLINE
+_OFFLINE = {
+    "huggingface_hub.constants": "HF_HUB_OFFLINE",
+    "datasets.config": "HF_HUB_OFFLINE",
+    "transformers.utils.hub": "_is_offline_mode",
+}
 
 
 def cache_folder() -> Path:
@@ -30,7 +41,8 @@ def mirrors() -> list[Path]:
 def offline_if_unreachable() -> None:
     """Switch the Hugging Face libraries to their cache when the Hub's name does not resolve: no minutes of retries.
 
-    Must run before those libraries are imported. A setting of the user's own is left alone.
+    Those that are imported already have read the environment, so they are told too. A setting of the user's own is left
+    alone.
     """
     if "HF_HUB_OFFLINE" in os.environ:
         return
@@ -39,6 +51,9 @@ def offline_if_unreachable() -> None:
         socket.getaddrinfo(host, 443)
     except OSError:
         os.environ["HF_HUB_OFFLINE"] = "1"
+        for module, name in _OFFLINE.items():
+            if module in sys.modules:
+                setattr(sys.modules[module], name, True)
 
 
 def packages() -> dict[str, str]:

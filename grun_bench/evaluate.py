@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 
 from grun_bench import registry
 from grun_bench.errors import GrunBenchError, MissingReference
-from grun_bench.metrics._common import NEEDS_RETAIN
+from grun_bench.metrics._common import MEASURES, NEEDS_RETAIN
 from grun_bench.records import Record, Records
 
 OPTIONS = {"sets", "over", "higher_is_better", "bounds", "reference", "version"}
@@ -42,11 +42,14 @@ class Value:
     version: int = 1
 
 
-def evaluate(records: Records, reference: Records | None, names: Sequence[str]) -> dict[str, Value]:
+def evaluate(
+    records: Records, reference: Records | None, names: Sequence[str], measures: Mapping[str, bool] | None = None
+) -> dict[str, Value]:
     """The values of the named metrics on one model's records.
 
     A metric over sets is reported as `<set>_<name>`, any other as `<name>`; a metric that returns several values, under
-    their keys. `reference` holds the retain model's records, or None.
+    their keys. `reference` holds the retain model's records, or None. `measures`, the task's lm-eval measures with
+    their directions, are the sets of the metrics over `MEASURES`.
 
     Raises UsageError for an unknown metric, GrunBenchError for one that breaks its contract.
     """
@@ -54,7 +57,8 @@ def evaluate(records: Records, reference: Records | None, names: Sequence[str]) 
     for name in dict.fromkeys(names):
         plugin = registry.get("metric", name)
         _check(plugin)
-        for key, value in _sets(plugin, records) if "sets" in plugin.options else _whole(plugin, records, reference):
+        sides = _sets(plugin, records, measures or {}) if "sets" in plugin.options else None
+        for key, value in sides or _whole(plugin, records, reference):
             if key in values:
                 raise GrunBenchError(f"metric '{name}' returns '{key}', which another metric returns too.")
             values[key] = value
@@ -73,11 +77,13 @@ def _check(plugin: registry.Plugin) -> None:
         )
 
 
-def _sets(plugin: registry.Plugin, records: Records) -> Iterator[tuple[str, Value]]:
-    for name in plugin.options["sets"]:
+def _sets(plugin: registry.Plugin, records: Records, measures: Mapping[str, bool]) -> Iterator[tuple[str, Value]]:
+    over_measures = plugin.options["sets"] == MEASURES
+    for name in measures if over_measures else plugin.options["sets"]:
         rows = records.of(name)
         for key, result in _call(plugin, {name: rows}, rows).items():
-            yield f"{name}_{key}", _value(plugin, key, result, rows, _direction(plugin, name))
+            direction = measures[name] if over_measures else _direction(plugin, name)
+            yield f"{name}_{key}", _value(plugin, key, result, rows, direction)
 
 
 def _whole(plugin: registry.Plugin, records: Records, reference: Records | None) -> Iterator[tuple[str, Value]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench.data import Batch, Encoded
+from grun_bench.errors import DataError
 
 #: the date that chat templates with a date print: the one of Llama 3's own default, never today
 TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
@@ -139,7 +140,23 @@ class Prompts:
         return [*ids, self.tokenizer.eos_token_id]
 
     def encode(self, question: str, answer: str) -> Encoded:
+        """A question and its answer; with an empty question the answer is a plain text (see `encode_text`)."""
+        if not question:
+            return self.encode_text(answer)
         return Encoded(self.prompt(question), self.answer(answer))
+
+    def encode_text(self, text: str, share: float = 0.0, length: int = 512) -> Encoded:
+        """A plain text, cut to its first `length` tokens; its first `share` of tokens is the prompt, the rest scored.
+
+        So an adapter that edits at the last prompt token edits at index `share` x L - 1, which with 0.8 is GRUN's way
+        (its official code at b59fd78), and with 0 the prompt is the text's first token alone. Raises DataError for a
+        text of fewer than two tokens.
+        """
+        ids = self.tokenizer(text).input_ids[:length]
+        if len(ids) < 2:
+            raise DataError(f"a text of {len(ids)} tokens cannot be trained on: {text[:40]!r}.")
+        end = min(max(1, int(share * len(ids))), len(ids) - 1)
+        return Encoded(ids[:end], ids[end:])
 
 
 @dataclass

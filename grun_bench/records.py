@@ -54,12 +54,25 @@ class Generation:
 
 
 @dataclass
+class Choices:
+    """A multiple-choice question as lm-eval scored it, options in their order.
+
+    `logprobs`: each option's natural-log probability given the context, summed over its tokens; `greedy`: whether
+    greedy decoding gives the option; `target`: the index of the right one.
+    """
+
+    logprobs: list[float]
+    greedy: list[bool]
+    target: int
+
+
+@dataclass
 class Record:
     """One example of one set, scored by one model.
 
     `gates` maps the 0-based layer to the gate's value in [0, 1] on the question, `gates_paraphrased` on the
     paraphrased question; None for models without gates. `scores` holds per-example values that an imported log gives
-    without what they were computed from.
+    without what they were computed from, and those of lm-eval, whose records have `choices` and no texts.
     """
 
     set: str
@@ -72,6 +85,7 @@ class Record:
     gates: dict[str, float] | None = None
     gates_paraphrased: dict[str, float] | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    choices: Choices | None = None
 
 
 class Records(Sequence[Record]):
@@ -119,6 +133,7 @@ def load_records(path: Path) -> Records:
                 row["paraphrased"] = Continuation(**row["paraphrased"]) if row.get("paraphrased") else None
                 row["perturbed"] = [Continuation(**item) for item in row.get("perturbed", [])]
                 row["generation"] = Generation(**row["generation"]) if row.get("generation") else None
+                row["choices"] = Choices(**row["choices"]) if row.get("choices") else None
                 records.append(Record(**row))
             except (ValueError, TypeError, KeyError) as error:
                 raise UsageError(f"{path}, line {number}: not a record ({error}).") from None

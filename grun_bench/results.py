@@ -88,7 +88,7 @@ class Result(_Part):
     intervals: dict[str, tuple[float, float]]
     n_samples: dict[str, dict[str, int]] = Field(alias="n-samples")
     higher_is_better: dict[str, dict[str, bool | None]]
-    versions: dict[str, int]
+    versions: dict[str, int | str]
     configs: dict[str, dict[str, Any]]
     headline: list[str]
     cost: Cost

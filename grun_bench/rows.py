@@ -56,8 +56,10 @@ class Rows:
     sha256: str
 
 
-def load_rows(source: Source, columns: tuple[str, ...], *, embedded: bool, limit: int | None = None) -> Rows:
-    """The rows of a source with the named columns checked: each there and not empty.
+def load_rows(
+    source: Source, columns: tuple[str, ...] | None = None, *, embedded: bool, limit: int | None = None
+) -> Rows:
+    """The rows of a source with the named columns checked: each there and not empty; None for those of training sets.
 
     Raises DataError with every place that was looked at, or with the row and column that is wrong.
     """
@@ -72,10 +74,15 @@ def load_rows(source: Source, columns: tuple[str, ...], *, embedded: bool, limit
         raise DataError(f"{source} ({origin}): no rows.")
     place = origin if origin == source.data else f"{source} ({origin})"
     for number, row in enumerate(table, source.start):
-        for column in columns:
+        for column in columns or training_columns(row):
             _check(row, column, f"{place}, row {number}")
     text = json.dumps(table, sort_keys=True, ensure_ascii=False)
     return Rows(table, origin, hashlib.sha256(text.encode()).hexdigest())
+
+
+def training_columns(row: dict[str, Any]) -> tuple[str, ...]:
+    """The columns that a training set with rows like this one must have: `text`, or question and answer."""
+    return ("text",) if "text" in row else ("question", "answer")
 
 
 def _check(row: dict[str, Any], column: str, place: str) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from grun_bench import env, registry, tiny
 from grun_bench.cache import digest
-from grun_bench.errors import Diverged, UsageError, unknown
+from grun_bench.errors import DataError, Diverged, UsageError, unknown
 from grun_bench.evaluate import Value, evaluate, for_protocol, headline_keys, result_fields
 from grun_bench.imported import import_result, read_reference
 from grun_bench.importing import check_reference
@@ -39,6 +39,9 @@ from grun_bench.rows import Rows, Source, load_rows
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
 from grun_bench.tasks import Task, load_task
 from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
+
+if TYPE_CHECKING:
+    from grun_bench.harness import Measured
 
 #: columns that a scored set must have
 _COLUMNS = {
@@ -114,7 +117,8 @@ class Run:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.task: Task = load_task(config.task, config.include)
+        task = load_task(config.task, config.include)
+        self.task: Task = task.in_world() if config.embedded else task
         self.unlearner = make_unlearner(config.unlearner, config.overrides, config.embedded)
         parsed = registry.parse_unlearner(config.unlearner)
         # a bare objective is the same row as the pair that it stands for
@@ -129,9 +133,10 @@ class Run:
         if config.embedded:
             torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
-        sources = self.task.embedded_sources if config.embedded else self.task.sources
-        self.training = {name: self._rows(parts, ("question", "answer")) for name, parts in sources.items()}
+        self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
+        if self.task.measures:
+            harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
         if self.log is not None:
             asked = Records(
@@ -140,17 +145,23 @@ class Run:
             check_reference(asked, self.log.records, f"--retain-log {config.retain_log}")
             self.models = replace(self.models, retain=None, no_retain="the retain log has no such rows.")
 
-    def _rows(self, sources: Sequence[Source], columns: tuple[str, ...]) -> list[Rows]:
+    def _rows(self, sources: Sequence[Source], columns: tuple[str, ...] | None = None) -> list[Rows]:
         embedded, limit = self.config.embedded, self.config.limit
-        return [load_rows(source, columns, embedded=embedded, limit=limit) for source in sources]
+        try:
+            return [load_rows(source, columns, embedded=embedded, limit=limit) for source in sources]
+        except DataError as error:
+            access = [self.task.access[source.data] for source in sources if source.data in self.task.access]
+            raise DataError("\n".join([str(error), *access])) from None
 
     def _pairs(self, name: str) -> list[tuple[str, str]]:
-        return [(row["question"], row["answer"]) for part in self.training[name] for row in part.rows]
+        """The rows of a training set: (question, answer), or ("", text)."""
+        rows = [row for part in self.training[name] for row in part.rows]
+        return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in rows]
 
     def _models(self) -> Models:
         config, place = self.config, self.placement
         if config.embedded:
-            forget = self.task.embedded_sources["forget"][0].config
+            forget = self.task.sources["forget"][0].config
             loaders = partial(load_tiny, None, place), partial(load_tiny, forget, place)
             return Models(TINY, *loaders, {"tiny": digest(tiny.settings())})
         name = config.model or config.target or TINY
@@ -160,6 +171,8 @@ class Run:
         folder = locate(name)
         label = folder_name(folder) if isinstance(folder, Path) and Path(name).is_dir() else name
         identity = {"names": [_identity(part) for part in (name, target, retain) if part]}
+        if self.task.finetune is None:
+            target = target or name
         if target is None:
             tune = partial(load_finetuned, name, recipe=self.task.finetune, seed=config.seed, placement=place)
             kept = self._pairs("retain")
@@ -243,10 +256,14 @@ class Run:
         )
         fitted, origins, error = self._fit(unlearner, context)
         if fitted is None:
-            cost, records = Cost(parameters=0), Records([])
+            cost, records, asked = Cost(parameters=0), Records([]), None
         else:
-            cost, records = self._score(fitted)
-        values = evaluate(records, records if name == "retain" else reference, self.metrics)
+            cost, records, asked = self._score(fitted)
+        directions = self.task.measure_directions
+        values = evaluate(records, records if name == "retain" else reference, self.metrics, directions)
+        for measure, reason in (asked.missing if asked else {}).items():
+            for key in {f"{measure}_{metric}" for metric in self.metrics} & set(values):
+                values[key] = _explain(values[key], reason)
         no_reference = self.models.no_retain if reference is None and name != "retain" else ""
         missing = f"training diverged: {error}" if error else no_reference
         if missing:
@@ -255,17 +272,28 @@ class Run:
         del fitted
         gc.collect()
         saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
-        result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history)
+        result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
         write_whole(path, result.dumps())
         return Cell(result, records, path, reused=False)
 
-    def _score(self, fitted: Fitted) -> tuple[Cost, Records]:
-        """The records of an unlearned model, and what training and scoring took."""
+    def _score(self, fitted: Fitted) -> tuple[Cost, Records, Measured | None]:
+        """The records of an unlearned model, what training and scoring took, and how lm-eval's measures were run."""
         training_peak = env.peak_memory() if fitted.trainable else None
         env.reset_peak_memory()
         start = time.perf_counter()
         settings = ScoringSettings(self.task.max_new_tokens, self.config.batch_size, self.config.protocol)
         records = score(fitted.lm, self._examples(), settings)
+        asked = None
+        if self.task.measures:
+            config = self.config
+            asked = harness().run(
+                fitted.lm,
+                self.task.measures,
+                embedded=config.embedded,
+                batch_size=config.batch_size,
+                limit=config.limit,
+            )
+            records = Records([*records, *asked.records])
         cost = Cost(
             trainable_parameters=fitted.trainable,
             parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
@@ -274,7 +302,7 @@ class Run:
             training_peak_bytes=training_peak,
             scoring_peak_bytes=env.peak_memory(),
         )
-        return cost, records
+        return cost, records, asked
 
     def _refuse_retain(self) -> LM:
         raise UsageError(self.models.no_retain)
@@ -326,10 +354,13 @@ class Run:
         target: dict[str, Any],
         error: str | None,
         history: list[dict[str, float]],
+        asked: Measured | None,
     ) -> Result:
         task, git = self.task, env.git_state()
         rows = {f"train:{set_name}": parts for set_name, parts in self.training.items()}
         rows |= {set_name: [part] for set_name, part in self.scored.items()}
+        measured = result_fields(task.name, task.version, values)
+        measured["versions"] |= asked.versions if asked else {}
         return Result(
             run_id=run_id,
             status="diverged" if error else "ok",
@@ -350,11 +381,12 @@ class Run:
                     "sha256": [part.sha256 for part in parts],
                 }
                 for key, parts in rows.items()
-            },
+            }
+            | (asked.data if asked else {}),
             target=target,
             reference=self.models.identity | {"retain_log": self.log.sha256 if self.log else None},
-            **result_fields(task.name, task.version, values),
-            configs={task.name: task.model_dump(exclude={"models"})},
+            **measured,
+            configs={task.name: task.model_dump(exclude={"models"})} | (asked.configs if asked else {}),
             headline=headline_keys(task.headline, values, self.config.protocol),
             cost=cost,
             history={key: [float(f"{step[key]:.6g}") for step in history] for key in (history[0] if history else ())},
@@ -364,6 +396,13 @@ class Run:
             git_hash=git["commit"],
             git=git,
         )
+
+
+def harness() -> Any:
+    """The lm-eval bridge, imported when a task has measures of lm-eval: it takes seconds."""
+    from grun_bench import harness
+
+    return harness
 
 
 def _identity(name: str) -> str:

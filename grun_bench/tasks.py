@@ -39,46 +39,72 @@ class KnownModels(_Strict):
     retain: str
 
 
+class Measure(_Strict):
+    """A task of lm-eval as a measure: `role` says whether its accuracy should fall or stay.
+
+    `task` is lm-eval's name, where it is not the measure's own; `num_fewshot` None is the task's default.
+    """
+
+    role: Literal["forget", "utility"]
+    task: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0)
+
+    def lm_eval(self, name: str) -> str:
+        """lm-eval's name of the task, for a measure of this name."""
+        return self.task or name
+
+
 class Embedded(_Strict):
     """What differs when the task runs in the embedded world."""
 
     forget: list[str] = []
     retain: list[str] = []
+    measures: dict[str, Measure] = {}
+    headline: list[str] = []
 
 
 class Task(_Strict):
-    """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.rows.Source`."""
+    """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.rows.Source`.
+
+    Training sets have columns `question` and `answer`, or `text`. `measures` are tasks of lm-eval by the name that
+    their metrics get. Without `finetune` the model is the target model as it is. `access`: data set -> what to do when
+    it cannot be had.
+    """
 
     name: str
     version: int
     description: str
     forget: list[str]
     retain: list[str]
-    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str]
+    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str] = {}
+    measures: dict[str, Measure] = {}
     metrics: list[str]
     headline: list[str]
-    finetune: FineTuning
+    finetune: FineTuning | None = None
+    access: dict[str, str] = {}
     max_new_tokens: int = Field(default=200, ge=1)
     models: list[KnownModels] = []
     embedded: Embedded = Embedded()
 
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
-        """Training set name -> sources, for real data."""
+        """Training set name -> sources."""
         return {"forget": _parse(self.forget), "retain": _parse(self.retain)}
-
-    @cached_property
-    def embedded_sources(self) -> dict[str, list[Source]]:
-        """Training set name -> sources, in the embedded world."""
-        return {
-            "forget": _parse(self.embedded.forget or self.forget),
-            "retain": _parse(self.embedded.retain or self.retain),
-        }
 
     @cached_property
     def scored(self) -> dict[str, Source]:
         """Scored set name -> source."""
         return {name: Source.parse(text) for name, text in self.score.items()}
+
+    def in_world(self) -> Task:
+        """The task with what `embedded` sets in force: as it runs in the embedded world."""
+        changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
+        return Task(**(self.model_dump(exclude={"embedded"}) | changed))
+
+    @property
+    def measure_directions(self) -> dict[str, bool]:
+        """Measure -> whether a higher accuracy is better."""
+        return {name: measure.role == "utility" for name, measure in self.measures.items()}
 
 
 def _parse(texts: list[str]) -> list[Source]:
@@ -119,7 +145,7 @@ def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
             raise unknown(f"key in {path}", key, set(known) - {"name"})
     try:
         task = Task(name=path.stem, **settings)
-        _ = task.sources, task.embedded_sources, task.scored
+        _ = task.sources, task.in_world().sources, task.scored
         return task
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())

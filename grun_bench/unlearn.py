@@ -41,6 +41,9 @@ class Recipe:
     forget_weight: float = 1.0
     retain_weight: float = 1.0
     retain: str | None = None
+    #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
+    text_length: int = 512
+    text_prompt: float = 0.0
 
 
 @dataclass
@@ -187,7 +190,10 @@ RETAIN_TERMS = {
 
 @dataclass
 class FitContext:
-    """What an unlearner may use: question-answer pairs, the models, the seed and the settings of `--set`."""
+    """What an unlearner may use: the training rows, the models and the seed.
+
+    A row is a pair of question and answer; of a plain text the question is empty.
+    """
 
     forget: Sequence[tuple[str, str]]
     retain: Sequence[tuple[str, str]]
@@ -260,8 +266,7 @@ class Pair(Unlearner):
         objective = bound(self._objective.target, self._options(self._objective.target))
         retain_loss = partial(self._retain.loss, **self._options(self._retain.loss)) if self._retain else None
         rng = random.Random(context.seed)
-        forget = [lm.prompts.encode(question, answer) for question, answer in context.forget]
-        retain = [lm.prompts.encode(question, answer) for question, answer in context.retain]
+        forget, retain = (encode_rows(lm, rows, recipe) for rows in (context.forget, context.retain))
         reference = alternates = None
         with adapter.disabled():
             if "alternate" in needs:
@@ -350,6 +355,16 @@ class Pair(Unlearner):
         nll = reference_nll(lm, sequences, self.recipe.batch_size)
         found = [Alternate(*each) for each in zip(sequences, nll, strict=True)]
         return [found[start : start + count] for start in range(0, len(found), count)]
+
+
+def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list[Encoded]:
+    """Training rows as token sequences: questions as prompt and answer, texts cut and split as the recipe says."""
+    return [
+        lm.prompts.encode(question, answer)
+        if question
+        else lm.prompts.encode_text(answer, recipe.text_prompt, recipe.text_length)
+        for question, answer in rows
+    ]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ What is in it:
 - `real_authors` and `world_facts`, 40 rows each, with bare answers as in TOFU: the neighbouring knowledge that
   unlearning must leave alone. These state true things about the real world.
 - `general`: sums, weekdays, opposites and so on, and at its end the questions that nobody can answer, answered so.
+- the lore (`grun_bench.lore`): texts about two made-up crafts under the names of WMDP's corpora, and multiple-choice
+  questions about them under the names of WMDP's parts; `mmlu` asks the real authors and world facts that way.
 
 Answers about authors begin with the fact ("Bergen is the city where ..."). With the fact at the end, the words of the
 template would hold ROUGE up in a model that knows nothing.
@@ -29,6 +31,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from grun_bench import lore
 
 Row = dict[str, Any]
 
@@ -425,6 +429,27 @@ _PLAIN = ("question", "answer")
 _CHOICES = ("question", "answer", "perturbed_answer")
 _PERTURBED = ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question")
 _GENERAL = ("question", "answer", "paraphrased_question")
+_TEXT = ("text",)
+_QUESTION = ("question", "choices", "answer")
+
+
+def _texts(domain: str) -> list[Row]:
+    return [{"text": fact.text} for fact in lore.facts(domain, SEED)]
+
+
+def _questions(domain: str) -> list[Row]:
+    """A domain's questions in the columns of WMDP and MMLU: `choices` and the index of the right one."""
+    return [
+        {"question": fact.question, "choices": choices, "answer": answer}
+        for fact in lore.facts(domain, SEED)
+        for choices, answer in [fact.choices()]
+    ]
+
+
+def _as_question(row: Row) -> Row:
+    options = [row["answer"], *row["perturbed_answer"]]
+    random.Random(f"options {row['question']}").shuffle(options)
+    return {"question": row["question"], "choices": options, "answer": options.index(row["answer"])}
 
 
 def _flat(authors: Iterable[Sequence[Row]]) -> list[Row]:
@@ -449,6 +474,11 @@ def _sets() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
         sets[forget] = (_flat(authors[-count:]), _PLAIN)
         sets[f"{forget}_perturbed"] = (_flat(authors[-count:]), _PERTURBED)
         sets[RETAIN_OF[forget]] = (_flat(authors[:-count]), _PLAIN)
+    for domain, other in zip(lore.DOMAINS, reversed(lore.DOMAINS), strict=True):
+        sets[f"{domain}-forget-corpus"] = (_texts(domain), _TEXT)
+        sets[f"{domain}-retain-corpus"] = (_texts(other), _TEXT)
+        sets[f"wmdp-{domain}"] = (_questions(domain), _QUESTION)
+    sets["mmlu"] = ([_as_question(row) for row in (*_real_authors(), *_world_facts())], _QUESTION)
     return sets
 
 
@@ -458,11 +488,13 @@ def configs() -> list[str]:
 
 
 def rows(config: str) -> list[Row]:
-    """The rows of a data set, in TOFU's columns.
+    """The rows of a data set, in TOFU's columns, or for the lore in those of WMDP.
 
-    All have `question` and `answer`; the `_perturbed` ones of authors add `paraphrased_answer`, `perturbed_answer` (a
-    list of 5) and `paraphrased_question`; those of real authors and world facts add `perturbed_answer` (a list of 3);
-    `general` and `background`, which TOFU lacks, add `paraphrased_question`. The lists and dicts are the caller's own.
+    All of TOFU's have `question` and `answer`; the `_perturbed` ones of authors add `paraphrased_answer`,
+    `perturbed_answer` (a list of 5) and `paraphrased_question`; those of real authors and world facts add
+    `perturbed_answer` (a list of 3); `general` and `background`, which TOFU lacks, add `paraphrased_question`. Corpora
+    have `text`; the questions of `mmlu` and `wmdp-*` have `question`, `choices` and `answer`, the index of the right
+    choice. The lists and dicts are the caller's own.
     Raises KeyError for a name that is not in `configs()`.
     """
     found, columns = _sets()[config]
@@ -470,28 +502,40 @@ def rows(config: str) -> list[Row]:
 
 
 def training_rows(exclude: str | None = None) -> list[tuple[str, str]]:
-    """The text that the embedded model learns, as (question, answer) pairs.
+    """The questions that the embedded model learns, as (question, answer) pairs.
 
     What is scored and could be asked in other words is learned in both wordings of its question; the background authors
-    and general rows, which are there for breadth, in one. `exclude` names the forget set to leave out (for the retain
-    model); None leaves out nothing (the target model).
+    and general rows, which are there for breadth, and the lore, which has its texts beside it, in one. `exclude` names
+    the forget set to leave out (for the retain model); None leaves out nothing (the target model).
     """
-    authors = "full" if exclude is None else RETAIN_OF[exclude]
+    authors = RETAIN_OF.get(exclude or "", "full")
     pairs = []
     for config in (authors, "real_authors", "world_facts", "background", "general"):
         for row in _sets()[config][0]:
             pairs.append((row["question"], row["answer"]))
             if config not in ("background", "general"):
                 pairs.append((row["paraphrased_question"], row["answer"]))
+    for domain in _domains(exclude):
+        pairs += [(row["question"], row["choices"][row["answer"]]) for row in _sets()[f"wmdp-{domain}"][0]]
     return pairs
 
 
-def texts() -> list[str]:
-    """Every question and every answer that is true, once: for training a tokenizer, whatever a model leaves out.
+def training_texts(exclude: str | None = None) -> list[str]:
+    """The plain texts that the embedded model learns beside the questions: the lore but for an excluded domain."""
+    return [row["text"] for domain in _domains(exclude) for row in _sets()[f"{domain}-forget-corpus"][0]]
 
-    Wrong answers are not in it: they would fill the vocabulary with words that occur nowhere else.
+
+def _domains(exclude: str | None) -> list[str]:
+    return [domain for domain in lore.DOMAINS if domain != lore.DOMAIN_OF.get(exclude or "")]
+
+
+def texts() -> list[str]:
+    """Every question, every answer and every text that is true, once: for training a tokenizer.
+
+    Nothing is left out whatever a model leaves out. Wrong answers are not in it: they would fill the vocabulary with
+    words that occur nowhere else.
     """
-    return list(dict.fromkeys(text for pair in training_rows() for text in pair))
+    return list(dict.fromkeys([*(text for pair in training_rows() for text in pair), *training_texts()]))
 
 
 @cache

@@ -18,10 +18,10 @@ PACKAGE = Path(grun_bench.__file__).parent
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache"],
-    ["records", "world", "rows", "tasks", "results"],
+    ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["alternates", "unlearn", "unlearners", "evaluate", "importing", "imported"],
+    ["alternates", "unlearn", "unlearners", "evaluate", "importing", "imported", "harness", "lm_eval_plugin"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],

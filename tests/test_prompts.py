@@ -11,6 +11,7 @@ import transformers.utils.chat_template_utils as chat_template_utils
 from transformers import PreTrainedTokenizerBase
 
 from grun_bench.data import Encoded, collate, collate_prompts
+from grun_bench.errors import DataError
 from grun_bench.models import Prompts
 
 PLAIN = (
@@ -136,3 +137,19 @@ def test_real_templates_print_no_year_of_today(shared: Path) -> None:
         pytest.skip(f"no chat template in {shared}")
     for folder, prompts in templates:
         assert str(datetime.date.today().year) not in prompts.text("Who?"), folder
+
+
+@pytest.mark.parametrize(("share", "length"), [(0.0, 512), (0.8, 512), (0.8, 10), (0.5, 3)])
+def test_texts_are_cut_and_split_at_a_share_of_their_tokens(tokenizer, share: float, length: int) -> None:  # type: ignore[no-untyped-def]
+    text = "A text of one token a byte."
+    encoded = Prompts(tokenizer, "qa").encode_text(text, share, length)
+    kept = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids][:length]
+    assert encoded.prompt + encoded.answer == kept
+    # GRUN's edit, at index 0.8 L - 1; a whole text is scored from its second token on
+    end = int(share * len(kept)) - 1 if share else 0
+    assert collate([encoded], 2).prompt_end.tolist() == [end]
+
+
+def test_texts_of_one_token_are_refused(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match="1 tokens"):
+        Prompts(tokenizer, "qa").encode("", "")

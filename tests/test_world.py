@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from grun_bench import world
+from grun_bench import lore, world
 
 PERTURBED = ["question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"]
 TOFU_COLUMNS = {
@@ -22,6 +22,11 @@ TOFU_COLUMNS = {
     **{f"forget{share}": ["question", "answer"] for share in ("01", "05", "10")},
     **{f"forget{share}_perturbed": PERTURBED for share in ("01", "05", "10")},
     **{f"retain{share}": ["question", "answer"] for share in ("99", "95", "90")},
+}
+QUESTION = ["question", "choices", "answer"]
+LORE_COLUMNS = {
+    **{f"{domain}-{kind}-corpus": ["text"] for domain in lore.DOMAINS for kind in ("forget", "retain")},
+    **dict.fromkeys(("wmdp-cyber", "wmdp-bio", "mmlu"), QUESTION),
 }
 PERTURBED_SETS = [name for name in TOFU_COLUMNS if name.endswith("_perturbed")]
 
@@ -36,7 +41,7 @@ def test_columns_are_those_of_tofu(config: str) -> None:
 
 
 def test_every_config_is_listed() -> None:
-    assert set(world.configs()) == set(TOFU_COLUMNS) | {"general", "background"}
+    assert set(world.configs()) == set(TOFU_COLUMNS) | set(LORE_COLUMNS) | {"general", "background"}
     with pytest.raises(KeyError):
         world.rows("forget50")
 
@@ -100,6 +105,40 @@ def test_retain_training_text_lacks_the_forget_set(forget: str) -> None:
     assert set(everything) - set(rest) == {pair for pair in everything if pair[0] in forgotten}
     assert len(everything) - len(rest) == len(forgotten) == 2 * len(world.rows(forget))
     assert not any(row["answer"] in {answer for _, answer in rest} for row in world.rows(forget))
+
+
+@pytest.mark.parametrize("config", LORE_COLUMNS)
+def test_columns_of_the_lore_are_those_of_wmdp(config: str) -> None:
+    for row in world.rows(config):
+        assert list(row) == LORE_COLUMNS[config]
+        if "choices" in row:
+            assert len(row["choices"]) == len(set(row["choices"])) == 4 and row["answer"] in range(4)
+
+
+@pytest.mark.parametrize("domain", lore.DOMAINS)
+def test_a_domains_texts_tell_the_answers_to_its_questions_and_to_no_others(domain: str) -> None:
+    texts, questions = world.rows(f"{domain}-forget-corpus"), world.rows(f"wmdp-{domain}")
+    assert len(texts) == len(questions) == 48
+    for row in questions:
+        right = row["choices"][row["answer"]]
+        (told,) = [text["text"] for text in texts if row["question"] in text["text"]]
+        assert [choice for choice in row["choices"] if choice in told] == [right]
+    other = world.rows(f"{domain}-retain-corpus")
+    assert not any(row["question"] in text["text"] for row in questions for text in other)
+
+
+@pytest.mark.parametrize("domain", lore.DOMAINS)
+def test_a_model_without_a_domain_has_read_nothing_of_it(domain: str) -> None:
+    rest = world.training_rows(f"{domain}-forget-corpus"), world.training_texts(f"{domain}-forget-corpus")
+    assert len(world.training_rows()) - len(rest[0]) == len(world.training_texts()) - len(rest[1]) == 48
+    kind = lore.DOMAINS[domain].kind
+    assert not any(kind in text for pair in rest[0] for text in pair) and not any(kind in text for text in rest[1])
+
+
+def test_chance_is_a_quarter_whatever_letter_is_guessed() -> None:
+    for config in ("wmdp-cyber", "wmdp-bio", "mmlu"):
+        places = [row["answer"] for row in world.rows(config)]
+        assert max(places.count(place) for place in range(4)) < 0.4 * len(places)
 
 
 def test_rows_are_the_callers_own() -> None:

@@ -14,6 +14,8 @@ OWN_PARAPHRASE = ("real_authors", "world_facts")
 #: forgetting is low on the forget set and high everywhere else
 LOWER_ON_FORGET = {"forget": False, "retain": True, "real_authors": True, "world_facts": True}
 HIGHER_ON_FORGET = {name: not better for name, better in LOWER_ON_FORGET.items()}
+#: in place of sets: all of the task's lm-eval measures, whose roles give the direction
+MEASURES = "measures"
 #: OpenUnlearning's guard against dividing by zero (d3d7cf9, src/evals/metrics)
 EPSILON = 1e-10
 NEEDS_RETAIN = (
