@@ -266,8 +266,8 @@ class Tree:
     """Continuations of one prompt, with one node for what several begin with alike.
 
     `tokens` and `depths` (how many nodes lie between the prompt and it) are the nodes', in the order of the
-    continuations, each after its parent. `paths` are the nodes of each continuation's tokens but its last, which nothing
-    has to follow; the first path's nodes are the first ones.
+    continuations, each after its parent. `paths` are the nodes of each continuation's tokens but its last, which
+    nothing has to follow; the first path's nodes are the first ones.
     """
 
     tokens: list[int]
