@@ -265,13 +265,13 @@ class Row:
 class Tree:
     """Continuations of one prompt, with one node for what several begin with alike.
 
-    `tokens` are the nodes in the order of the continuations, each after its parent; `parents` their parents' numbers,
-    -1 for the prompt; `paths` the nodes of each continuation's tokens but its last, which nothing has to follow. The
-    nodes of the first continuation are the first ones.
+    `tokens` and `depths` (how many nodes lie between the prompt and it) are the nodes', in the order of the
+    continuations, each after its parent. `paths` are the nodes of each continuation's tokens but its last, which
+    nothing has to follow; the first path's nodes are the first ones.
     """
 
     tokens: list[int]
-    parents: list[int]
+    depths: list[int]
     paths: list[list[int]]
 
     @classmethod
@@ -279,35 +279,25 @@ class Tree:
         tree, known = cls([], [], []), {}
         for continuation in continuations:
             path, node = [], -1
-            for token in continuation[:-1]:
-                parent, node = node, known.setdefault((node, token), len(tree.tokens))
+            for depth, token in enumerate(continuation[:-1]):
+                node = known.setdefault((node, token), len(tree.tokens))
                 if node == len(tree.tokens):
                     tree.tokens.append(token)
-                    tree.parents.append(parent)
+                    tree.depths.append(depth)
                 path.append(node)
             tree.paths.append(path)
         return tree
 
     @property
-    def depths(self) -> list[int]:
-        """How many nodes lie between the prompt and each node."""
-        depths: list[int] = []
-        for parent in self.parents:
-            depths.append(depths[parent] + 1 if parent >= 0 else 0)
-        return depths
-
-    @property
     def branches(self) -> bool:
-        """Whether a node does not simply follow the one before."""
-        return self.parents != list(range(-1, len(self.parents) - 1))
+        """Whether there are nodes that neither follow nor precede one another."""
+        return len(self.tokens) > max(map(len, self.paths))
 
     def lineage(self, width: int) -> Tensor:
         """(width, width) bool: whether a node (row) descends from another (column) or is it; false beyond the nodes."""
         lineage = torch.zeros(width, width, dtype=torch.bool)
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                lineage[node] = lineage[parent]
-            lineage[node, node] = True
+        for path in (torch.tensor(path, dtype=torch.long) for path in self.paths):
+            lineage[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
         return lineage
 
 
