@@ -25,6 +25,8 @@ from grun_bench.models import LM, Prompts
 #: where the data sets library, imported later, keeps its copies: not in the user's cache
 _DATASETS = tempfile.TemporaryDirectory(prefix="grun-bench-tests-")
 os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
+# now, before any test captures the stream that its logger writes to
+import datasets  # noqa: E402, F401
 
 SPECIAL = ["<bos>", "<eos>", "<pad>"]
 #: question-answer pairs of several lengths
