@@ -9,12 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from grun_bench.errors import UsageError
+from grun_bench.errors import ModelError, UsageError
 from grun_bench.models import current_call, decoder_layers
 from grun_bench.registry import adapter
 
@@ -24,6 +27,8 @@ class Adapter(ABC):
 
     #: True when `aux_loss` needs a forward pass over retain prompts even if the objective has no retain term
     needs_retain = False
+    #: True when the model's own weights are what is trained, so that saving means the whole model
+    changes_model = False
     #: the first decoder block whose output the adapter can change; known once it is attached
     first_layer = 0
     #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
@@ -51,6 +56,14 @@ class Adapter(ABC):
         Nothing to do for an adapter that leaves the base weights alone.
         """
 
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs into a folder, as safetensors."""
+        raise UsageError(f"the adapter {type(self).__name__} has no save(); it cannot be kept apart from its model.")
+
+    def load(self, model: nn.Module, folder: Path) -> None:
+        """Attach to `model` what `save` wrote, in place of `attach`."""
+        raise UsageError(f"the adapter {type(self).__name__} has no load().")
+
     def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
         """Loss terms of the adapter itself, from the gate logits (layer -> (batch,)) on forget and retain prompts."""
         return {}
@@ -76,6 +89,8 @@ class Full(Adapter):
     `layers` are depths as in `reft` (empty: the whole model). `weights` keeps of them the parameters whose name
     contains it, as in `mlp.down_proj` (empty: all).
     """
+
+    changes_model = True
 
     def __init__(self, *, layers: Sequence[float] = (), weights: str = "") -> None:
         self.layers, self.weights = layers, weights
@@ -126,6 +141,17 @@ class Lora(Adapter):
 
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules="all-linear")
         self.peft = get_peft_model(model, config)
+
+    def save(self, folder: Path) -> None:
+        self.peft.save_pretrained(folder, safe_serialization=True)
+
+    def load(self, model: nn.Module, folder: Path) -> None:
+        import torch.distributed.tensor  # noqa: F401
+        from peft import PeftModel
+
+        # by its own loader a pickle would be read where the safetensors are missing
+        load_tensors(folder / "adapter_model.safetensors")
+        self.peft = PeftModel.from_pretrained(model, folder)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
@@ -247,6 +273,18 @@ class Reft(Adapter):
 
         return hook
 
+    def save(self, folder: Path) -> None:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.edits.state_dict().items()}
+        save_file(tensors, folder / "adapter.safetensors")
+
+    def load(self, model: nn.Module, folder: Path) -> None:
+        self.attach(model)
+        path = folder / "adapter.safetensors"
+        try:
+            self.edits.load_state_dict(load_tensors(path))
+        except RuntimeError as error:
+            raise ModelError(f"{path} does not fit this model: {' '.join(str(error).split())[:200]}") from None
+
     def trainable_parameters(self) -> list[nn.Parameter]:
         return list(self.edits.parameters())
 
@@ -293,6 +331,14 @@ class Grun(Reft):
         terms = [bce(logits.float(), torch.ones_like(logits, dtype=torch.float32)) for logits in forget.values()]
         terms += [bce(logits.float(), torch.zeros_like(logits, dtype=torch.float32)) for logits in retain.values()]
         return {"gate": self.gate_weight * torch.stack(terms).mean()}
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ModelError for anything else, whatever its name says."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}).") from None
 
 
 def layer_index(depth: float, layers: int) -> int:

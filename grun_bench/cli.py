@@ -52,6 +52,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
+    save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
@@ -94,6 +95,7 @@ def run(
             seed=seed,
             output=output,
             include=tuple(include_path),
+            save=save,
             overwrite=overwrite,
             trust_remote_code=trust_remote_code,
         )
@@ -104,6 +106,8 @@ def run(
     else:
         beside = [other.result if other else None for other in (outcome.target, outcome.retain)]
         print_run(cell.result, *beside, cell.path, cell.reused)
+        if save and cell.result.status == "ok":
+            print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
     if cell.result.status != "ok":
         raise GrunBenchError(f"{unlearner} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
 

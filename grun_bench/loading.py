@@ -134,9 +134,11 @@ def load_finetuned(
         lm.model.to(getattr(torch, placement.dtype)).save_pretrained(folder)
         lm.tokenizer.save_pretrained(folder)
 
-    lm = load(str(cached_folder("models", key, build)), placement)
+    folder = cached_folder("models", key, build)
+    lm = load(str(folder), placement)
     name = folder_name(place) if isinstance(place, Path) else base
-    lm.origin = {"name": name, "sha256": lm.origin["sha256"], "finetuned": role} | recipe.model_dump()
+    cached = f"models/{folder.name}"
+    lm.origin = {"name": name, "sha256": lm.origin["sha256"], "finetuned": role, "cache": cached} | recipe.model_dump()
     return lm
 
 

@@ -36,6 +36,7 @@ from grun_bench.results import (
     write_whole,
 )
 from grun_bench.rows import Rows, Source, load_rows
+from grun_bench.saving import check_new, save
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
 from grun_bench.tasks import Task, load_task
 from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
@@ -70,6 +71,7 @@ class RunConfig:
     protocol: str = "grun-bench"
     retain_log: Path | None = None
     seed: int = 0
+    save: Path | None = None
     overwrite: bool = False
     trust_remote_code: bool = False
     include: tuple[Path, ...] = ()
@@ -130,6 +132,8 @@ class Run:
         self.metrics = for_protocol(self.task.metrics, config.protocol)
         self.log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
         check_writable(config.output)
+        if config.save:
+            check_new(config.save)
         if config.embedded:
             torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
@@ -238,7 +242,9 @@ class Run:
         run_id = self._run_id(name, unlearner)
         path = result_folder(self.config.output, self.task.name, self.models.name, name) / f"{run_id}.json"
         asked_for = name == self.name
-        if path.exists() and not (self.config.overwrite and asked_for):
+        # a row has no weights: to save them the model is made again
+        again = asked_for and (self.config.overwrite or self.config.save is not None)
+        if path.exists() and not again:
             result = read_result(path)
             if records_intact(path, result):
                 kept = load_records(path.with_name(result.records.file)) if result.records else Records([])
@@ -258,6 +264,8 @@ class Run:
         if fitted is None:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
+            if self.config.save and name == self.name:
+                save(fitted, name, self.config.save)
             cost, records, asked = self._score(fitted)
         directions = self.task.measure_directions
         values = evaluate(records, records if name == "retain" else reference, self.metrics, directions)

@@ -204,12 +204,18 @@ class FitContext:
 
 @dataclass
 class Fitted:
-    """An unlearned model and what it took."""
+    """An unlearned model and what it took.
+
+    `adapter` (with its name and options) is what was trained beside the model; None when the model itself was changed.
+    """
 
     lm: LM
     trainable: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    adapter: Adapter | None = None
+    adapter_name: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 class Unlearner(ABC):
@@ -318,7 +324,11 @@ class Pair(Unlearner):
         lm.model.train()
         history = optimise(parameters, batches, losses, schedule, f"unlearning {self.label}")
         lm.model.eval()
-        return Fitted(lm, sum(parameter.numel() for parameter in parameters), time.perf_counter() - start, history)
+        fitted = Fitted(lm, sum(map(torch.numel, parameters)), time.perf_counter() - start, history)
+        if not adapter.changes_model:
+            fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
+            fitted.options = self._options(self._adapter.target)
+        return fitted
 
     def _check_data(self, context: FitContext) -> None:
         """Raises UsageError where the data cannot give what the pair needs."""

@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["alternates", "unlearn", "unlearners", "evaluate", "importing", "imported", "harness", "lm_eval_plugin"],
+    ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
