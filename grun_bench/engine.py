@@ -38,9 +38,10 @@ Item = tuple[int, list[int]]
 
 #: bytes of vocabulary logits in fp32 that exist at a time, by kind of device
 LOGIT_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-#: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device
-TOKENS = {"cpu": 1024, "cuda": 32768}
-ROWS = {"cpu": 64, "cuda": 256}
+#: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device: on CPUs
+#: what suits their caches (more is no faster), on GPUs more than most hold, halved until it fits
+TOKENS = {"cpu": 1024, "cuda": 2**18}
+ROWS = {"cpu": 64, "cuda": 1024}
 #: input tokens of a decoding step that cost little more than one, because reading the weights takes longer
 FREE_TOKENS = {"cpu": 8, "cuda": 128}
 #: decoding steps before the rows of a batch are chosen anew
