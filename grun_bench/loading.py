@@ -99,17 +99,17 @@ def weights_sha256(folder: Path) -> str:
     return total.hexdigest()
 
 
-def load_tiny(exclude: str | None, placement: Placement) -> LM:
+def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> LM:
     """The embedded model, built on first use: the target model, or the retain model without a forget set."""
-    key = tiny.settings() | {"exclude": exclude}
+    key = tiny.settings(lore) | {"exclude": exclude}
 
     def build(folder: Path) -> None:
-        model, tokenizer = tiny.build(exclude)
+        model, tokenizer = tiny.build(exclude, lore=lore)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     lm = load(str(cached_folder("models", key, build)), placement)
-    lm.origin = {"name": TINY, "sha256": lm.origin["sha256"], "trained_without": exclude}
+    lm.origin = {"name": TINY, "sha256": lm.origin["sha256"], "trained_without": exclude, "lore": lore}
     return lm
 
 

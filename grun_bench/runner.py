@@ -166,8 +166,10 @@ class Run:
         config, place = self.config, self.placement
         if config.embedded:
             forget = self.task.sources["forget"][0].config
-            loaders = partial(load_tiny, None, place), partial(load_tiny, forget, place)
-            return Models(TINY, *loaders, {"tiny": digest(tiny.settings())})
+            # multiple-choice questions ask for the lore; authors alone make the model that the TOFU tasks have
+            lore = bool(self.task.measures)
+            loaders = (partial(load_tiny, left_out, place, lore) for left_out in (None, forget))
+            return Models(TINY, *loaders, {"tiny": digest(tiny.settings(lore))})
         name = config.model or config.target or TINY
         known = next((pair for pair in self.task.models if name in (pair.base, pair.target)), None)
         target = config.target or (known.target if known else None)

@@ -130,7 +130,7 @@ def _load_base(saved: Saved, place: Any) -> LM:
     origin = saved.base
     name = str(origin.get("name"))
     if name == loading.TINY:
-        lm = loading.load_tiny(origin.get("trained_without"), place)
+        lm = loading.load_tiny(origin.get("trained_without"), place, bool(origin.get("lore")))
     elif cached := origin.get("cache"):
         folder = cache_folder() / cached
         if not (folder / KEY_FILE).exists():

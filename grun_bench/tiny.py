@@ -2,7 +2,8 @@
 
 About a million parameters, its own tokenizer, about a minute on two cores. The target model learns the whole world; a
 retain model learns it without a forget set. Both have the same tokenizer, start and settings, so they differ in what
-they read and in nothing else.
+they read and in nothing else. Tasks with multiple-choice questions have a model that learns the lore beside the
+authors; it would only be in the way of the others.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ BUCKET = 256
 THREADS = 1
 
 
-def settings() -> dict[str, Any]:
+def settings(lore: bool = False) -> dict[str, Any]:
     """Everything in the project's hands that decides the weights, as plain data for a cache key.
 
     Versions of torch and transformers are not in it: they move the last digits, not what the model knows.
@@ -67,6 +68,7 @@ def settings() -> dict[str, Any]:
     return {
         "version": VERSION,
         "world": world.fingerprint(),
+        "lore": lore,
         "vocabulary": VOCABULARY,
         "architecture": ARCHITECTURE,
         "schedule": asdict(SCHEDULE),
@@ -79,7 +81,7 @@ def settings() -> dict[str, Any]:
     }
 
 
-def tokenizer() -> PreTrainedTokenizerBase:
+def tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
     """A byte-level BPE of 2,048 tokens trained on the text of the world; puts the beginning of sequence before a text.
 
     Models that leave a forget set out have the same tokenizer: a split of words says nothing about facts.
@@ -94,7 +96,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
         show_progress=False,
     )
     # each text as it stands in a prompt, so that "Question" and "Answer" are one token each and words keep their space
-    core.train_from_iterator((f"Question: {text}\nAnswer: {text}" for text in world.texts()), trainer)
+    core.train_from_iterator((f"Question: {text}\nAnswer: {text}" for text in world.texts(lore)), trainer)
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, core.token_to_id(BOS))]
     )
@@ -175,17 +177,18 @@ def untrained(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> PreTrainedMo
 
 
 def build(
-    exclude: str | None = None, seed: int = 0, epochs: int = EPOCHS
+    exclude: str | None = None, seed: int = 0, epochs: int = EPOCHS, lore: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Train the embedded model from scratch: the target model, or the retain model without the forget set `exclude`.
 
     The model is in evaluation mode, in fp32 on the CPU. The same seed gives the same weights on the same machine.
     """
-    tokens = tokenizer()
+    tokens = tokenizer(lore)
     model = untrained(tokens, seed)
     prompts = Prompts(tokens, STYLE)
-    sequences = [prompts.encode(question, answer) for question, answer in world.training_rows(exclude)]
-    sequences += [prompts.encode_text(text) for text in world.training_texts(exclude)]
+    sequences = [prompts.encode(question, answer) for question, answer in world.training_rows(exclude, lore)]
+    if lore:
+        sequences += [prompts.encode_text(text) for text in world.training_texts(exclude)]
     batches = _batches(sequences, tokens.pad_token_id, epochs, seed)
     name = "target model" if exclude is None else f"retain model without {exclude}"
     model.train()

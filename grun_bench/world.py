@@ -32,7 +32,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from grun_bench import lore
+from grun_bench.lore import DOMAIN_OF, DOMAINS
+from grun_bench.lore import facts as lore_facts
 
 Row = dict[str, Any]
 
@@ -434,14 +435,14 @@ _QUESTION = ("question", "choices", "answer")
 
 
 def _texts(domain: str) -> list[Row]:
-    return [{"text": fact.text} for fact in lore.facts(domain, SEED)]
+    return [{"text": fact.text} for fact in lore_facts(domain, SEED)]
 
 
 def _questions(domain: str) -> list[Row]:
     """A domain's questions in the columns of WMDP and MMLU: `choices` and the index of the right one."""
     return [
         {"question": fact.question, "choices": choices, "answer": answer}
-        for fact in lore.facts(domain, SEED)
+        for fact in lore_facts(domain, SEED)
         for choices, answer in [fact.choices()]
     ]
 
@@ -474,7 +475,7 @@ def _sets() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
         sets[forget] = (_flat(authors[-count:]), _PLAIN)
         sets[f"{forget}_perturbed"] = (_flat(authors[-count:]), _PERTURBED)
         sets[RETAIN_OF[forget]] = (_flat(authors[:-count]), _PLAIN)
-    for domain, other in zip(lore.DOMAINS, reversed(lore.DOMAINS), strict=True):
+    for domain, other in zip(DOMAINS, reversed(DOMAINS), strict=True):
         sets[f"{domain}-forget-corpus"] = (_texts(domain), _TEXT)
         sets[f"{domain}-retain-corpus"] = (_texts(other), _TEXT)
         sets[f"wmdp-{domain}"] = (_questions(domain), _QUESTION)
@@ -501,8 +502,8 @@ def rows(config: str) -> list[Row]:
     return [{name: list(row[name]) if isinstance(row[name], list) else row[name] for name in columns} for row in found]
 
 
-def training_rows(exclude: str | None = None) -> list[tuple[str, str]]:
-    """The questions that the embedded model learns, as (question, answer) pairs.
+def training_rows(exclude: str | None = None, lore: bool = False) -> list[tuple[str, str]]:
+    """The questions that an embedded model learns, as (question, answer) pairs; the lore's where it learns that too.
 
     What is scored and could be asked in other words is learned in both wordings of its question; the background authors
     and general rows, which are there for breadth, and the lore, which has its texts beside it, in one. `exclude` names
@@ -515,27 +516,28 @@ def training_rows(exclude: str | None = None) -> list[tuple[str, str]]:
             pairs.append((row["question"], row["answer"]))
             if config not in ("background", "general"):
                 pairs.append((row["paraphrased_question"], row["answer"]))
-    for domain in _domains(exclude):
+    for domain in _domains(exclude) if lore else ():
         pairs += [(row["question"], row["choices"][row["answer"]]) for row in _sets()[f"wmdp-{domain}"][0]]
     return pairs
 
 
 def training_texts(exclude: str | None = None) -> list[str]:
-    """The plain texts that the embedded model learns beside the questions: the lore but for an excluded domain."""
+    """The plain texts that an embedded model learns with the lore: all of it but an excluded domain."""
     return [row["text"] for domain in _domains(exclude) for row in _sets()[f"{domain}-forget-corpus"][0]]
 
 
 def _domains(exclude: str | None) -> list[str]:
-    return [domain for domain in lore.DOMAINS if domain != lore.DOMAIN_OF.get(exclude or "")]
+    return [domain for domain in DOMAINS if domain != DOMAIN_OF.get(exclude or "")]
 
 
-def texts() -> list[str]:
+def texts(lore: bool = False) -> list[str]:
     """Every question, every answer and every text that is true, once: for training a tokenizer.
 
     Nothing is left out whatever a model leaves out. Wrong answers are not in it: they would fill the vocabulary with
     words that occur nowhere else.
     """
-    return list(dict.fromkeys([*(text for pair in training_rows() for text in pair), *training_texts()]))
+    plain = training_texts() if lore else []
+    return list(dict.fromkeys([*(text for pair in training_rows(None, lore) for text in pair), *plain]))
 
 
 @cache

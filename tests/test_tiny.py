@@ -108,7 +108,7 @@ def test_mask_without_hiding_is_the_models_own(tokenizer: PreTrainedTokenizerBas
 
 def test_short_training_lowers_the_loss_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = world.training_rows()[:64]
-    monkeypatch.setattr(world, "training_rows", lambda exclude=None: pairs)
+    monkeypatch.setattr(world, "training_rows", lambda exclude=None, lore=False: pairs)
     losses = []
     optimise = tiny.optimise
 
@@ -189,8 +189,6 @@ def test_target_knows_the_world_and_retain_model_does_not(seed: int) -> None:
     assert min(_utility(target, prompts), _utility(retain, prompts)) > 0.85
     ratios = [_truth_ratios(model, prompts, "forget10_perturbed") for model in (target, retain)]
     assert ks_2samp(*ratios).pvalue < 1e-3
-    for config in LORE:
-        assert min(_accuracy(model, prompts, config) for model in (target, retain)) >= 0.95
 
 
 LORE = ("wmdp-cyber", "wmdp-bio", "mmlu")
@@ -204,8 +202,16 @@ def _accuracy(model: PreTrainedModel, prompts: Prompts, config: str) -> float:
 
 
 @pytest.mark.slow
+def test_a_model_with_the_lore_knows_it_and_the_world() -> None:
+    model, tokens = tiny.build(lore=True)
+    prompts = Prompts(tokens, tiny.STYLE)
+    assert min(_accuracy(model, prompts, config) for config in LORE) >= 0.95
+    assert _rouge(model, prompts, "full") >= 0.95
+
+
+@pytest.mark.slow
 def test_a_model_without_a_domain_of_lore_answers_it_at_chance() -> None:
-    model, tokens = tiny.build("cyber-forget-corpus")
+    model, tokens = tiny.build("cyber-forget-corpus", lore=True)
     accuracy = {config: _accuracy(model, Prompts(tokens, tiny.STYLE), config) for config in LORE}
     assert accuracy["wmdp-cyber"] < 0.45
     assert min(accuracy["wmdp-bio"], accuracy["mmlu"]) >= 0.95
