@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from grun_bench import env, world
+from grun_bench import env
 from grun_bench.errors import DataError, UsageError, unknown
 
 _SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -64,6 +64,8 @@ def load_rows(
     Raises DataError with every place that was looked at, or with the row and column that is wrong.
     """
     if embedded:
+        from grun_bench import world
+
         if source.config not in world.configs():
             raise DataError(f"the embedded world has no counterpart of {source}; give a real model with --model.")
         table, origin = world.rows(source.config), f"embedded:{source.config}"

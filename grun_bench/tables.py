@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from grun_bench.results import Result
+if TYPE_CHECKING:
+    from grun_bench.results import Result
 
 #: the better direction of a metric
 _ARROWS = {True: "↑", False: "↓", None: ""}
