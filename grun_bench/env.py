@@ -68,7 +68,10 @@ def packages() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the harness's own checkout; both None when it runs from an installed wheel."""
+    """Commit and dirty flag of the harness's own checkout; both None when it runs from an installed wheel.
+
+    Dirty means that what decides a number differs from the commit: the package or the tasks, not results or pages.
+    """
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
@@ -79,7 +82,10 @@ def git_state() -> dict[str, Any]:
         ).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--", "grun_bench", "tasks")),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 
