@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench import env, tiny
 from grun_bench.cache import KEY_FILE, cached_folder
@@ -99,12 +99,23 @@ def weights_sha256(folder: Path) -> str:
     return total.hexdigest()
 
 
+def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
+    """The embedded model's tokenizer, trained on first use.
+
+    Kept apart, because target and retain model must have the same and newer tokenizers libraries break ties of merges
+    differently every time.
+    """
+    key = {"tokenizer": tiny.settings(lore)}
+    folder = cached_folder("models", key, lambda folder: tiny.tokenizer(lore).save_pretrained(folder))
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> LM:
     """The embedded model, built on first use: the target model, or the retain model without a forget set."""
     key = tiny.settings(lore) | {"exclude": exclude}
 
     def build(folder: Path) -> None:
-        model, tokenizer = tiny.build(exclude, lore=lore)
+        model, tokenizer = tiny.build(exclude, lore=lore, tokens=tiny_tokenizer(lore))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from grun_bench.data import Batch, Encoded
 from grun_bench.errors import DataError
@@ -101,6 +102,23 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     raise ValueError(f"{type(model).__name__}: no module list of {count} decoder layers found.")
 
 
+class _FixedDate(datetime.datetime):
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+        return TEMPLATE_DATE
+
+
+@contextmanager
+def _fixed_date() -> Iterator[None]:
+    """TEMPLATE_DATE for chat templates that ask the clock, which newer transformers do not let a caller give them."""
+    clock = chat_template_utils.datetime
+    chat_template_utils.datetime = _FixedDate
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = clock
+
+
 class Prompts:
     """Questions and answers as token ids, tokenised apart so that no token straddles the border.
 
@@ -119,13 +137,13 @@ class Prompts:
         """The prompt as text."""
         if self.style == "qa":
             return f"Question: {question}\nAnswer:"
-        return self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}],
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-            strftime_now=TEMPLATE_DATE.strftime,
-        )
+        with _fixed_date():
+            return self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}],
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            )
 
     def prompt(self, question: str) -> list[int]:
         """Token ids of the prompt. A chat template writes its own special tokens; `qa` gets the tokenizer's."""

@@ -177,13 +177,17 @@ def untrained(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> PreTrainedMo
 
 
 def build(
-    exclude: str | None = None, seed: int = 0, epochs: int = EPOCHS, lore: bool = False
+    exclude: str | None = None,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    lore: bool = False,
+    tokens: PreTrainedTokenizerBase | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Train the embedded model from scratch: the target model, or the retain model without the forget set `exclude`.
 
     The model is in evaluation mode, in fp32 on the CPU. The same seed gives the same weights on the same machine.
     """
-    tokens = tokenizer(lore)
+    tokens = tokens or tokenizer(lore)
     model = untrained(tokens, seed)
     prompts = Prompts(tokens, STYLE)
     sequences = [prompts.encode(question, answer) for question, answer in world.training_rows(exclude, lore)]

@@ -17,7 +17,7 @@ from grun_bench import registry
 from grun_bench.adapters import Adapter, Edit, Grun, Lora, Reft, layer_index
 from grun_bench.data import collate, collate_prompts
 from grun_bench.errors import UsageError
-from grun_bench.models import LM, calling, forward
+from grun_bench.models import LM, calling, decoder_layers, forward
 
 LAYERS = [1, 3, 5]
 PROMPTS = ["Who?", "Where does Bo live, and since when?", "What did Cy write?", "No"]
@@ -149,13 +149,16 @@ def test_edit_is_the_formula(lm: LM, name: str, options: dict[str, Any]) -> None
 
 
 def test_edit_reaches_the_last_prompt_token_and_no_other(lm: LM) -> None:
-    """Hidden states behind the first edited block differ from the base's at one position, by the formula."""
+    """Hidden states entering the block behind the edited one differ from the base's at one position, by the formula."""
     ids, mask, end = right_padded(lm)
-    inputs = {"input_ids": ids, "attention_mask": mask, "output_hidden_states": True}
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    entering: list[torch.Tensor] = []
+    decoder_layers(lm.model)[3].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
     with torch.no_grad(), calling(end):
-        before = lm.model(**inputs).hidden_states[3]  # [0] are the embeddings
+        lm.model(**inputs)
         adapter = attached(lm, "grun", layers=[2], gate="linear")
-        after = lm.model(**inputs).hidden_states[3]
+        lm.model(**inputs)
+    before, after = entering
     rows = torch.arange(len(ids))
     expected = numpy_edit(adapter.edits["2"], before[rows, end].numpy())
     np.testing.assert_allclose(after[rows, end].numpy(), expected, atol=1e-4)
