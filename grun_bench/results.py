@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grun_bench.errors import GrunBenchError, UsageError, unknown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: where `run` writes and `leaderboard` reads
 RESULTS = Path("leaderboards/results")
 
@@ -57,13 +57,42 @@ class Cost(_Part):
     scoring_peak_bytes: int | None = None
 
 
+class AttackInfo(_Part):
+    """An attack on a row: how it was made, and the records that each of its variants left.
+
+    `access` is what the attacker needs: `user` may only ask the model, `weights` owns its files.
+    """
+
+    version: int
+    access: Literal["user", "weights"]
+    settings: dict[str, Any]
+    variants: dict[str, RecordsFile]
+    seconds: float
+
+
+class Point(_Part):
+    """Metric values at one place of a curve, null where a number is missing, and the records that they come from."""
+
+    at: int
+    values: dict[str, float | None]
+    records: RecordsFile | None = None
+
+
+class Curve(_Part):
+    """Metric values over training steps, relearning steps or the stages of sequential unlearning."""
+
+    unit: Literal["steps", "stages"]
+    points: list[Point]
+
+
 class Result(_Part):
     """One scored row.
 
     `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's keys.
 
-    A metric is keyed `<metric>,<filter>`, where the filter is `none` or the attack. Every metric is there: a missing
-    number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
+    A metric is keyed `<metric>,<filter>`. The filter is `none`, an attack (its worst variant: the value that forgot
+    least) or `<attack>:<variant>`. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
+    there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -93,6 +122,8 @@ class Result(_Part):
     headline: list[str]
     cost: Cost
     history: dict[str, list[float]]
+    attacks: dict[str, AttackInfo] = {}
+    curves: dict[str, Curve] = {}
     records: RecordsFile | None
     packages: dict[str, str]
     hardware: dict[str, Any]
