@@ -226,6 +226,29 @@ def leaderboard(
     print(f"{page}: {len(results)} results")
 
 
+@app.command("test")
+def test_plugin(
+    name: Annotated[str, typer.Argument(help="An adapter, objective, metric or unlearner.")],
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """Check that a plugin keeps the contract of its kind, on a small random model."""
+    _include(include_path)
+    kinds = [kind for kind in registry.KINDS if name in registry.entries(kind)]
+    if not kinds:
+        known = [known for kind in registry.KINDS for known in registry.names(kind)]
+        raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
+    from grun_bench.tables import print_names
+    from grun_bench.testing import check
+
+    failed = 0
+    for kind in kinds:
+        rows = [(checked.what, checked.problem or "ok") for checked in check(kind, name)]
+        failed += sum(problem != "ok" for _, problem in rows)
+        print_names(f"{kind} {name}", ("contract", "result"), rows)
+    if failed:
+        raise GrunBenchError(f"{name} breaks {failed} of its contracts.")
+
+
 def _include(paths: list[Path]) -> None:
     for path in paths:
         registry.include(path)

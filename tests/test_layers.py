@@ -22,7 +22,7 @@ LAYERS: list[list[str]] = [
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
-    ["runner"],
+    ["runner", "testing"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
 ]
