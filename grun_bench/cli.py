@@ -11,6 +11,7 @@ import typer
 
 from grun_bench import registry
 from grun_bench.errors import GrunBenchError, UsageError, unknown
+from grun_bench.progress import waiting
 
 app = typer.Typer(
     name="grun-bench",
@@ -75,8 +76,9 @@ def run(
         from grun_bench.env import offline_if_unreachable
 
         offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
-    from grun_bench.runner import RunConfig
-    from grun_bench.runner import run as run_cell
+    with waiting("loading torch and transformers"):
+        from grun_bench.runner import RunConfig
+        from grun_bench.runner import run as run_cell
 
     outcome = run_cell(
         RunConfig(

@@ -16,11 +16,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from lm_eval.api import task as lm_eval_task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -168,14 +169,16 @@ def _load_saved(adapter: str | None, device: str, dtype: str) -> LM:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval's warnings about models that are loaded already off within this block."""
+    """lm-eval's warnings about models that are loaded already, and its bars beside ours, off within this block."""
     logger = logging.getLogger("lm_eval")
-    before = logger.level
+    before, bars = logger.level, lm_eval_task.tqdm
     logger.setLevel(logging.ERROR)
+    lm_eval_task.tqdm = partial(bars, disable=True)
     try:
         yield
     finally:
         logger.setLevel(before)
+        lm_eval_task.tqdm = bars
 
 
 # --- data sets from the mirrors -------------------------------------------------------------------------------------
