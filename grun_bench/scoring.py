@@ -18,7 +18,11 @@ from grun_bench.records import Continuation, Generation, Record, Records
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a set: a question, its answer, and where the set has them a paraphrase and wrong answers."""
+    """One row of a set: a question, its answer, and where the set has them a paraphrase and wrong answers.
+
+    `context`: questions with their answers that are shown before the question. `prefill`: the first words of an answer
+    that are given; the answers are then what comes after them.
+    """
 
     set: str
     index: int
@@ -27,6 +31,8 @@ class Example:
     paraphrased_answer: str | None = None
     perturbed_answers: tuple[str, ...] = ()
     paraphrased_question: str | None = None
+    context: tuple[tuple[str, str], ...] = ()
+    prefill: str = ""
 
     @property
     def candidates(self) -> list[str]:

@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
+    ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin", "attacking"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
