@@ -9,9 +9,10 @@ An attack is a generator function of a Subject, an unlearned model with the exam
         for number, phrase in enumerate(phrases, 1):
             yield str(number), subject.asking(lambda question: f"{question} {phrase}")
 
-A Subject is valid until the next one is asked for. An attack that changes the model restores it in a `finally`. Keyword-
-only parameters are its settings. Where a task has nothing that the attack could work on, it raises `Inapplicable` with
-the reason before it yields: its values are then null with that reason.
+A Subject is valid until the next one is asked for. An attack that changes the model restores it in a `finally`. Its
+keyword-only parameters are its settings. Where a task has nothing that the attack could work on, it raises
+`Inapplicable` with the reason before it yields: its values are then null with that reason. The random state is seeded
+with `subject.seed` before it begins.
 
 The name of a variant has no comma and no colon. Variants `<kind>@<step>` with whole numbers as steps are the points of
 a curve `<attack>:<kind>`, as relearning leaves one; the worst variant is taken over all of them.
