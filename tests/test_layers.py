@@ -19,9 +19,10 @@ PACKAGE = Path(grun_bench.__file__).parent
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache"],
     ["records", "lore", "world", "rows", "tasks", "results"],
-    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
+    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
+    ["attacking"],
     ["runner", "testing"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
