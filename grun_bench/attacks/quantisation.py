@@ -10,6 +10,9 @@ their bits, so they do not depend on the processor nor on what else is in a batc
 rounds activations to bfloat16 on CPUs that multiply in it, and refuses there layers whose sizes are no multiples of 32
 and 64, which are the embedded model's. The price is memory: rounded weights are as large as before.
 
+4-bit weights go through as one long row: where a row is no whole number of blocks, as in the embedded model, version
+0.50.2 gives them back with other blocks' scales on CPUs with AVX-512.
+
 Tried with torch 2.13 on CPU, transformers 4.45.1 and 5.24.0, in fp32 and bfloat16:
 
 - bitsandbytes 0.50.2, the paper's library: rounds everywhere. (transformers 4.45.1 cannot load models through it, its
@@ -40,7 +43,8 @@ BLOCK = 64
 
 
 def rounded_int8(weight: Tensor) -> Tensor:
-    """(out, in) weights after rounding to 8 bits: a whole number from -127 to 127 times the row's largest magnitude / 127.
+    """(out, in) weights after rounding to 8 bits: a whole number from -127 to 127, times the row's largest magnitude,
+    by 127.
 
     The weights of LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), which are fp16 before.
     """
@@ -56,8 +60,8 @@ def rounded_4bit(weight: Tensor, code: str) -> Tensor:
     distribution (QLoRA, Dettmers et al. 2023, arXiv 2305.14314, sec. 3), or `fp4`, floating-point numbers of 4 bits.
     """
     functional = _bitsandbytes()
-    packed, state = functional.quantize_4bit(weight.detach().contiguous(), blocksize=BLOCK, quant_type=code)
-    return functional.dequantize_4bit(packed, state).to(weight.dtype)
+    packed, state = functional.quantize_4bit(weight.detach().flatten(), blocksize=BLOCK, quant_type=code)
+    return functional.dequantize_4bit(packed, state).view_as(weight)
 
 
 @attack("int8", access="weights", version=1, extra=NEEDS)
