@@ -165,8 +165,8 @@ def assert_nearest(found: np.ndarray, given: np.ndarray, values: np.ndarray, sca
     np.testing.assert_allclose(np.abs(found - given), distances.min(1), atol=1e-3 * scale * np.diff(values).max())
 
 
-#: the embedded model's, and rows of an odd length, of less than a block, of blocks and a half
-SHAPES = [(336, 128), (128, 336), (24, 50), (5, 13), (10, 160)]
+#: the embedded model's, and rows of less than a block and of blocks and a half
+SHAPES = [(336, 128), (128, 336), (24, 50), (5, 26), (10, 160)]
 
 
 @quantising
@@ -529,7 +529,7 @@ def test_small_steps_count_in_bfloat16(make_lm: Callable[..., LM]) -> None:
     lr = 2e-4
     lost = before == (before.float() + lr).bfloat16()
     assert lost.float().mean() > 0.5
-    for _ in attack("relearn", subject_of(lm), kinds=["forget"], ways=["full"], steps=[30], full_lr=lr):
+    for _ in attack("relearn", subject_of(lm), kinds=["forget"], ways=["full"], steps=[16], full_lr=lr):
         assert weight.dtype == torch.bfloat16
         assert (weight != before)[lost].float().mean() > 0.5
 
