@@ -22,7 +22,7 @@ LAYERS: list[list[str]] = [
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
-    ["attacking"],
+    ["attacking", "recovery"],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
@@ -32,7 +32,19 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "neutral", "__init__"}
 #: must be importable without torch
-LIGHT = {"errors", "registry", "env", "progress", "cache", *LAYERS[1], "metrics", "evaluate", "importing", "imported"}
+LIGHT = {
+    "errors",
+    "registry",
+    "env",
+    "progress",
+    "cache",
+    *LAYERS[1],
+    "metrics",
+    "evaluate",
+    "importing",
+    "imported",
+    "recovery",
+}
 LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "cli"}
 
 
@@ -145,6 +157,7 @@ COMMANDS = {
     "unknown unlearner": (["run", "--unlearner", "npoo", "--task", "tofu_forget10"], 2),
     "unknown pair": (["run", "--unlearner", "grum+npo", "--task", "tofu_forget10"], 2),
     "unknown task": (["run", "--unlearner", "npo", "--task", "tofu_forget1"], 2),
+    "unknown attack": (["run", "--unlearner", "npo", "--task", "tofu_forget10", "--attacks", "sufix"], 2),
     "unknown option": (["run", "--unlearnr", "npo", "--task", "tofu_forget10"], 2),
 }
 
