@@ -30,7 +30,7 @@ LAYERS: list[list[str]] = [
 #: the plugin families: none imports another
 FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
-DATA = {"refusals", "__init__"}
+DATA = {"refusals", "neutral", "__init__"}
 #: must be importable without torch
 LIGHT = {
     "errors",
@@ -45,7 +45,7 @@ LIGHT = {
     "imported",
     "recovery",
 }
-LIGHT |= {"refusals", "tables", "leaderboard", "cli"}
+LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "cli"}
 
 
 def module_of(path: Path) -> str:
