@@ -1,0 +1,76 @@
+"""Text from result files is untrusted: one function for each place that it is shown in. No torch."""
+
+from __future__ import annotations
+
+import html as _html
+import json
+import re
+import unicodedata
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import rich.markup
+
+#: control, format (bidirectional overrides, zero widths), surrogates, private use, unassigned
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+_BLANK = {"Zs", "Zl", "Zp"}
+#: ASCII punctuation that means something in Markdown; an underscore inside a word does not
+_MARKS = re.compile(r"[\\`*\[\]{}<>()#|~&!$@:]|(?<![^\W_])_|_(?![^\W_])|^[-+=.]|(?<=\d)[.)](?= |$)|(?i:(?<=www))\.")
+
+
+def clean(text: str, limit: int = 400) -> str:
+    """The text on one line of at most `limit` characters, blanks as spaces; what cannot be seen is shown as U+FFFD."""
+    if not text.isascii() or not text.isprintable():
+        text = "".join(map(_visible, text))
+    text = text.strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _visible(char: str) -> str:
+    if char in "\t\n\r\v\f":
+        return " "
+    category = unicodedata.category(char)
+    return " " if category in _BLANK else "\ufffd" if category in _UNSEEN else char
+
+
+def markdown(text: str) -> str:
+    """Text as plain words in a Markdown table cell, heading or list item: no markup, no link, no HTML."""
+    return _MARKS.sub(lambda match: "\\" + match.group(), clean(text))
+
+
+def html(text: str) -> str:
+    """Text in an HTML or SVG element or in a quoted attribute."""
+    return _html.escape(clean(text), quote=True)
+
+
+def terminal(text: str) -> str:
+    """Text in rich's console markup: no markup, no control sequence."""
+    return rich.markup.escape(clean(text, limit=10_000))
+
+
+def cell(text: str) -> str:
+    """Text in a CSV file that a spreadsheet opens: nothing that begins as a formula does."""
+    text = clean(text, limit=10_000)
+    return "'" + text if text[:1] in ("=", "+", "-", "@") else text
+
+
+def script(data: Any) -> str:
+    """Data as JSON inside an HTML script element, which no text in it can close."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def path_link(path: str) -> str:
+    """A relative path as the target of a link in Markdown or HTML."""
+    return quote(path, safe="/+._-,", errors="replace")
+
+
+def web_link(address: str) -> str | None:
+    """An http(s) address as the target of a link in Markdown or HTML; None for any other (javascript:, data:, ...)."""
+    if clean(address, limit=2000) != address or not re.match(r"https?://[\w.-]+(:\d+)?([/?#]|$)", address):
+        return None
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    return quote(address, safe="/:?#@!$,;=+%._-~", errors="replace") if parts.hostname else None
