@@ -5,32 +5,25 @@ from __future__ import annotations
 import html as _html
 import json
 import re
-import unicodedata
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import rich.markup
 
-#: control, format (bidirectional overrides, zero widths), surrogates, private use, unassigned
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
-_BLANK = {"Zs", "Zl", "Zp"}
 #: ASCII punctuation that means something in Markdown; an underscore inside a word does not
 _MARKS = re.compile(r"[\\`*\[\]{}<>()#|~&!$@:]|(?<![^\W_])_|_(?![^\W_])|^[-+=.]|(?<=\d)[.)](?= |$)|(?i:(?<=www))\.")
 
 
 def clean(text: str, limit: int = 400) -> str:
-    """The text on one line of at most `limit` characters, blanks as spaces; what cannot be seen is shown as U+FFFD."""
-    if not text.isascii() or not text.isprintable():
-        text = "".join(map(_visible, text))
+    """The text on one line of at most `limit` characters.
+
+    Blanks of any kind become spaces. Other characters that cannot be seen (controls, bidirectional overrides, zero
+    widths, surrogates, private use) become U+FFFD.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
     text = text.strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _visible(char: str) -> str:
-    if char in "\t\n\r\v\f":
-        return " "
-    category = unicodedata.category(char)
-    return " " if category in _BLANK else "\ufffd" if category in _UNSEEN else char
 
 
 def markdown(text: str) -> str:

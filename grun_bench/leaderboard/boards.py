@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -44,13 +44,24 @@ NOTHING = Cell(None)
 
 @dataclass
 class Attacked:
-    """An attack on one run, with what it left: metric -> value of the worst variant, and variant -> metric -> value."""
+    """An attack on one run, with what it left of the headline: metric -> value of the worst variant, with the recovery
+    of each, and variant -> metric -> value. `reasons` are those of what is missing."""
 
     name: str
     info: AttackInfo
-    filed: Filed
+    #: the folder of its records, relative to the tree
+    place: str
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     worst: dict[str, float | None] = field(default_factory=dict)
     variants: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+
+class Filing(NamedTuple):
+    """One result file with the attacks in it."""
+
+    filed: Filed
+    attacks: dict[str, Attacked]
 
 
 @dataclass(slots=True)
@@ -145,14 +156,14 @@ class Board:
     def toy(self) -> bool:
         return self.first.dataset == "embedded"
 
-    @property
+    @cached_property
     def headline(self) -> list[Column]:
         """The ranking's two metrics, then the rest of the task's headline."""
         ranking = [column for column in (self.lead, self.utility) if column]
         named = [column for metric in self.first.headline for column in self.columns if column.metric == metric]
         return list(dict.fromkeys([*ranking, *named]))
 
-    @property
+    @cached_property
     def others(self) -> list[Column]:
         return [column for column in self.columns if column not in self.headline]
 
@@ -199,25 +210,52 @@ def table_key(result: Result) -> tuple[str, ...]:
 
 def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
     """All boards, real ones first, in the order of their keys."""
-    tables: dict[tuple[str, ...], list[Filed]] = defaultdict(list)
+    tables: dict[tuple[str, ...], list[Filing]] = defaultdict(list)
     for one in filed:
-        key = table_key(one.result)
-        _drop_unused(one.result)
-        tables[key].append(one)
+        tables[table_key(one.result)].append(_filing(one))
     order = sorted(tables, key=lambda key: (key[0] == "embedded", bool(key[6]), key))
     return [_board(key, tables[key], flags) for key in order]
 
 
-def _drop_unused(result: Result) -> None:
-    """Thousands of results are held at once: what no page shows is let go."""
+def _filing(filed: Filed) -> Filing:
+    """Thousands of results are held at once: what no page shows is let go here."""
+    result = filed.result
+    found = {_attack_label(name, info): _attacked(filed, name, info) for name, info in result.attacks.items()}
     result.history, result.configs, result.data, result.n_samples, result.curves = {}, {}, {}, {}, {}
+    result.attacks = {}
+    values = result.results[result.task]
+    keys = [f"{metric},none" for metric in result.higher_is_better[result.task]]
+    result.results = {result.task: {key: values[key] for key in keys if key in values}}
+    return Filing(filed, found)
 
 
-def _board(key: tuple[str, ...], filed: Sequence[Filed], flags: Mapping[str, str]) -> Board:
-    rows = _rows(_runs(filed))
+def _attack_label(name: str, info: AttackInfo) -> str:
+    return name if info.version == 1 else f"{name} v{info.version}"
+
+
+def _attacked(filed: Filed, name: str, info: AttackInfo) -> Attacked:
+    result = filed.result
+    values, found = result.results[result.task], Attacked(name, info, filed.place)
+    for metric in (*result.headline, *(f"recovery_{metric}" for metric in result.headline)):
+        key = f"{metric},{name}"
+        if key not in values:
+            continue
+        found.worst[metric] = values[key]
+        if key in result.intervals:
+            found.intervals[metric] = result.intervals[key]
+        if key in result.reasons:
+            found.reasons[metric] = result.reasons[key]
+    for variant in info.variants:
+        keys = {metric: f"{metric},{name}:{variant}" for metric in result.headline}
+        found.variants[variant] = {metric: values[key] for metric, key in keys.items() if key in values}
+    return found
+
+
+def _board(key: tuple[str, ...], filings: Sequence[Filing], flags: Mapping[str, str]) -> Board:
+    rows = _rows(_runs(filings))
     first = rows[0].runs[0].result
     runs = [run for row in rows for run in row.runs]
-    columns = list(dict.fromkeys(column for run in runs for column in _columns(run.result)))
+    columns = _columns(runs)
     access = {name: attacked.info.access for run in runs for name, attacked in sorted(run.attacks.items())}
     board = Board(key, first, rows, columns, sorted(access), access, None, None)
     by_metric = {column.metric: column for column in columns}
@@ -238,11 +276,14 @@ def _board(key: tuple[str, ...], filed: Sequence[Filed], flags: Mapping[str, str
 # --- runs and rows ----------------------------------------------------------------------------------------------------
 
 
-def _runs(filed: Sequence[Filed]) -> list[Run]:
-    same: dict[tuple[str, ...], list[Filed]] = defaultdict(list)
-    for one in filed:
-        same[(one.result.run_id, *_identity(one.result))].append(one)
-    return [_merge(sorted(filings, key=lambda one: (TIERS.index(one.tier), one.path))) for filings in same.values()]
+def _runs(filings: Sequence[Filing]) -> list[Run]:
+    same: dict[tuple[str, ...], list[Filing]] = defaultdict(list)
+    for one in filings:
+        same[(one.filed.result.run_id, *_identity(one.filed.result))].append(one)
+    best_first = (
+        sorted(of_run, key=lambda one: (TIERS.index(one.filed.tier), one.filed.path)) for of_run in same.values()
+    )
+    return [_merge(of_run) for of_run in best_first]
 
 
 def _identity(result: Result) -> tuple[str, ...]:
@@ -251,17 +292,19 @@ def _identity(result: Result) -> tuple[str, ...]:
     return (result.unlearner.name, _canonical(result.unlearner.settings), tool)
 
 
-def _merge(filings: list[Filed]) -> Run:
-    result = filings[0].result
+def _merge(filings: list[Filing]) -> Run:
+    result = filings[0].filed.result
+    directions = result.higher_is_better[result.task]
     attacks: dict[str, Attacked] = {}
     for one in filings:
-        for name, found in _attacks(one).items():
+        for name, found in one.attacks.items():
             known = attacks.setdefault(name, found)
-            if known is not found:
-                directions = one.result.higher_is_better[result.task]
-                for metric, value in found.worst.items():
-                    known.worst[metric] = _worse(known.worst.get(metric), value, directions.get(metric))
-    return Run(result, filings, attacks)
+            for metric, value in found.worst.items():
+                worse = _worse(known.worst.get(metric), value, directions.get(metric))
+                if worse != known.worst.get(metric):
+                    known.worst[metric] = worse
+                    known.intervals.pop(metric, None)
+    return Run(result, [one.filed for one in filings], attacks)
 
 
 def _worse(one: float | None, other: float | None, better: bool | None) -> float | None:
@@ -269,25 +312,6 @@ def _worse(one: float | None, other: float | None, better: bool | None) -> float
         return other if one is None else one
     # what has no direction of its own here is a recovery: the higher, the worse
     return min(one, other) if better else max(one, other)
-
-
-def _attacks(filed: Filed) -> dict[str, Attacked]:
-    result = filed.result
-    found = {name: Attacked(name, info, filed) for name, info in result.attacks.items()}
-    if found:
-        for key, value in result.results[result.task].items():
-            metric, _, place = key.partition(",")
-            name, _, variant = place.partition(":")
-            if name in found:
-                attacked = found[name]
-                values = attacked.variants.setdefault(variant, {}) if variant else attacked.worst
-                values[metric] = value
-    return {_attack_label(attacked): attacked for attacked in found.values()}
-
-
-def _attack_label(attacked: Attacked) -> str:
-    version = attacked.info.version
-    return attacked.name if version == 1 else f"{attacked.name} v{version}"
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
@@ -322,11 +346,14 @@ def _plain(value: Any) -> str:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def _columns(result: Result) -> Iterator[Column]:
-    for key in result.results[result.task]:
-        if key.endswith(",none"):
+def _columns(runs: Iterable[Run]) -> list[Column]:
+    found: dict[tuple[str, int | str], None] = {}
+    for run in runs:
+        result, task = run.result, run.result.task
+        for key in result.results[task]:
             metric = key[:-5]
-            yield Column(metric, str(result.versions.get(metric, 1)))
+            found[metric, result.versions.get(metric, 1)] = None
+    return [Column(metric, str(version)) for metric, version in found]
 
 
 def _fill(row: Row, board: Board, flags: Mapping[str, str]) -> None:
@@ -369,12 +396,8 @@ def _clean_cell(row: Row, column: Column) -> Cell:
 
 def _attack_cell(attacked: Sequence[Attacked], metric: str) -> Cell:
     first = attacked[0]
-    key = f"{metric},{first.name}"
-    value, result = first.worst.get(metric), first.filed.result
-    # the interval is that of the value shown, which another filing of the attack may have given
-    own = result.results[result.task].get(key) == value
-    interval = result.intervals.get(key) if own else None
-    return average([one.worst.get(metric) for one in attacked], interval, result.reasons.get(key) or "not measured")
+    reason = first.reasons.get(metric, "not measured")
+    return average([one.worst.get(metric) for one in attacked], first.intervals.get(metric), reason)
 
 
 def average(values: Sequence[float | None], interval: tuple[float, float] | None, reason: str = "") -> Cell:

@@ -15,7 +15,7 @@ from grun_bench.leaderboard.page import overview, page
 from grun_bench.leaderboard.scatter import palette, picture
 from grun_bench.leaderboard.sheet import sheet
 from grun_bench.leaderboard.site import site
-from grun_bench.leaderboard.tree import Filed, read_flags, read_tree
+from grun_bench.leaderboard.tree import Filed, collection_paused, read_flags, read_tree
 from grun_bench.results import write_whole
 
 #: the folders of real and of toy pages; nothing else should lie in them
@@ -36,7 +36,8 @@ def render(tree: Path, out: Path) -> Rendered:
 
     Raises UsageError when there is no result, or one is broken.
     """
-    return render_filed(read_tree(tree), tree, out)
+    with collection_paused():
+        return render_filed(read_tree(tree), tree, out)
 
 
 def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from grun_bench.escaping import clean, html, path_link, script, web_link
+from grun_bench.escaping import html, script
 from grun_bench.leaderboard import scatter, words
-from grun_bench.leaderboard.boards import Board, Cell, Row, Run, below_floor
-from grun_bench.leaderboard.tree import Filed, read_card
+from grun_bench.leaderboard.boards import Board, Cell, Row, below_floor
+from grun_bench.leaderboard.opened import Opened
 from grun_bench.tables import number
 
 _HERE = Path(__file__).parent
-#: a cell of an opened row: text, or text with the address that it links to
-Part = str | dict[str, str]
 
 
 def site(pages: dict[str, Sequence[Board]], colours: dict[str, int], results: str) -> str:
@@ -25,8 +21,8 @@ def site(pages: dict[str, Sequence[Board]], colours: dict[str, int], results: st
     boards = [board for of_page in pages.values() for board in of_page]
     style = scatter.theme(":root") + scatter.STYLE + _asset("site.css")
     code = _asset("site.js")
-    cards = _Cards()
-    details = {board.id: {row.id: _details(board, row, results, cards) for row in board.rows} for board in boards}
+    opened = Opened(results)
+    details = {board.id: opened.board(board) for board in boards}
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src '{_pin(style)}'; script-src '{_pin(code)}'",
         "marker": words.MARKER,
@@ -166,112 +162,3 @@ def _number(cell: Cell, after: str = "") -> str:
     spread = words.interval(cell)
     within = f'<span class="ci">{spread}</span>' if spread else ""
     return _td(f"{number(cell.value)}{within}{after}", cell.value)
-
-
-# --- opened rows ------------------------------------------------------------------------------------------------------
-
-
-class _Cards:
-    """The method cards of submissions, each read once."""
-
-    def __init__(self) -> None:
-        self.read: dict[str, dict[str, Any]] = {}
-
-    def of(self, filed: Filed) -> dict[str, Any]:
-        name = filed.folder.name
-        if name not in self.read:
-            self.read[name] = read_card(filed.folder)
-        return self.read[name]
-
-
-def _details(board: Board, row: Row, results: str, cards: _Cards) -> list[dict[str, Any]]:
-    """What an opened row shows: blocks, each a title and a table."""
-    blocks = [_block("Runs", *_runs(board, row, results))]
-    notes = [[f"unreliable: {reason}"] for reason in dict.fromkeys(row.flags)]
-    notes += [
-        [f"{words.heading(board, column)}: {row.cells[column].reason}"]
-        for column in board.headline
-        if row.cells[column].value is None
-    ]
-    if notes:
-        blocks.append(_block("Notes", [], notes))
-    filings = {filed.folder.name: filed for run in row.runs for filed in run.filings if filed.folder.name}
-    for name, filed in sorted(filings.items()):
-        blocks.append(_block(f"Submission {name}", [], [[key, _part(value)] for key, value in cards.of(filed).items()]))
-    if row.attacks:
-        blocks.append(_block("Attacks", *_attacks(board, row)))
-    blocks.append(_block("Settings", [], [[name, _plain(value)] for name, value in sorted(row.settings.items())]))
-    others = [(words.heading(board, column), row.cells[column]) for column in board.others]
-    blocks.append(
-        _block(
-            "Other metrics",
-            [],
-            [[name, number(cell.value), words.interval(cell) or cell.reason] for name, cell in others],
-        )
-    )
-    return [block for block in blocks if block["rows"]]
-
-
-def _block(title: str, head: Sequence[str], rows: Sequence[Sequence[Part]]) -> dict[str, Any]:
-    shown = [[clean(part) if isinstance(part, str) else part for part in row] for row in rows]
-    return {"title": clean(title), "head": [clean(text) for text in head], "rows": shown}
-
-
-def _runs(board: Board, row: Row, results: str) -> tuple[list[str], list[list[Part]]]:
-    head = ["seed", "status", *(words.heading(board, column) for column in board.headline)]
-    head += ["source", "date", "harness", "device", "result", "records"]
-    return head, [_filing(board, run, filed, results) for run in row.runs for filed in run.filings]
-
-
-def _filing(board: Board, run: Run, filed: Filed, results: str) -> list[Part]:
-    result = filed.result
-    values = [result.value(column.metric) for column in board.headline]
-    dirty = " (dirty)" if result.git.get("dirty") else ""
-    records: Part = "none"
-    if result.records:
-        records = {
-            "t": f"{result.records.count} rows",
-            "h": path_link(f"{results}/{filed.beside(result.records.file)}"),
-        }
-    return [
-        "-" if result.seed is None else str(result.seed),
-        result.status if filed is run.filings[0] else "attacks only",
-        *map(number, values),
-        f"{filed.tier}{f', {result.imported.tool}' if result.imported else ''}",
-        result.date[:10],
-        f"{str(result.git.get('commit') or 'installed')[:10]}{dirty}",
-        " ".join(str(result.hardware[key]) for key in ("device", "dtype", "gpu") if result.hardware.get(key)),
-        {"t": clean(result.run_id), "h": path_link(f"{results}/{filed.path}")},
-        records,
-    ]
-
-
-def _attacks(board: Board, row: Row) -> tuple[list[str], list[list[Part]]]:
-    head = ["attack", "access", *(words.heading(board, column) for column in board.headline), "recovery", "settings"]
-    rows: list[list[Part]] = []
-    for name, cells in row.attacks.items():
-        attacked = [run.attacks[name] for run in row.runs if name in run.attacks]
-        recovery = cells.get(f"recovery_{board.lead.metric}", Cell(None)) if board.lead else Cell(None)
-        shown = [cells.get(column.metric, Cell(None)) for column in board.headline]
-        settings = ", ".join(f"{key}={_plain(value)}" for key, value in attacked[0].info.settings.items())
-        rows.append([name, board.access[name], *map(_value, shown), _value(recovery), settings])
-        for variant in attacked[0].variants:
-            values = [attacked[0].variants[variant].get(column.metric) for column in board.headline]
-            rows.append([f"· {variant}", "", *map(number, values), "", ""])
-    return head, rows
-
-
-def _value(cell: Cell) -> str:
-    spread = words.interval(cell)
-    return f"{number(cell.value)} {spread}".rstrip()
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _part(value: Any) -> Part:
-    """A field of a method card; an address becomes a link when it is one of the web."""
-    text = _plain(value)
-    address = web_link(text)
-    return {"t": clean(text), "h": address} if address else text

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench.errors import UsageError
-from grun_bench.results import Result, parse_result
+from grun_bench.results import RecordsFile, Result, parse_result
 
 #: how far a row can be trusted, best first
 TIERS = ("re-run", "recomputed", "imported", "self-reported")
@@ -43,9 +43,10 @@ class Filed:
     tier: str
     folder: Folder
 
-    def beside(self, file: str) -> str:
-        """The path of a file beside the result, relative to the tree."""
-        return f"{self.path.rpartition('/')[0]}/{file}"
+    @property
+    def place(self) -> str:
+        """The folder that the result and its records lie in, relative to the tree."""
+        return self.path.rpartition("/")[0]
 
 
 def folders(tree: Path) -> list[Folder]:
@@ -88,6 +89,9 @@ def read_file(folder: Folder, path: str, verified: dict[str, Any], tree: Path) -
         raise UsageError(f"{file}: its fields belong in {'/'.join(said)}.")
     if result.task not in result.results or result.task not in result.higher_is_better:
         raise UsageError(f"{file}: results.{result.task}: missing.")
+    outside = [records.file for records in records_of(result) if not is_name(records.file)]
+    if outside:
+        raise UsageError(f"{file}: {outside[0]}: records lie beside their result.")
     mark = verified.get(file.relative_to(folder.base).as_posix())
     tier = "imported" if result.imported else "self-reported"
     if not result.imported and mark and mark["sha256"] == hashlib.sha256(content).hexdigest():
@@ -95,17 +99,31 @@ def read_file(folder: Folder, path: str, verified: dict[str, Any], tree: Path) -
     return Filed(result, file.relative_to(tree).as_posix(), tier, folder)
 
 
+def records_of(result: Result) -> Iterator[RecordsFile]:
+    """All records that a result names: its own, and those of its attacks and curves."""
+    if result.records:
+        yield result.records
+    for info in result.attacks.values():
+        yield from info.variants.values()
+    for curve in result.curves.values():
+        yield from (point.records for point in curve.points if point.records)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text names a file in a folder and nothing outside of it."""
+    return bool(text.strip(".")) and "/" not in text and "\\" not in text and "\0" not in text
+
+
 def read_tree(tree: Path) -> Iterator[Filed]:
     """Every result of the tree and of its submissions. Raises UsageError at the first that is none."""
-    with _no_collection():
-        for folder in folders(tree):
-            verified = read_verified(folder)
-            for path in result_paths(folder):
-                yield read_file(folder, path, verified, tree)
+    for folder in folders(tree):
+        verified = read_verified(folder)
+        for path in result_paths(folder):
+            yield read_file(folder, path, verified, tree)
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def collection_paused() -> Iterator[None]:
     """Without searches for reference cycles: results have none, and thousands of them take seconds to search."""
     enabled = gc.isenabled()
     gc.disable()
