@@ -11,10 +11,12 @@ from urllib.parse import quote, urlsplit
 import rich.markup
 
 #: ASCII punctuation that means something in Markdown; an underscore inside a word does not
-_MARKS = re.compile(r"[\\`*\[\]{}<>()#|~&!$@:]|(?<![^\W_])_|_(?![^\W_])|^[-+=.]|(?<=\d)[.)](?= |$)|(?i:(?<=www))\.")
+_MARKS = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|(?<=^\d)\.|:(?=//)|(?<=[wW]{3})\.")
+#: what would begin a numbered list
+_NUMBERED = re.compile(r"^(\d{2,9})(?=\.)")
 
 
-def clean(text: str, limit: int = 400) -> str:
+def clean(text: str, limit: int = 1000) -> str:
     """The text on one line of at most `limit` characters.
 
     Blanks of any kind become spaces. Other characters that cannot be seen (controls, bidirectional overrides, zero
@@ -28,7 +30,7 @@ def clean(text: str, limit: int = 400) -> str:
 
 def markdown(text: str) -> str:
     """Text as plain words in a Markdown table cell, heading or list item: no markup, no link, no HTML."""
-    return _MARKS.sub(lambda match: "\\" + match.group(), clean(text))
+    return _NUMBERED.sub(r"\1\\", _MARKS.sub(lambda match: "\\" + match.group(), clean(text)))
 
 
 def html(text: str) -> str:

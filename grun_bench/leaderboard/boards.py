@@ -376,7 +376,7 @@ def _fill(row: Row, board: Board, flags: Mapping[str, str]) -> None:
         for name, cells in row.attacks.items():
             cell = cells.get(board.lead.metric, NOTHING)
             known = row.worst.value
-            if board.access[name] == "user" and cell.value is not None and (known is None or cell.value > known):
+            if board.access[name] == "user" and None not in (cell.value, known) and cell.value > known:  # type: ignore[operator]
                 row.worst, row.worst_attack = cell, name
 
 
@@ -434,9 +434,9 @@ def _rank(board: Board) -> None:
     ranked = [row for row in board.rows if not row.pinned and _rankable(row, board)]
     for row in ranked:
         if below_floor(row, board):
-            row.marks.append("below the utility floor")
+            row.marks.append("below the floor")
         if not any(board.access[name] == "user" for name in row.attacks):
-            row.marks.append("ranked without attack")
+            row.marks.append("no attack")
     for number, row in enumerate(sorted(ranked, key=lambda row: _merit(row, board)), 1):
         row.rank = number
     points = [(row, row.worst.value or 0.0, -_utility(row, board)) for row in ranked]

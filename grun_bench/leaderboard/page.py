@@ -50,7 +50,7 @@ def _summary(path: str, board: Board) -> list[str]:
     if best:
         utility = best.cells[board.utility].value if board.utility else None
         numbers = [_name(best), f"{number(best.worst.value)}{_under(best)}", number(utility)]
-    note = f"; `--limit`: {words.NO_BENCHMARK}" if first.limit else ""
+    note = f"; --limit, {words.NO_BENCHMARK}" if first.limit else ""
     data = f"{markdown(first.dataset_hash[:8])}, {markdown(first.protocol)}{note}"
     task = f"[{markdown(first.task)}]({path_link(path)})"
     return [task, markdown(first.model), *numbers, str(len(board.rows)), str(board.runs), data]
@@ -80,20 +80,15 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     lines = [f"## {markdown(words.data_line(board))}", ""]
     if any(row.rank for row in board.rows):
         lines += [f"![Forgetting against utility]({path_link(file)}.svg)", ""]
-    lines += [*_headline(board, notes), "", words.INTERVALS, "", *(f"- {line}" for line in _marked(words.rules(board)))]
+    lines += [*_headline(board, notes), "", words.INTERVALS, "", *(f"- {markdown(line)}" for line in words.rules(board))]
     tiers = dict.fromkeys(row.tier for row in board.rows)
-    lines += [f"- {tier}: {words.TIERS[tier]}." for tier in words.TIERS if tier in tiers]
+    lines += [f"- Source “{tier}”: {words.TIERS[tier]}." for tier in words.TIERS if tier in tiers]
     lines += ["", f"Every number with its interval: [CSV]({path_link(file)}.csv)", ""]
     if board.attacks and board.lead:
         lines += [f"### {markdown(words.heading(board, board.lead))} under attack", "", *_attacks(board, notes), ""]
     if board.others:
         lines += ["### Other metrics", "", *_others(board, notes), ""]
     return lines
-
-
-def _marked(lines: Iterable[str]) -> list[str]:
-    """Sentences of ours, with the names of metrics in them; code spans stay."""
-    return [markdown(line).replace("\\`", "`") for line in lines]
 
 
 def _headline(board: Board, notes: Notes) -> list[str]:

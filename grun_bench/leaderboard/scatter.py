@@ -12,6 +12,10 @@ from grun_bench.leaderboard.boards import Board, Row
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 44, 52
+#: rows up to this rank have their names beside their points
+NAMED = 8
+#: left, top, right, bottom in pixels
+_Box = tuple[float, float, float, float]
 #: adapters get these in the order of their names: (in light, in dark); told apart by people with colour blindness too
 COLOURS = (
     ("#2563c9", "#6ea8fe"),
@@ -119,7 +123,8 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
     # the front on top of the rest, the references on top of all
     drawn.sort(key=lambda point: (point[0].pinned, point[0].pareto, -(point[0].rank or 0)))
     parts += [_point(board, row, across(x), up(y), across, up, colours) for row, x, y in drawn]
-    parts += _names([(row, across(x), up(y)) for row, x, y in drawn])
+    floor = [(LEFT, up(board.floor) - 18, LEFT + 78, up(board.floor))] if board.floor is not None else []
+    parts += _names([(row, across(x), up(y)) for row, x, y in drawn], floor)
     return "".join(parts)
 
 
@@ -138,7 +143,7 @@ def _axes(board: Board, across: _Scale, up: _Scale) -> list[str]:
     if board.floor is not None:
         y = up(board.floor)
         parts.append(f'<path class="floor" d="M{LEFT} {y}H{right}"/>')
-        parts.append(f'<text x="{right - 4}" y="{y - 6}" text-anchor="end">utility floor</text>')
+        parts.append(f'<text x="{LEFT + 6}" y="{y - 6}">utility floor</text>')
     lead, utility = html(words.plain(board, board.lead)), html(words.plain(board, board.utility))
     parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 10}" text-anchor="end">{lead}, worst case</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 10}">← forgets more</text>')
@@ -169,11 +174,13 @@ def _point(board: Board, row: Row, x: float, y: float, across: _Scale, up: _Scal
     return f'<g class="pt {classes}" data-row="{row.id}"><title>{name}</title>{bars}{shape}</g>'
 
 
-def _names(drawn: Sequence[tuple[Row, float, float]]) -> list[str]:
-    """Names beside the points of the front and the references, where they cover neither a point nor another name."""
-    taken = [(x - 9, y - 9, x + 9, y + 9) for _, x, y in drawn]
+def _names(drawn: Sequence[tuple[Row, float, float]], taken: Sequence[_Box]) -> list[str]:
+    """Names beside the references, the front and the first ranks, where they cover no point and no other name."""
+    taken = [*taken, *((x - 9, y - 9, x + 9, y + 9) for _, x, y in drawn)]
     parts = []
     for row, x, y in sorted(drawn, key=lambda point: (not point[0].pinned, not point[0].pareto, point[0].rank or 0)):
+        if not (row.pinned or row.pareto or (row.rank or 0) <= NAMED):
+            continue
         text = row.label if len(row.label) <= 28 else row.label[:27] + "…"
         width = 6.6 * len(text)
         places = ((x + 11, y + 4, "start"), (x - 11, y + 4, "end"), (x, y - 13, "middle"), (x, y + 22, "middle"))
@@ -185,12 +192,13 @@ def _names(drawn: Sequence[tuple[Row, float, float]]) -> list[str]:
             if inside and not any(_meet(box, other) for other in taken if other != own):
                 taken.append(box)
                 attributes = f'x="{round(at, 1)}" y="{round(base, 1)}" text-anchor="{anchor}"'
-                parts.append(f'<text class="name" data-name="{row.id}" {attributes}>{html(text)}</text>')
+                main = " main" if row.pinned or row.rank == 1 else ""
+                parts.append(f'<text class="name{main}" data-name="{row.id}" {attributes}>{html(text)}</text>')
                 break
     return parts
 
 
-def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _meet(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -158,6 +158,8 @@ for (const mark of all("g.pt")) {
   mark.addEventListener("keydown", (event) => { if (event.key === "Enter") jump(mark); });
 }
 
+if (window.matchMedia("(max-width: 860px)").matches) all(".rules").forEach((rules) => { rules.open = false; });
+
 for (const board of boards) {
   board.addEventListener("click", (event) => {
     const button = event.target.closest("th button");

@@ -60,7 +60,7 @@ def _sections(boards: Sequence[Board], colours: dict[str, int]) -> str:
     for board in boards:
         if board.toy != toy:
             toy = board.toy
-            note = f"<p>{html(words.TOY).replace('`tiny`', '<code>tiny</code>')}</p>" if toy else ""
+            note = f"<p>{html(words.TOY)}</p>" if toy else ""
             kind = "toy" if toy else "real"
             heading = words.TOY_TITLE if toy else words.REAL_TITLE
             parts.append(f'<div class="part {kind}" data-part="{kind}"><h2>{heading}</h2>{note}</div>')
@@ -76,7 +76,7 @@ def _section(board: Board, colours: dict[str, int]) -> str:
     figure += f"{scatter.legend(board, colours)}</svg>" if drawn else ""
     rules = "".join(f"<li>{html(line)}</li>" for line in words.rules(board))
     toy = '<span class="badge">toy</span>' if board.toy else ""
-    data = html(words.data_line(board)).replace("`--limit`", "<code>--limit</code>")
+    data = html(words.data_line(board))
     head, sides = _head(board)
     rows = "\n".join(_row(board, row, colours) for row in board.rows)
     above = f"<figure>{figure}</figure>" if figure else ""
@@ -105,10 +105,15 @@ def _head(board: Board) -> tuple[str, int]:
     columns.append(("source", "text"))
     cells = "".join(
         f'<th scope="col" class="{_side(name)}" aria-sort="none">'
-        f'<button type="button" data-first="{first}">{html(name)}</button></th>'
+        f'<button type="button" data-first="{first}">{_unbroken(html(name))}</button></th>'
         for name, first in columns
     )
     return cells, len(columns)
+
+
+def _unbroken(name: str) -> str:
+    """A heading whose arrow stays with the word before it."""
+    return name.replace(" ↑", "&nbsp;↑").replace(" ↓", "&nbsp;↓")
 
 
 def _side(name: str) -> str:

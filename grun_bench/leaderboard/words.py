@@ -8,14 +8,14 @@ from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, Cell, Column, Ro
 from grun_bench.tables import dataset_label, metric_heading, number
 
 MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
-TOY = "Toy: the embedded world and its `tiny` model. These rows show that methods run and say nothing of real models."
+TOY = "Toy: the embedded world and its model tiny. These rows show that methods run and say nothing of real models."
 REAL_TITLE, TOY_TITLE = "Real models and data", "Toy results"
 NO_BENCHMARK = "not a benchmark"
 PARETO = "◆"
 #: how far a row can be trusted -> what the tag means
 TIERS = {
     "re-run": "scored again by the harness from the adapter, or trained again",
-    "recomputed": "every number recomputed from the records by `grun-bench verify`",
+    "recomputed": "every number recomputed from the records by grun-bench verify",
     "imported": "read from the published log of another tool, its aggregates recomputed from the log's rows",
     "self-reported": "as its author filed it",
 }
@@ -30,7 +30,7 @@ def data_line(board: Board) -> str:
     first = board.first
     text = f"Data: {dataset_label(first)}; protocol: {first.protocol}; task version {first.versions.get(first.task)}."
     if first.limit:
-        text += f" Cut to {first.limit} rows a set (`--limit`): {NO_BENCHMARK}, not ranked."
+        text += f" Cut to {first.limit} rows a set (--limit): {NO_BENCHMARK}, not ranked."
     return text
 
 
@@ -70,7 +70,7 @@ def costs(row: Row) -> dict[str, str]:
 def rules(board: Board) -> list[str]:
     """How this board is ranked, with its own numbers."""
     if board.first.limit:
-        return [f"Results of `--limit` are smoke tests, {NO_BENCHMARK}: they are not ranked."]
+        return [f"Results of --limit are smoke tests, {NO_BENCHMARK}: they are not ranked."]
     if board.lead is None:
         return ["The task's headline has no metric of forgetting with lower values better: rows are not ranked."]
     lead, lines = plain(board, board.lead), []
@@ -88,7 +88,8 @@ def rules(board: Board) -> list[str]:
             lines.append(f"There is no target row here, so no floor of {utility} (elsewhere {kept}) is asked for.")
         else:
             lines.append(
-                f"Rows that keep {kept} (here {number(board.floor)}) come first, the rest after them by {utility}."
+                f"Rows that keep {kept} (here {number(board.floor)}) come first, those below this "
+                f"floor after them, by {utility}."
             )
         equals = f" Equals are ordered by {utility}."
     else:
@@ -100,7 +101,8 @@ def rules(board: Board) -> list[str]:
     )
     lines.append(
         f"{PARETO} marks the Pareto front: no other ranked row is at least as good in both numbers and better in one. "
-        "Diverged and unreliable rows are not ranked. A row “ranked without attack” would rank no higher with one."
+        "Diverged and unreliable rows are not ranked. A row marked “no attack” was ranked without: "
+        "an attack can only lower it."
     )
     return lines
 
