@@ -93,8 +93,8 @@ class Result(_Part):
     `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's keys.
 
     A metric is keyed `<metric>,<filter>`. The filter is `none`, an attack (its worst variant: the value that forgot
-    least) or `<attack>:<variant>`. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
-    there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
+    least) or `<attack>:<variant>`. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric
+    is there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -44,8 +44,8 @@ NOTHING = Cell(None)
 
 @dataclass
 class Attacked:
-    """An attack on one run, with what it left of the headline: metric -> value of the worst variant, with the recovery
-    of each, and variant -> metric -> value. `reasons` are those of what is missing."""
+    """An attack on one run, with what it left of the headline and of metrics that only attacks have: metric -> value of
+    the worst variant, with the recovery of each, and variant -> metric -> value. `reasons` say what is missing."""
 
     name: str
     info: AttackInfo
@@ -124,6 +124,14 @@ class Row:
     def id(self) -> str:
         return _short_hash([self.name, self.settings, self.runs[0].result.run_id])
 
+    def attacked_by(self, lead: Column | None = None) -> list[str]:
+        """The attacks that left a number, or one of this metric."""
+        return [
+            name
+            for name, cells in self.attacks.items()
+            if any(cell.value is not None and (lead is None or metric == lead.metric) for metric, cell in cells.items())
+        ]
+
     def cost(self, name: str) -> float | None:
         """The mean of a cost over the runs; None where nothing was trained or it is not known."""
         costs = [getattr(run.result.cost, name) for run in self.runs]
@@ -175,6 +183,13 @@ class Board:
     def best(self) -> Row | None:
         return next((row for row in self.rows if row.rank == 1), None)
 
+    def under(self, attack: str) -> list[str]:
+        """The metrics that show an attack: the ranking's, or the attack's own where it has no such number."""
+        metrics = dict.fromkeys(metric for row in self.rows for metric in row.attacks.get(attack, {}))
+        if self.lead and self.lead.metric in metrics:
+            return [self.lead.metric]
+        return [metric for metric in metrics if not metric.startswith("recovery_")]
+
     def direction(self, metric: str) -> bool | None:
         """Whether a higher value is better; None for a metric without direction."""
         return next(
@@ -220,11 +235,13 @@ def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
 def _filing(filed: Filed) -> Filing:
     """Thousands of results are held at once: what no page shows is let go here."""
     result = filed.result
-    found = {_attack_label(name, info): _attacked(filed, name, info) for name, info in result.attacks.items()}
+    values, metrics = result.results[result.task], list(result.higher_is_better[result.task])
+    own = [metric for metric in metrics if f"{metric},none" not in values and not metric.startswith("recovery_")]
+    shown = [*result.headline, *own]
+    found = {_attack_label(name, info): _attacked(filed, name, info, shown) for name, info in result.attacks.items()}
     result.history, result.configs, result.data, result.n_samples, result.curves = {}, {}, {}, {}, {}
     result.attacks = {}
-    values = result.results[result.task]
-    keys = [f"{metric},none" for metric in result.higher_is_better[result.task]]
+    keys = [f"{metric},none" for metric in metrics]
     result.results = {result.task: {key: values[key] for key in keys if key in values}}
     return Filing(filed, found)
 
@@ -233,10 +250,10 @@ def _attack_label(name: str, info: AttackInfo) -> str:
     return name if info.version == 1 else f"{name} v{info.version}"
 
 
-def _attacked(filed: Filed, name: str, info: AttackInfo) -> Attacked:
+def _attacked(filed: Filed, name: str, info: AttackInfo, metrics: Sequence[str]) -> Attacked:
     result = filed.result
     values, found = result.results[result.task], Attacked(name, info, filed.place)
-    for metric in (*result.headline, *(f"recovery_{metric}" for metric in result.headline)):
+    for metric in (*metrics, *(f"recovery_{metric}" for metric in metrics)):
         key = f"{metric},{name}"
         if key not in values:
             continue
@@ -246,7 +263,7 @@ def _attacked(filed: Filed, name: str, info: AttackInfo) -> Attacked:
         if key in result.reasons:
             found.reasons[metric] = result.reasons[key]
     for variant in info.variants:
-        keys = {metric: f"{metric},{name}:{variant}" for metric in result.headline}
+        keys = {metric: f"{metric},{name}:{variant}" for metric in metrics}
         found.variants[variant] = {metric: values[key] for metric, key in keys.items() if key in values}
     return found
 
@@ -435,7 +452,7 @@ def _rank(board: Board) -> None:
     for row in ranked:
         if below_floor(row, board):
             row.marks.append("below the floor")
-        if not any(board.access[name] == "user" for name in row.attacks):
+        if not any(board.access[name] == "user" for name in row.attacked_by(board.lead)):
             row.marks.append("no attack")
     for number, row in enumerate(sorted(ranked, key=lambda row: _merit(row, board)), 1):
         row.rank = number

@@ -8,7 +8,7 @@ from typing import Any
 
 from grun_bench.escaping import clean, path_link, web_link
 from grun_bench.leaderboard import words
-from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Row, Run
+from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Column, Row, Run
 from grun_bench.leaderboard.tree import Filed, read_card
 from grun_bench.results import RecordsFile
 from grun_bench.tables import number
@@ -43,8 +43,14 @@ class Opened:
         for name in sorted(filings):
             yield _block(f"Submission {clean(name)}", [], self._card(filings[name]))
         if row.attacks:
-            head = ["attack", "access", *headline, "recovery", "settings", "records"]
-            yield _block("Attacks", head, list(self._attacks(board, row)))
+            own = dict.fromkeys(metric for name in row.attacks for metric in board.under(name))
+            metrics = list(dict.fromkeys([*(column.metric for column in board.headline), *own]))
+            named = [
+                *headline,
+                *(clean(words.heading(board, Column(metric, "1"))) for metric in metrics[len(headline) :]),
+            ]
+            head = ["attack", "access", *named, "recovery", "settings", "records"]
+            yield _block("Attacks", head, list(self._attacks(board, row, metrics)))
         settings = [[clean(name), clean(_plain(value))] for name, value in sorted(row.settings.items())]
         if settings:
             yield _block("Settings", [], settings)
@@ -73,15 +79,15 @@ class Opened:
             return "none"
         return {"t": f"{records.count} rows", "h": path_link(f"{self.results}/{place}/{records.file}")}
 
-    def _attacks(self, board: Board, row: Row) -> Iterator[list[Part]]:
+    def _attacks(self, board: Board, row: Row, metrics: Sequence[str]) -> Iterator[list[Part]]:
         for name, cells in row.attacks.items():
             first = next(run.attacks[name] for run in row.runs if name in run.attacks)
             recovery = cells.get(f"recovery_{board.lead.metric}", NOTHING) if board.lead else NOTHING
-            shown = [cells.get(column.metric, NOTHING) for column in board.headline]
+            shown = [cells.get(metric, NOTHING) for metric in metrics]
             settings = ", ".join(f"{key}={_plain(value)}" for key, value in first.info.settings.items())
             yield [clean(name), board.access[name], *map(_value, shown), _value(recovery), clean(settings), ""]
             for variant, values in first.variants.items():
-                numbers = (number(values.get(column.metric)) for column in board.headline)
+                numbers = (number(values.get(metric)) for metric in metrics)
                 yield [
                     f"· {clean(variant)}",
                     "",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from grun_bench.escaping import markdown, path_link
 from grun_bench.leaderboard import words
-from grun_bench.leaderboard.boards import Board, Cell, Row
+from grun_bench.leaderboard.boards import Board, Cell, Column, Row
 from grun_bench.tables import number
 
 
@@ -80,7 +80,13 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     lines = [f"## {markdown(words.data_line(board))}", ""]
     if any(row.rank for row in board.rows):
         lines += [f"![Forgetting against utility]({path_link(file)}.svg)", ""]
-    lines += [*_headline(board, notes), "", words.INTERVALS, "", *(f"- {markdown(line)}" for line in words.rules(board))]
+    lines += [
+        *_headline(board, notes),
+        "",
+        words.INTERVALS,
+        "",
+        *(f"- {markdown(line)}" for line in words.rules(board)),
+    ]
     tiers = dict.fromkeys(row.tier for row in board.rows)
     lines += [f"- Source “{tier}”: {words.TIERS[tier]}." for tier in words.TIERS if tier in tiers]
     lines += ["", f"Every number with its interval: [CSV]({path_link(file)}.csv)", ""]
@@ -105,17 +111,21 @@ def _headline(board: Board, notes: Notes) -> list[str]:
         if worst:
             cells.append(f"{_cell(row.worst, notes)}{_under(row)}")
         cells += [_cell(row.cells[column], notes) for column in board.headline]
-        cells += [str(len(row.runs)), str(len(row.attacks)), *words.costs(row).values(), row.tier]
+        cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), row.tier]
         rows.append(cells)
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 
 
 def _attacks(board: Board, notes: Notes) -> list[str]:
-    head = ["unlearner", "no attack", *(f"{markdown(name)} ({board.access[name]})" for name in board.attacks)]
+    assert board.lead
+    columns = [(name, metric) for name in board.attacks for metric in board.under(name)]
+    head = ["unlearner", "no attack"]
+    for name, metric in columns:
+        other = "" if metric == board.lead.metric else f": {markdown(words.heading(board, Column(metric, '1')))}"
+        head.append(f"{markdown(name)} ({board.access[name]}){other}")
     rows = []
     for row in board.rows:
-        assert board.lead
-        under = [row.attacks.get(name, {}).get(board.lead.metric) for name in board.attacks]
+        under = [row.attacks.get(name, {}).get(metric) for name, metric in columns]
         shown = [_cell(cell, notes, brief=True) if cell else "" for cell in under]
         rows.append([_name(row), _cell(row.cells[board.lead], notes, brief=True), *shown])
     return [*_table(head, rows, "l" + "r" * (len(head) - 1)), "", "An empty place: the row was not attacked so."]

@@ -121,7 +121,7 @@ def _side(name: str) -> str:
 
 
 def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
-    classes = ["row", "pinned" if row.pinned else f"c{colours[row.adapter]}"]
+    classes = ["row", f"pinned {row.name}" if row.pinned else f"c{colours[row.adapter]}"]
     if row.flags:
         classes.append("flagged")
     if below_floor(row, board) and not row.pinned:
@@ -142,7 +142,7 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
         cells.append(_number(row.worst, under))
     cells += [_number(row.cells[column]) for column in board.headline]
     costs = (row.cost(name) for name in ("trainable_parameters", "training_seconds", "training_peak_bytes"))
-    cells += [_td(str(count), count) for count in (len(row.runs), len(row.attacks))]
+    cells += [_td(str(count), count) for count in (len(row.runs), len(row.attacked_by()))]
     cells += [_td(text, value) for text, value in zip(words.costs(row).values(), costs, strict=True)]
     cells.append(f'<td class="l">{_tag(row.tier)}</td>')
     text = html(" ".join([row.name, row.label, row.shown, *row.marks, *row.attacks]).lower())
