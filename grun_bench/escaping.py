@@ -11,9 +11,9 @@ from urllib.parse import quote, urlsplit
 import rich.markup
 
 #: ASCII punctuation that means something in Markdown; an underscore inside a word does not
-_MARKS = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|(?<=^\d)\.|:(?=//)|(?<=[wW]{3})\.")
+_MARKS = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|:(?=//)|(?<=[wW]{3})\.")
 #: what would begin a numbered list
-_NUMBERED = re.compile(r"^(\d{2,9})(?=\.)")
+_NUMBERED = re.compile(r"^(\d{1,9})(?=[.)])")
 
 
 def clean(text: str, limit: int = 1000) -> str:

@@ -64,7 +64,8 @@ def differences(stored: Stored, others: Sequence[Stored]) -> Iterator[str]:
     """Every number of a result that the records do not give, with its place.
 
     `others` are results among which its target and retain model are. Where several retain models could be the
-    reference, the one under which the fewest numbers differ is taken. Raises UsageError for records that are missing or changed.
+    reference, the one under which the fewest numbers differ is taken. Raises UsageError for records that are missing
+    or changed.
     """
     result = stored.result
     records = stored.records(result.records)
