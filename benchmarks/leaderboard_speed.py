@@ -5,7 +5,7 @@
 
 The results are generated: random numbers in files of the size and shape of real ones (TOFU's metrics with intervals,
 four attacks of several variants, a history of losses), over tasks, models, unlearners, settings and seeds. Rendering is
-timed in a process of its own on one core, from the files to the written pages; peak memory is that process's high water.
+timed in a process of its own on one core, from the files to the written pages; peak memory is that process's high mark.
 The exit code is 1 when it takes longer than 5 s of CPU or more than 1 GB.
 """
 
@@ -44,7 +44,13 @@ PER_SET = {
     "paraphrased_probability": False,
     "gibberish": False,
 }
-HEADLINE = ["forget_quality", "model_utility", "forget_extraction_strength", "forget_probability", "retain_rougeL_recall"]
+HEADLINE = [
+    "forget_quality",
+    "model_utility",
+    "forget_extraction_strength",
+    "forget_probability",
+    "retain_rougeL_recall",
+]
 ATTACKS = {
     "paraphrase": ("user", ["question"]),
     "prefix": ("user", ["role", "ignore", "please", "think"]),
@@ -57,7 +63,9 @@ def directions() -> dict[str, bool | None]:
     """Metric -> whether higher is better."""
     found: dict[str, bool | None] = {"forget_quality": True, "forget_quality_D": False, "model_utility": True}
     return found | {
-        f"{name}_{metric}": (high if name == "forget" else not high) for name in SETS for metric, high in PER_SET.items()
+        f"{name}_{metric}": (high if name == "forget" else not high)
+        for name in SETS
+        for metric, high in PER_SET.items()
     }
 
 

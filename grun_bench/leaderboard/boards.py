@@ -7,7 +7,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -233,17 +233,16 @@ def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
 
 
 def _filing(filed: Filed) -> Filing:
-    """Thousands of results are held at once: what no page shows is let go here."""
+    """A result without what no page shows: thousands are held at once."""
     result = filed.result
     values, metrics = result.results[result.task], list(result.higher_is_better[result.task])
     own = [metric for metric in metrics if f"{metric},none" not in values and not metric.startswith("recovery_")]
     shown = [*result.headline, *own]
     found = {_attack_label(name, info): _attacked(filed, name, info, shown) for name, info in result.attacks.items()}
-    result.history, result.configs, result.data, result.n_samples, result.curves = {}, {}, {}, {}, {}
-    result.attacks = {}
     keys = [f"{metric},none" for metric in metrics]
-    result.results = {result.task: {key: values[key] for key in keys if key in values}}
-    return Filing(filed, found)
+    kept = {"results": {result.task: {key: values[key] for key in keys if key in values}}}
+    empty = {name: {} for name in ("attacks", "configs", "curves", "data", "history", "n_samples")}
+    return Filing(replace(filed, result=result.model_copy(update=kept | empty)), found)
 
 
 def _attack_label(name: str, info: AttackInfo) -> str:

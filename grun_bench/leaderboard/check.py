@@ -32,7 +32,6 @@ def problems(tree: Path, out: Path) -> Iterator[str]:
             yield from _differences(one, by_task[one.result.task, one.result.dataset], tree / of_file.path)
             advance()
     if not broken:
-        # last, for what pages do not show is dropped from the results
         try:
             pages = render_filed(iter(filed), tree, out).pages
             yield from (
