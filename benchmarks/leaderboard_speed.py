@@ -102,6 +102,7 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
         keyed, attacks = {key: value for key, value in keyed.items() if key.endswith(",none")}, {}
     settings = {"lr": lr, "epochs": 10, "batch_size": 16, "beta": 0.1, "retain_weight": 1.0, "text_length": 512}
     identity = hashlib.sha256(f"{task} {model} {unlearner} {lr}".encode()).hexdigest()
+    dataset = hashlib.sha256(task.encode()).hexdigest()
     run_id = identity[:12] + (f"-seed{seed}" if seed is not None else "")
     data: dict[str, Any] = {
         "run_id": run_id,
@@ -114,8 +115,8 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
         "protocol": "grun-bench",
         "limit": None,
         "dataset": "published",
-        "dataset_hash": hashlib.sha256(task.encode()).hexdigest(),
-        "data": {name: {"sources": [f"org/data:{task}_{name}"], "rows": 400, "sha256": [identity]} for name in SETS},
+        "dataset_hash": dataset,
+        "data": {name: {"sources": [f"org/data:{task}_{name}"], "rows": 400, "sha256": [dataset]} for name in SETS},
         "target": {"name": model},
         "reference": {"names": [model], "retain_log": None},
         "results": {task: keyed},
