@@ -31,7 +31,9 @@ def result(
     """One result. `attacks`: name -> (access, extraction strength by variant)."""
     task = changes.pop("task", "letters")
     settings = {"lr": 0.001} if settings is None else settings
-    identity = f"{unlearner} {sorted(settings.items())} {changes.get('limit')} {changes.get('dataset_hash')}"
+    identity = (
+        f"{unlearner} {sorted(settings.items())} {[changes.get(name) for name in ('limit', 'dataset', 'dataset_hash')]}"
+    )
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     clean = {"forget_quality": 0.5, "forget_es": es, "utility": utility, "retain_rouge": 0.9, "forget_gate": None}
     values = {f"{metric},none": value for metric, value in clean.items()}
