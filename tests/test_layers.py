@@ -17,8 +17,8 @@ PACKAGE = Path(grun_bench.__file__).parent
 
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
-    ["errors", "registry", "env", "progress", "cache"],
-    ["records", "lore", "world", "rows", "tasks", "results"],
+    ["errors", "registry", "env", "progress", "cache", "escaping"],
+    ["records", "lore", "world", "rows", "tasks", "migrations", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
@@ -38,6 +38,7 @@ LIGHT = {
     "env",
     "progress",
     "cache",
+    "escaping",
     *LAYERS[1],
     "metrics",
     "evaluate",
