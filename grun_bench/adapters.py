@@ -190,9 +190,7 @@ class Edit(nn.Module):
         self.source = nn.Linear(hidden, rank, dtype=dtype)
         self.gate = gate
 
-    def forward(
-        self, states: Tensor, onto: Tensor | None = None, factor: float = 1.0
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, states: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
         """(batch, hidden) -> edited states, and gate logits (batch,) or None.
 
         The change, `factor` times, is added to `onto` (the states themselves where None) and has its shape and dtype.
@@ -384,7 +382,7 @@ class Grun(Reft):
         return slope * self._requests + offset if self._requests else 1.0
 
     def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The gate logits are those of the module that is trained; in scoring the largest: whether any of them opens."""
+        """All requests' edits; the gate logits are those of the trained module, in scoring the largest of all."""
         edited, logits = states.float(), []
         for edits in self.stages:
             edited, of_stage = edits[str(index)](states, edited, self.factor)

@@ -25,6 +25,7 @@ from grun_bench.progress import say
 from grun_bench.records import SETS, Continuation, Record, Records, load_records
 from grun_bench.results import (
     Cost,
+    Curve,
     RecordsFile,
     Result,
     UnlearnerInfo,
@@ -38,6 +39,7 @@ from grun_bench.results import (
 from grun_bench.rows import Rows, Source, load_rows
 from grun_bench.saving import check_new, save
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
+from grun_bench.stages import STAGES, stage_chart, stage_point
 from grun_bench.tasks import Task, load_task
 from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
 
@@ -159,8 +161,12 @@ class Run:
 
     def _pairs(self, name: str) -> list[tuple[str, str]]:
         """The rows of a training set: (question, answer), or ("", text)."""
-        rows = [row for part in self.training[name] for row in part.rows]
-        return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in rows]
+        return [pair for part in self.training[name] for pair in _pairs(part)]
+
+    def _requests(self, unlearner: Unlearner) -> list[list[tuple[str, str]]]:
+        """The forget rows as they are asked for: all at once, or one stage of the task after another."""
+        in_stages = self.task.stages and unlearner.sequential
+        return [_pairs(part) for part in self.training["forget"]] if in_stages else [self._pairs("forget")]
 
     def _models(self) -> Models:
         config, place = self.config, self.placement
@@ -212,7 +218,7 @@ class Run:
         target = self._cell("none", make_unlearner("none", {}, True), reference)
         if self.name == "none":
             return Outcome(target, target, retain)
-        return Outcome(self._cell(self.name, self.unlearner, reference), target, retain)
+        return Outcome(self._cell(self.name, self.unlearner, reference, target.records), target, retain)
 
     def _retain_cell(self) -> Cell | None:
         """The reference of forget quality: the retain model's row, or a published log, or None."""
@@ -240,7 +246,8 @@ class Run:
         )
         return fingerprint[:12] + (f"-seed{self.config.seed}" if unlearner.seeded else "")
 
-    def _cell(self, name: str, unlearner: Unlearner, reference: Records | None) -> Cell:
+    def _cell(self, name: str, unlearner: Unlearner, reference: Records | None, before: Records | None = None) -> Cell:
+        """The row of an unlearner; `before` are the target model's records, where curves begin."""
         run_id = self._run_id(name, unlearner)
         path = result_folder(self.config.output, self.task.name, self.models.name, name) / f"{run_id}.json"
         asked_for = name == self.name
@@ -252,9 +259,17 @@ class Run:
                 kept = load_records(path.with_name(result.records.file)) if result.records else Records([])
                 return Cell(result, kept, path, reused=True)
             say(f"{path}: its records are missing or not the ones it was made from; running it again.")
-        return self._compute(name, unlearner, reference, run_id, path)
+        return self._compute(name, unlearner, reference, before, run_id, path)
 
-    def _compute(self, name: str, unlearner: Unlearner, reference: Records | None, run_id: str, path: Path) -> Cell:
+    def _compute(
+        self,
+        name: str,
+        unlearner: Unlearner,
+        reference: Records | None,
+        before: Records | None,
+        run_id: str,
+        path: Path,
+    ) -> Cell:
         context = FitContext(
             forget=self._pairs("forget"),
             retain=self._pairs("retain"),
@@ -262,13 +277,15 @@ class Run:
             load_retain_model=self.models.retain or self._refuse_retain,
             seed=self.config.seed,
         )
-        fitted, origins, error = self._fit(unlearner, context)
+        earlier: list[tuple[Cost, Records]] = []
+        fitted, origins, error = self._fit(unlearner, context, earlier)
         if fitted is None:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
             if self.config.save and name == self.name:
                 save(fitted, name, self.config.save)
             cost, records, asked = self._score(fitted)
+            cost = _total([*(each for each, _ in earlier), cost])
         directions = self.task.measure_directions
         values = evaluate(records, records if name == "retain" else reference, self.metrics, directions)
         for measure, reason in (asked.missing if asked else {}).items():
@@ -283,8 +300,32 @@ class Run:
         gc.collect()
         saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
         result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
+        if self.task.stages and unlearner.sequential and before is not None:
+            scored = [before, *(each for _, each in earlier)]
+            result.curves[STAGES] = self._stages(path, scored, reference, (records, saved) if saved else None)
+            write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
         write_whole(path, result.dumps())
         return Cell(result, records, path, reused=False)
+
+    def _stages(
+        self,
+        path: Path,
+        scored: Sequence[Records],
+        reference: Records | None,
+        last: tuple[Records, RecordsFile] | None,
+    ) -> Curve:
+        """The curve over requests: before the first, after each and after the last, whose records are the row's own."""
+        files = [
+            save_records(path.with_suffix(f".stage{at}.records.jsonl"), records.dumps())
+            for at, records in enumerate(scored)
+        ]
+        points = [*zip(scored, files, strict=True), *([last] if last else [])]
+        options = (reference, self.task.stages, self.metrics)
+        headline = for_protocol(self.task.headline, self.config.protocol)
+        return Curve(
+            unit="stages",
+            points=[stage_point(at, records, *options, headline, file) for at, (records, file) in enumerate(points)],
+        )
 
     def _score(self, fitted: Fitted) -> tuple[Cost, Records, Measured | None]:
         """The records of an unlearned model, what training and scoring took, and how lm-eval's measures were run."""
@@ -317,7 +358,10 @@ class Run:
     def _refuse_retain(self) -> LM:
         raise UsageError(self.models.no_retain)
 
-    def _fit(self, unlearner: Unlearner, context: FitContext) -> tuple[Fitted | None, dict[str, Any], str | None]:
+    def _fit(
+        self, unlearner: Unlearner, context: FitContext, earlier: list[tuple[Cost, Records]]
+    ) -> tuple[Fitted | None, dict[str, Any], str | None]:
+        """The model after all requests; what is scored after each but the last goes into `earlier`."""
         origins: dict[str, Any] = {}
 
         def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
@@ -332,10 +376,20 @@ class Run:
         context = replace(
             context, load_target=noting(context.load_target), load_retain_model=noting(context.load_retain_model)
         )
+        requests, seconds, history = self._requests(unlearner), 0.0, []
+        context = replace(context, stages=len(requests))
         try:
-            return unlearner.fit(context), origins, None
+            for stage, rows in enumerate(requests):
+                fitted = unlearner.fit(replace(context, forget=rows, stage=stage))
+                seconds, history = seconds + fitted.seconds, history + fitted.history
+                if stage + 1 < len(requests):
+                    earlier.append(self._score(fitted)[:2])
+                    env.reset_peak_memory()
+                    context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
         except Diverged as error:
             return None, origins, str(error)
+        fitted.seconds, fitted.history = seconds, history
+        return fitted, origins, None
 
     def _examples(self) -> list[Example]:
         return [
@@ -406,6 +460,25 @@ class Run:
             git_hash=git["commit"],
             git=git,
         )
+
+
+def _pairs(part: Rows) -> list[tuple[str, str]]:
+    """Rows of a training set: (question, answer), or ("", text)."""
+    return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in part.rows]
+
+
+def _model_of(fitted: Fitted) -> LM:
+    return fitted.lm
+
+
+def _total(costs: Sequence[Cost]) -> Cost:
+    """The costs of all requests: what was trained and how long is in the last, scoring adds up, memory is the most."""
+
+    def most(name: str) -> int | None:
+        return max((value for cost in costs if (value := getattr(cost, name)) is not None), default=None)
+
+    peaks = {name: most(name) for name in ("training_peak_bytes", "scoring_peak_bytes")}
+    return costs[-1].model_copy(update={"scoring_seconds": round(sum(c.scoring_seconds for c in costs), 3), **peaks})
 
 
 def harness() -> Any:

@@ -194,8 +194,8 @@ class FitContext:
 
     A row is a pair of question and answer; of a plain text the question is empty.
 
-    Where requests come one after another, `forget` is the `stage`-th (from 0) of `stages`, `load_target` gives the model
-    that the request before left, and `previous` is all that it left; None at the first.
+    Where requests come one after another, `forget` is the `stage`-th (from 0) of `stages`, `load_target` gives the
+    model that the request before left, and `previous` is all that it left; None at the first.
     """
 
     forget: Sequence[tuple[str, str]]
@@ -213,7 +213,7 @@ class Fitted:
     """An unlearned model and what it took.
 
     `adapter` (with its name and options) is what was trained beside the model; None when the model itself was changed.
-    Counts, seconds and history are of all requests so far. `state` is what the unlearner goes on with at the next.
+    `trainable` counts what any request so far trained. `state` is what the unlearner goes on with at the next one.
     """
 
     lm: LM
@@ -334,11 +334,8 @@ class Pair(Unlearner):
         history = optimise(parameters, batches, losses, schedule, f"unlearning {self.label}")
         lm.model.eval()
         trained = sum(parameter.numel() for parameter in parameters if parameter not in earlier)
+        trained += context.previous.trainable if context.previous else 0
         fitted = Fitted(lm, trained, time.perf_counter() - start, history, state=adapter)
-        if context.previous:
-            fitted.trainable += context.previous.trainable
-            fitted.seconds += context.previous.seconds
-            fitted.history = context.previous.history + history
         if not adapter.changes_model:
             fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
             fitted.options = self._options(self._adapter.target)

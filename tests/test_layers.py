@@ -17,11 +17,22 @@ PACKAGE = Path(grun_bench.__file__).parent
 
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
-    ["errors", "registry", "env", "progress", "cache"],
+    ["errors", "registry", "env", "progress", "cache", "plots"],
     ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
+    [
+        "alternates",
+        "unlearn",
+        "unlearners",
+        "evaluate",
+        "stages",
+        "saving",
+        "importing",
+        "imported",
+        "harness",
+        "lm_eval_plugin",
+    ],
     ["runner"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
@@ -31,7 +42,7 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "__init__"}
 #: must be importable without torch
-LIGHT = {"errors", "registry", "env", "progress", "cache", *LAYERS[1], "metrics", "evaluate", "importing", "imported"}
+LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "stages", "importing", "imported"}
 LIGHT |= {"refusals", "tables", "leaderboard", "cli"}
 
 
