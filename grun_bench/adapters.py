@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -203,17 +204,13 @@ class Edit(nn.Module):
         return (onto + factor * shift * torch.sigmoid(logits)).to(onto.dtype), logits.squeeze(-1)
 
 
-def _gate(kind: str, hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Module:
-    if kind == "linear":
-        return nn.Linear(hidden, 1, dtype=dtype)
-    first, second = widths
-    return nn.Sequential(
-        nn.Linear(hidden, first, dtype=dtype),
-        nn.ReLU(),
-        nn.Linear(first, second, dtype=dtype),
-        nn.ReLU(),
-        nn.Linear(second, 1, dtype=dtype),
-    )
+def make_gate(hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Module:
+    """The gate's logit from a hidden state: hidden -> `widths` with ReLU -> 1; without widths one linear map."""
+    sizes = [hidden, *widths, 1]
+    maps = [nn.Linear(*pair, dtype=dtype) for pair in pairwise(sizes)]
+    if len(maps) == 1:
+        return maps[0]
+    return nn.Sequential(*(module for each in maps[:-1] for module in (each, nn.ReLU())), maps[-1])
 
 
 @adapter("reft")
@@ -358,15 +355,15 @@ class Grun(Reft):
         super().__init__(rank=rank, layers=layers)
         if gate not in ("linear", "mlp"):
             raise UsageError(f"gate={gate}: choose linear or mlp.")
-        if len(gate_widths) != 2:
-            raise UsageError(f"gate_widths={list(gate_widths)}: two widths are needed, as in [256, 64].")
+        if not gate_widths or not all(isinstance(width, int) and width > 0 for width in gate_widths):
+            raise UsageError(f"gate_widths={list(gate_widths)}: whole numbers above 0 are needed, as in [256, 64].")
         if len(stage_factor) != 2:
             raise UsageError(f"stage_factor={list(stage_factor)}: two numbers are needed, c and d, as in [0.6, 0.6].")
         self.gate, self.gate_widths, self.gate_weight = gate, gate_widths, gate_weight
         self.stage_factor, self._requests = stage_factor, 0
 
     def _make_gate(self, hidden: int, dtype: torch.dtype) -> nn.Module:
-        return _gate(self.gate, hidden, self.gate_widths, dtype)
+        return make_gate(hidden, self.gate_widths if self.gate == "mlp" else (), dtype)
 
     def next_stage(self) -> None:
         """Freeze what was trained and add a module for the next request."""

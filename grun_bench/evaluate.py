@@ -43,13 +43,18 @@ class Value:
 
 
 def evaluate(
-    records: Records, reference: Records | None, names: Sequence[str], measures: Mapping[str, bool] | None = None
+    records: Records,
+    reference: Records | None,
+    names: Sequence[str],
+    measures: Mapping[str, bool] | None = None,
+    intervals: bool = True,
 ) -> dict[str, Value]:
     """The values of the named metrics on one model's records.
 
     A metric over sets is reported as `<set>_<name>`, any other as `<name>`; a metric that returns several values, under
     their keys. `reference` holds the retain model's records, or None. `measures`, the task's lm-eval measures with
-    their directions, are the sets of the metrics over `MEASURES`.
+    their directions, are the sets of the metrics over `MEASURES`. Without `intervals` the bootstrap, which takes nearly
+    all of the time, is left out.
 
     Raises UsageError for an unknown metric, GrunBenchError for one that breaks its contract.
     """
@@ -57,8 +62,12 @@ def evaluate(
     for name in dict.fromkeys(names):
         plugin = registry.get("metric", name)
         _check(plugin)
-        sides = _sets(plugin, records, measures or {}) if "sets" in plugin.options else None
-        for key, value in sides or _whole(plugin, records, reference):
+        found = (
+            _sets(plugin, records, measures or {}, intervals)
+            if "sets" in plugin.options
+            else _whole(plugin, records, reference, intervals)
+        )
+        for key, value in found:
             if key in values:
                 raise GrunBenchError(f"metric '{name}' returns '{key}', which another metric returns too.")
             values[key] = value
@@ -77,21 +86,25 @@ def _check(plugin: registry.Plugin) -> None:
         )
 
 
-def _sets(plugin: registry.Plugin, records: Records, measures: Mapping[str, bool]) -> Iterator[tuple[str, Value]]:
+def _sets(
+    plugin: registry.Plugin, records: Records, measures: Mapping[str, bool], intervals: bool
+) -> Iterator[tuple[str, Value]]:
     over_measures = plugin.options["sets"] == MEASURES
     for name in measures if over_measures else plugin.options["sets"]:
         rows = records.of(name)
         for key, result in _call(plugin, {name: rows}, rows).items():
             direction = measures[name] if over_measures else _direction(plugin, name)
-            yield f"{name}_{key}", _value(plugin, key, result, rows, direction)
+            yield f"{name}_{key}", _value(plugin, key, result, rows, direction, intervals)
 
 
-def _whole(plugin: registry.Plugin, records: Records, reference: Records | None) -> Iterator[tuple[str, Value]]:
+def _whole(
+    plugin: registry.Plugin, records: Records, reference: Records | None, intervals: bool
+) -> Iterator[tuple[str, Value]]:
     over = plugin.options.get("over", ())
     sides = {name: records.of(name) for name in over}
     rows = [row for side in sides.values() for row in side] if over else list(records)
     for key, result in _call(plugin, sides, records, reference).items():
-        yield key, _value(plugin, key, result, rows, _direction(plugin, key))
+        yield key, _value(plugin, key, result, rows, _direction(plugin, key), intervals)
 
 
 def _call(plugin: registry.Plugin, sides: Mapping[str, Sequence[Record]], *arguments: Any) -> dict[str, Result]:
@@ -115,7 +128,14 @@ def _direction(plugin: registry.Plugin, key: str) -> bool | None:
     return direction.get(key) if isinstance(direction, dict) else direction
 
 
-def _value(plugin: registry.Plugin, key: str, result: Result, rows: Sequence[Record], direction: bool | None) -> Value:
+def _value(
+    plugin: registry.Plugin,
+    key: str,
+    result: Result,
+    rows: Sequence[Record],
+    direction: bool | None,
+    intervals: bool,
+) -> Value:
     told = {"n": len(rows), "higher_is_better": direction, "version": plugin.options.get("version", 1)}
     if isinstance(result, MissingReference):
         return Value(None, reason=str(result), **told)
@@ -126,7 +146,7 @@ def _value(plugin: registry.Plugin, key: str, result: Result, rows: Sequence[Rec
         return Value(None, reason=_not_finite(array, rows), **told)
     if not array.ndim:
         return Value(float(array), **told)
-    low, high = interval(array)
+    low, high = interval(array) if intervals else (None, None)
     return Value(float(array.mean()), low=low, high=high, **told)
 
 

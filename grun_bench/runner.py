@@ -302,7 +302,8 @@ class Run:
         result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
         if self.task.stages and unlearner.sequential and before is not None:
             scored = [before, *(each for _, each in earlier)]
-            result.curves[STAGES] = self._stages(path, scored, reference, (records, saved) if saved else None)
+            last = (records, saved) if saved else None
+            result.curves[STAGES] = self._stages(path, scored, reference, last, result.headline)
             write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
         write_whole(path, result.dumps())
         return Cell(result, records, path, reused=False)
@@ -313,6 +314,7 @@ class Run:
         scored: Sequence[Records],
         reference: Records | None,
         last: tuple[Records, RecordsFile] | None,
+        headline: Sequence[str],
     ) -> Curve:
         """The curve over requests: before the first, after each and after the last, whose records are the row's own."""
         files = [
@@ -320,11 +322,10 @@ class Run:
             for at, records in enumerate(scored)
         ]
         points = [*zip(scored, files, strict=True), *([last] if last else [])]
-        options = (reference, self.task.stages, self.metrics)
-        headline = for_protocol(self.task.headline, self.config.protocol)
+        options = (reference, self.task.stages, self.metrics, headline)
         return Curve(
             unit="stages",
-            points=[stage_point(at, records, *options, headline, file) for at, (records, file) in enumerate(points)],
+            points=[stage_point(at, records, *options, file) for at, (records, file) in enumerate(points)],
         )
 
     def _score(self, fitted: Fitted) -> tuple[Cost, Records, Measured | None]:

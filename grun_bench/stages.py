@@ -40,7 +40,7 @@ def stage_point(
 
     values: dict[str, float | None] = {}
     for number, rows in enumerate(stages, 1):
-        found = evaluate(part(records, rows), part(reference, rows) if reference else None, metrics)
+        found = evaluate(part(records, rows), part(reference, rows) if reference else None, metrics, intervals=False)
         named = {key: f"stage{number}_{key}" if key.startswith(FORGET) else key for key in headline}
         values |= {name: found[key].value if key in found else None for key, name in named.items()}
     return Point(at=at, values=dict(sorted(values.items())), records=file)

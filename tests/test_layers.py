@@ -28,6 +28,7 @@ LAYERS: list[list[str]] = [
         "evaluate",
         "stages",
         "saving",
+        "pyreft_format",
         "importing",
         "imported",
         "harness",
