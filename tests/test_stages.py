@@ -65,13 +65,9 @@ def test_modules_are_combined_by_the_formula(lm: LM, factor: list[float], expect
         torch.testing.assert_close(adapter._edit(4, states)[1], each[-1])
 
 
-def bad_factor() -> None:
-    Grun(stage_factor=[0.6])
-
-
 def test_a_factor_of_other_length_is_refused() -> None:
     with pytest.raises(UsageError, match="stage_factor"):
-        bad_factor()
+        Grun(stage_factor=[0.6])
 
 
 # --- what a stage starts from -----------------------------------------------------------------------------------------
