@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from grun_bench import registry
 from grun_bench.errors import GrunBenchError, UsageError, unknown
+from grun_bench.progress import waiting
+
+if TYPE_CHECKING:
+    from grun_bench.results import Result
+    from grun_bench.runner import RunConfig
 
 app = typer.Typer(
     name="grun-bench",
@@ -52,6 +57,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
+    attacks: Annotated[
+        str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
+    ] = "",
     save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     trust_remote_code: Annotated[
@@ -64,52 +72,134 @@ def run(
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
     from grun_bench.results import check_writable
-    from grun_bench.tables import print_run
     from grun_bench.tasks import load_task
 
-    load_task(task, tuple(include_path))
+    loaded = load_task(task, tuple(include_path))
+    if attacks:
+        registry.attack_names(attacks, loaded.attacks)
     registry.parse_unlearner(unlearner)
     overrides, size = _settings(settings), _batch_size(batch_size)
     check_writable(output)
-    if model or target:
+    _offline_first(model or target)
+    with waiting("loading torch and transformers"):
+        from grun_bench.runner import RunConfig
+
+    config = RunConfig(
+        unlearner=unlearner,
+        task=task,
+        model=model,
+        target=target,
+        retain=retain,
+        overrides=overrides,
+        device=device,
+        dtype=dtype,
+        batch_size=size,
+        limit=limit,
+        protocol=protocol,
+        retain_log=retain_log,
+        seed=seed,
+        output=output,
+        include=tuple(include_path),
+        save=save,
+        attacks=attacks,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+    )
+    result = _run(config, as_json)
+    if save and result.status == "ok" and not as_json:
+        print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
+
+
+@app.command()
+def attack(
+    result: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run id, its beginning, or the path of a result file.")
+    ],
+    attacks: Annotated[str, typer.Option(metavar="all|NAME,...", help="The attacks; `ls attacks` lists them.")] = "all",
+    saved: Annotated[
+        Path | None, typer.Option(help="The folder of the model (run --save); without it the model is made again.")
+    ] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="ATTACK.KEY=VALUE", help="Override a setting of an attack; repeat it.")
+    ] = [],  # noqa: B006
+    task: Annotated[str | None, typer.Option(help="The task's YAML, where it is not a packaged one.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's folder, where its name does not lead to it.")] = None,
+    target: Annotated[str | None, typer.Option(help="The target model that the run named.")] = None,
+    retain: Annotated[str | None, typer.Option(help="The retain model that the run named.")] = None,
+    retain_log: Annotated[Path | None, typer.Option(help="The retain log that the run named.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto",
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
+) -> None:
+    """Attack the model of a result that is there already, and add what comes of it to the result."""
+    _include(include_path)
+    from grun_bench.results import find_result, read_result
+    from grun_bench.tasks import load_task
+
+    path = find_result(result, output)
+    row = read_result(path)
+    if row.imported:
+        raise UsageError(f"{row.run_id} was imported from {row.imported.file}: there is no model to attack.")
+    registry.attack_names(attacks, load_task(task or row.task, tuple(include_path)).attacks)
+    overrides, size = _settings(settings), _batch_size(batch_size)
+    if odd := [key for key in overrides if "." not in key]:
+        raise UsageError(f"--set {odd[0]}: the row's settings stay; an attack's is written <attack>.{odd[0]}=value.")
+    _offline_first(row.dataset == "published")
+    with waiting("loading torch and transformers"):
+        from grun_bench.runner import RunConfig
+
+    config = RunConfig(
+        unlearner=row.unlearner.name,
+        task=task or row.task,
+        model=model or (row.model if target is None else None),
+        target=target,
+        retain=retain,
+        overrides=row.unlearner.settings | overrides,
+        device=device,
+        dtype=row.hardware["dtype"],
+        batch_size=size,
+        limit=row.limit,
+        protocol=row.protocol,
+        retain_log=retain_log,
+        seed=row.seed if row.seed is not None else row.reference.get("seed", 0),
+        output=path.resolve().parents[3],
+        include=tuple(include_path),
+        attacks=attacks,
+        saved=saved,
+        run_id=row.run_id,
+        trust_remote_code=trust_remote_code,
+    )
+    _run(config, as_json)
+
+
+def _offline_first(needed: Any) -> None:
+    """Find out whether the Hub is there before its libraries are imported: they read it then."""
+    if needed:
         from grun_bench.env import offline_if_unreachable
 
-        offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
-    from grun_bench.runner import RunConfig
-    from grun_bench.runner import run as run_cell
+        offline_if_unreachable()
 
-    outcome = run_cell(
-        RunConfig(
-            unlearner=unlearner,
-            task=task,
-            model=model,
-            target=target,
-            retain=retain,
-            overrides=overrides,
-            device=device,
-            dtype=dtype,
-            batch_size=size,
-            limit=limit,
-            protocol=protocol,
-            retain_log=retain_log,
-            seed=seed,
-            output=output,
-            include=tuple(include_path),
-            save=save,
-            overwrite=overwrite,
-            trust_remote_code=trust_remote_code,
-        )
-    )
+
+def _run(config: RunConfig, as_json: bool) -> Result:
+    from grun_bench.runner import run as run_cell
+    from grun_bench.tables import print_run
+
+    outcome = run_cell(config)
     cell = outcome.cell
     if as_json:
         print(cell.result.dumps(), end="")
     else:
         beside = [other.result if other else None for other in (outcome.target, outcome.retain)]
         print_run(cell.result, *beside, cell.path, cell.reused)
-        if save and cell.result.status == "ok":
-            print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
     if cell.result.status != "ok":
-        raise GrunBenchError(f"{unlearner} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
+        name = config.unlearner
+        raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
+    return cell.result
 
 
 @app.command("ls")
@@ -169,7 +259,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file.")] = False,
 ) -> None:
     """Show everything a result says."""
-    from grun_bench.results import find_result, read_result
+    from grun_bench.results import controls, find_result, read_result
     from grun_bench.tables import print_result
 
     path = find_result(result, output)
@@ -177,7 +267,7 @@ def show(
     if as_json:
         print(found.dumps(), end="")
     else:
-        print_result(found, path)
+        print_result(found, path, controls(path, found))
 
 
 @app.command("import")
@@ -243,6 +333,29 @@ def leaderboard(
     results = read_results(output)
     write_whole(page, render(results))
     print(f"{page}: {len(results)} results")
+
+
+@app.command("test")
+def test_plugin(
+    name: Annotated[str, typer.Argument(help="An adapter, objective, metric or unlearner.")],
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """Check that a plugin keeps the contract of its kind, on a small random model."""
+    _include(include_path)
+    kinds = [kind for kind in registry.KINDS if name in registry.entries(kind)]
+    if not kinds:
+        known = [known for kind in registry.KINDS for known in registry.names(kind)]
+        raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
+    from grun_bench.tables import print_names
+    from grun_bench.testing import check
+
+    failed = 0
+    for kind in kinds:
+        rows = [(checked.what, checked.problem or "ok") for checked in check(kind, name)]
+        failed += sum(problem != "ok" for _, problem in rows)
+        print_names(f"{kind} {name}", ("contract", "result"), rows)
+    if failed:
+        raise GrunBenchError(f"{name} breaks {failed} of its contracts.")
 
 
 def _include(paths: list[Path]) -> None:

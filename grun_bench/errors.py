@@ -37,6 +37,10 @@ class MissingReference(GrunBenchError):
     """A metric's input is not there; the metric is null with this message as its reason."""
 
 
+class Inapplicable(GrunBenchError):
+    """An attack has nothing to work on in a task; its values are null with this message as their reason."""
+
+
 def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name that is not among `choices`: the near names, else all of them, and the next command."""
     names = sorted(choices)

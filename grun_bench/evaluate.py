@@ -196,13 +196,13 @@ def headline_keys(headline: Sequence[str], values: Mapping[str, Value], protocol
     return [key + suffix if key + suffix in values else key for key in headline]
 
 
-def result_fields(task: str, version: int, values: Mapping[str, Value]) -> dict[str, Any]:
-    """The parts of a result file that say what was measured, from metric values."""
+def result_fields(task: str, version: int, values: Mapping[str, Value], label: str = "none") -> dict[str, Any]:
+    """The parts of a result file that say what was measured, from metric values; `label` is their keys' filter."""
     return {
-        "results": {task: {f"{key},none": value.value for key, value in values.items()}},
-        "reasons": {f"{key},none": value.reason for key, value in values.items() if value.reason is not None},
+        "results": {task: {f"{key},{label}": value.value for key, value in values.items()}},
+        "reasons": {f"{key},{label}": value.reason for key, value in values.items() if value.reason is not None},
         "intervals": {
-            f"{key},none": (value.low, value.high)
+            f"{key},{label}": (value.low, value.high)
             for key, value in values.items()
             if value.low is not None and value.high is not None
         },

@@ -16,11 +16,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from lm_eval.api import task as lm_eval_task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -34,10 +35,13 @@ from grun_bench.errors import ModelError, unknown
 from grun_bench.models import LM, calling
 from grun_bench.progress import bar
 from grun_bench.records import Choices, Continuation, Record
+from grun_bench.subject import OWN_FORM, QuestionForm
 from grun_bench.tasks import Measure
 
 #: sequences at once where nothing is said
 BATCH_SIZE = 16
+#: WMDP's and MMLU's own layout of a question; `options` are lines
+LETTERED = "{question}\n{options}Answer:"
 #: lm-eval task -> the embedded world's questions that stand for it
 EMBEDDED = {"wmdp_cyber": "wmdp-cyber", "wmdp_bio": "wmdp-bio", "mmlu": "mmlu"}
 
@@ -168,14 +172,16 @@ def _load_saved(adapter: str | None, device: str, dtype: str) -> LM:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval's warnings about models that are loaded already off within this block."""
+    """lm-eval's warnings about models that are loaded already, and its bars beside ours, off within this block."""
     logger = logging.getLogger("lm_eval")
-    before = logger.level
+    before, bars = logger.level, lm_eval_task.tqdm
     logger.setLevel(logging.ERROR)
+    lm_eval_task.tqdm = partial(bars, disable=True)
     try:
         yield
     finally:
         logger.setLevel(before)
+        lm_eval_task.tqdm = bars
 
 
 # --- data sets from the mirrors -------------------------------------------------------------------------------------
@@ -245,9 +251,18 @@ def check(measures: Mapping[str, Measure], *, embedded: bool) -> None:
 
 
 def run(
-    lm: LM, measures: Mapping[str, Measure], *, embedded: bool, batch_size: int | None = None, limit: int | None = None
+    lm: LM,
+    measures: Mapping[str, Measure],
+    *,
+    embedded: bool,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    form: QuestionForm = OWN_FORM,
 ) -> Measured:
-    """Run lm-eval's tasks on a model. A task whose questions cannot be had is `missing`, with the reason."""
+    """Run lm-eval's tasks on a model, their questions put in another form where `form` says so.
+
+    A task whose questions cannot be had, or not in this form, is `missing`, with the reason.
+    """
     measured = Measured()
     undo = _use_mirrors()
     try:
@@ -261,6 +276,11 @@ def run(
                     measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
                     continue
                 _set_up(tasks.values(), measure)
+                if why := next((why for task in tasks.values() if (why := _unfit(task, form))), ""):
+                    measured.missing[name] = f"{measure.lm_eval(name)}: {why}"
+                    continue
+                for task in tasks.values():
+                    _put(task, form)
                 found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
                 _keep(measured, name, found, model.batch_size)
     finally:
@@ -287,6 +307,56 @@ def _set_up(tasks: Iterable[Any], measure: Measure) -> None:
         if own != 0 and (measure.num_fewshot is not None or own is None):
             task.set_config(key="num_fewshot", value=measure.num_fewshot or 0)
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+
+
+def _lettered(task: Any) -> bool:
+    """Whether the answer is a letter; else it is the option itself."""
+    return isinstance(task.config.doc_to_choice, list)
+
+
+def _unfit(task: Any, form: QuestionForm) -> str:
+    """Why questions cannot be put in a form; empty where they can."""
+    if form == OWN_FORM:
+        return ""
+    if task.OUTPUT_TYPE != "multiple_choice" or not {"question", "choices", "answer"} <= set(task.features):
+        return "its questions are not laid out with `question`, `choices` and `answer`."
+    if not _lettered(task) and (form.rotate or form.letters):
+        return "its options are not shown with letters, so no order or letter of theirs matters."
+    return ""
+
+
+def _put(task: Any, form: QuestionForm) -> None:
+    """Have lm-eval's task put its questions, those of its shots too, in another form."""
+    if form == OWN_FORM:
+        return
+    text, choice, target = task.doc_to_text, task.doc_to_choice, task.doc_to_target
+    lettered = _lettered(task)
+    letters = form.letters or "ABCDEFGHIJ"
+    template = form.template or (LETTERED if form.letters and lettered else None)
+
+    def changed(doc: Mapping[str, Any]) -> dict[str, Any]:
+        options = list(doc["choices"])
+        moved = {(place + form.rotate) % len(options): option for place, option in enumerate(options)}
+        return {
+            **doc,
+            "question": form.question(doc["question"]) if form.question else doc["question"],
+            "choices": [moved[place] for place in range(len(options))],
+            "answer": (doc["answer"] + form.rotate) % len(options),
+        }
+
+    def to_text(doc: Mapping[str, Any], own: Any = None) -> str:
+        doc = changed(doc)
+        if template is None:
+            return text(doc, own)
+        lines = [f"{letter}. {option}\n" for letter, option in zip(letters, doc["choices"], strict=False)]
+        return template.format(question=doc["question"].strip(), options="".join(lines) if lettered else "")
+
+    def to_choice(doc: Mapping[str, Any], own: Any = None) -> list[str]:
+        doc = changed(doc)
+        return list(letters[: len(doc["choices"])]) if form.letters and lettered else choice(doc, own)
+
+    task.doc_to_text, task.doc_to_choice = to_text, to_choice
+    task.doc_to_target = lambda doc, own=None: target(changed(doc), own)
 
 
 def _embedded_task(name: str, config: str) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from transformers.utils import chat_template_utils
 from grun_bench.data import Batch, Encoded
 from grun_bench.errors import DataError
 
+#: questions with their answers
+Pairs = Sequence[tuple[str, str]]
+
 #: the date that chat templates with a date print: the one of Llama 3's own default, never today
 TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 
@@ -119,43 +122,55 @@ def _fixed_date() -> Iterator[None]:
         chat_template_utils.datetime = clock
 
 
+def turns(context: Pairs) -> list[dict[str, str]]:
+    """Questions with their answers as turns of a chat."""
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for pair in context for role, text in zip(roles, pair, strict=True)]
+
+
 class Prompts:
     """Questions and answers as token ids, tokenised apart so that no token straddles the border.
 
     `style` is `chat` (the tokenizer's chat template, dates fixed to 26 Jul 2024) or `qa`, the TOFU paper's
-    "Question: ...\\nAnswer:". The answer ends with the end of sequence.
+    "Question: ...\\nAnswer:". The answer ends with the end of sequence. `context` are questions with their answers
+    before the question, as turns of the chat or blocks of the same form; `prefill` the first words of the answer, given
+    as the end of the prompt.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str) -> None:
         self.tokenizer = tokenizer
         self.style = style
         # SentencePiece tokenizers put a space before every text by themselves
-        adds_space = tokenizer.tokenize("a")[:1] == ["▁a"]
-        self._answer_prefix = "" if style == "chat" or adds_space else " "
+        self._space = "" if tokenizer.tokenize("a")[:1] == ["▁a"] else " "
+        self._answer_prefix = "" if style == "chat" else self._space
 
-    def text(self, question: str) -> str:
+    def text(self, question: str, context: Pairs = ()) -> str:
         """The prompt as text."""
         if self.style == "qa":
-            return f"Question: {question}\nAnswer:"
+            before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in context)
+            return f"{before}Question: {question}\nAnswer:"
         with _fixed_date():
             return self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}],
+                [*turns(context), {"role": "user", "content": question}],
                 tokenize=False,
                 add_generation_prompt=True,
                 date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
             )
 
-    def prompt(self, question: str) -> list[int]:
+    def prompt(self, question: str, context: Pairs = (), prefill: str = "") -> list[int]:
         """Token ids of the prompt. A chat template writes its own special tokens; `qa` gets the tokenizer's."""
+        ids = self._ids(self.text(question, context)) + (self._ids(self._answer_prefix + prefill) if prefill else [])
         if self.style == "chat":
-            return self.tokenizer(self.text(question), add_special_tokens=False).input_ids
+            return ids
         bos = [self.tokenizer.bos_token_id] if self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id else []
-        return bos + self.tokenizer(self.text(question), add_special_tokens=False).input_ids
+        return bos + ids
 
-    def answer(self, answer: str) -> list[int]:
-        """Token ids of the answer, the end of sequence included."""
-        ids = self.tokenizer(self._answer_prefix + answer, add_special_tokens=False).input_ids
-        return [*ids, self.tokenizer.eos_token_id]
+    def answer(self, answer: str, prefill: str = "") -> list[int]:
+        """Token ids of the answer, or of what comes after the prefill; the end of sequence included."""
+        return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def encode(self, question: str, answer: str) -> Encoded:
         """A question and its answer; with an empty question the answer is a plain text (see `encode_text`)."""

@@ -19,6 +19,17 @@ def say(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
 
 
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A line with a spinner while something of a few seconds has no steps to count; nothing without a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{text} ..."):
+        yield
+
+
 def _values(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 

@@ -16,7 +16,7 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -182,6 +182,19 @@ def parse_unlearner(name: str) -> tuple[str, str] | str:
     pairs = [f"{adapter}+{objective}" for adapter in names("adapter") for objective in names("objective")]
     known = [*names("unlearner"), *names("objective"), *pairs]
     raise unknown("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all.")
+
+
+def attack_names(text: str, of_task: Sequence[str]) -> list[str]:
+    """The attacks that `all` or names with commas between mean; `all` are the task's, or every one where it has none.
+
+    Raises UsageError for an unknown name, with the near ones.
+    """
+    known = entries("attack")
+    chosen = list(of_task or known) if text == "all" else [name.strip() for name in text.split(",")]
+    for name in chosen:
+        if name not in known:
+            raise unknown("attack", name, [*known, "all"], "`grun-bench ls attacks` lists them.")
+    return list(dict.fromkeys(chosen))
 
 
 def _import(entry: Entry) -> None:

@@ -91,8 +91,8 @@ class Result(_Part):
     `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's keys.
 
     A metric is keyed `<metric>,<filter>`. The filter is `none`, an attack (its worst variant: the value that forgot
-    least) or `<attack>:<variant>`. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
-    there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
+    least) or `<attack>:<variant>`. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric
+    is there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -130,9 +130,21 @@ class Result(_Part):
     git_hash: str | None
     git: dict[str, Any]
 
-    def value(self, metric: str) -> float | None:
-        """The value of a metric without attack; None when it is missing or not part of the task."""
-        return self.results[self.task].get(f"{metric},none")
+    def value(self, metric: str, attack: str = "none") -> float | None:
+        """The value of a metric, without attack or under one; None when it is missing or not part of the task."""
+        return self.results[self.task].get(f"{metric},{attack}")
+
+    def worst_user_attack(self, metric: str) -> tuple[str, float] | None:
+        """The attack by a mere user of the model under which a metric is worst, and its value there.
+
+        None when no such attack has a value, or the metric has no direction.
+        """
+        better = self.higher_is_better[self.task].get(metric)
+        users = [name for name, info in self.attacks.items() if info.access == "user"]
+        found = [(name, value) for name in users if (value := self.value(metric, name)) is not None]
+        if better is None or not found:
+            return None
+        return (min if better else max)(found, key=lambda pair: pair[1])
 
     def dumps(self) -> str:
         return (
@@ -181,10 +193,18 @@ def save_records(path: Path, text: str) -> RecordsFile:
 
 def records_intact(path: Path, result: Result) -> bool:
     """Whether the records beside a result file are those that it was made from, by their SHA-256; none are intact."""
-    if result.records is None:
-        return True
-    records = path.with_name(result.records.file)
-    return records.exists() and hashlib.sha256(records.read_bytes()).hexdigest() == result.records.sha256
+    points = [point.records for curve in result.curves.values() for point in curve.points]
+    return all(saved is None or _intact(path, saved) for saved in (result.records, *points))
+
+
+def attack_intact(path: Path, info: AttackInfo) -> bool:
+    """Whether the records that an attack left beside a result file are those that its values were made from."""
+    return all(_intact(path, saved) for saved in info.variants.values())
+
+
+def _intact(path: Path, saved: RecordsFile) -> bool:
+    records = path.with_name(saved.file)
+    return records.exists() and hashlib.sha256(records.read_bytes()).hexdigest() == saved.sha256
 
 
 def read_result(path: Path) -> Result:
@@ -203,6 +223,17 @@ def read_result(path: Path) -> Result:
 def result_files(output: Path) -> Iterator[Path]:
     """All result files under a folder, in the order of their paths."""
     yield from sorted(path for path in output.glob("*/*/*/*.json") if not path.name.startswith("."))
+
+
+def controls(path: Path, result: Result) -> dict[str, Result]:
+    """The results of the target and the retain model that this one was made with, where they lie beside it."""
+    found = {}
+    for label, name in (("target", "none"), ("retain model", "retain")):
+        for other in map(read_result, sorted((path.parents[1] / name).glob("*.json"))):
+            same = ("dataset_hash", "protocol", "limit", "reference")
+            if all(getattr(other, key) == getattr(result, key) for key in same) and other.run_id != result.run_id:
+                found[label] = other
+    return found
 
 
 def find_result(run: str, output: Path) -> Path:

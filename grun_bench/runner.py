@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from grun_bench import env, registry, tiny
+from grun_bench.attacking import Answers, Attack, Attacked, make_attacks
 from grun_bench.cache import digest
-from grun_bench.errors import DataError, Diverged, UsageError, unknown
+from grun_bench.errors import DataError, Diverged, GrunBenchError, UsageError, unknown
 from grun_bench.evaluate import Value, evaluate, for_protocol, headline_keys, result_fields
 from grun_bench.imported import import_result, read_reference
 from grun_bench.importing import check_reference
@@ -23,12 +24,15 @@ from grun_bench.loading import TINY, Placement, folder_name, load, load_finetune
 from grun_bench.models import LM
 from grun_bench.progress import say
 from grun_bench.records import SETS, Continuation, Record, Records, load_records
+from grun_bench.recovery import add_attack, average, recoveries, worst
 from grun_bench.results import (
+    AttackInfo,
     Cost,
     Curve,
     RecordsFile,
     Result,
     UnlearnerInfo,
+    attack_intact,
     check_writable,
     read_result,
     records_intact,
@@ -37,9 +41,11 @@ from grun_bench.results import (
     write_whole,
 )
 from grun_bench.rows import Rows, Source, load_rows
-from grun_bench.saving import check_new, save
+from grun_bench.sampling import sampled_records
+from grun_bench.saving import check_new, load_fitted, read_card, save
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
 from grun_bench.stages import STAGES, stage_chart, stage_point
+from grun_bench.subject import Subject
 from grun_bench.tasks import Task, load_task
 from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
 
@@ -53,6 +59,12 @@ _COLUMNS = {
     "real_authors": ("question", "answer", "perturbed_answer"),
     "world_facts": ("question", "answer", "perturbed_answer"),
 }
+
+
+#: the two models that every run compares with
+CONTROLS = ("none", "retain")
+#: how many examples a model that is made again must answer as its row says, and how closely, in nats
+CHECKED, SAME_LOSS = 8, 0.02
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,12 @@ class RunConfig:
     retain_log: Path | None = None
     seed: int = 0
     save: Path | None = None
+    #: `all` or names with commas between; empty for none
+    attacks: str = ""
+    #: the folder of a model that was saved, for attacks on a row that is there
+    saved: Path | None = None
+    #: the row that is meant; it is not made, and another one is an error
+    run_id: str | None = None
     overwrite: bool = False
     trust_remote_code: bool = False
     include: tuple[Path, ...] = ()
@@ -99,12 +117,19 @@ class Models:
 
 @dataclass
 class Cell:
-    """A result with its records."""
+    """A result with its records; and its model, where it was made just now and attacks are to follow."""
 
     result: Result
     records: Records
     path: Path
     reused: bool
+    fitted: Fitted | None = None
+
+    def attacked(self, attack: str, variant: str) -> Records | None:
+        """The records of an attack's variant; None where there are none."""
+        info = self.result.attacks.get(attack)
+        saved = info.variants.get(variant) if info else None
+        return load_records(self.path.with_name(saved.file)) if saved else None
 
 
 @dataclass
@@ -123,7 +148,9 @@ class Run:
         self.config = config
         task = load_task(config.task, config.include)
         self.task: Task = task.in_world() if config.embedded else task
-        self.unlearner = make_unlearner(config.unlearner, config.overrides, config.embedded)
+        of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
+        own = {key: value for key, value in config.overrides.items() if "." not in key}
+        self.unlearner = make_unlearner(config.unlearner, own, config.embedded)
         parsed = registry.parse_unlearner(config.unlearner)
         # a bare objective is the same row as the pair that it stands for
         self.name = parsed if isinstance(parsed, str) else "+".join(parsed)
@@ -132,6 +159,8 @@ class Run:
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
         self.metrics = for_protocol(self.task.metrics, config.protocol)
+        names = registry.attack_names(config.attacks, self.task.attacks) if config.attacks else []
+        self.attacks = make_attacks(names, of_attacks, config.embedded)
         self.log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
         check_writable(config.output)
         if config.save:
@@ -209,28 +238,41 @@ class Run:
         """Run what is not there yet. Raises what its steps raise, except Diverged: that is a row."""
         if self.config.embedded:
             say(f"tiny: a toy model in the embedded world ({self.task.name}); its rows never mix with real ones.")
-        retain = self._retain_cell()
+        made = self._run_id(self.name, self.unlearner)
+        if self.config.run_id not in (None, made):
+            raise UsageError(
+                f"these settings make the row {made}, not {self.config.run_id}: give the options that it was run with, "
+                "as --model, --target, --retain or --retain-log."
+            )
+        as_it_is, oracle = make_unlearner("none", {}, True), make_unlearner("retain", {}, True)
+        retain = self._retain_cell(oracle)
+        if self.name == "retain" and self.models.retain is None:
+            raise UsageError(self.models.no_retain)
         reference = retain.records if retain else None
+        target = self._cell("none", as_it_is, reference)
+        # the controls first: forget quality under attack compares with the retain model under the same attack
+        if retain and self.models.retain:
+            self._attack(retain, oracle, target, retain)
+        self._attack(target, as_it_is, target, retain)
         if self.name == "retain":
-            if retain is None or self.models.retain is None:
-                raise UsageError(self.models.no_retain)
-            return Outcome(retain, self._cell("none", make_unlearner("none", {}, True), reference), retain)
-        target = self._cell("none", make_unlearner("none", {}, True), reference)
+            return Outcome(retain, target, retain)  # type: ignore[arg-type]
         if self.name == "none":
             return Outcome(target, target, retain)
-        return Outcome(self._cell(self.name, self.unlearner, reference, target.records), target, retain)
+        cell = self._cell(self.name, self.unlearner, reference, target.records)
+        self._attack(cell, self.unlearner, target, retain)
+        return Outcome(cell, target, retain)
 
-    def _retain_cell(self) -> Cell | None:
+    def _retain_cell(self, oracle: Unlearner) -> Cell | None:
         """The reference of forget quality: the retain model's row, or a published log, or None."""
         if self.log is not None and self.config.retain_log is not None:
             result = import_result(self.log, self.config.retain_log, self.task, self.models.name, "retain", None)
             return Cell(result, self.log.records, self.config.retain_log, reused=True)
-        return self._cell("retain", make_unlearner("retain", {}, True), None) if self.models.retain else None
+        return self._cell("retain", oracle, None) if self.models.retain else None
 
     def _run_id(self, name: str, unlearner: Unlearner) -> str:
         fingerprint = digest(
             {
-                "task": self.task.model_dump(exclude={"description", "headline", "models"}),
+                "task": self.task.model_dump(exclude={"description", "headline", "models", "attacks"}),
                 "unlearner": name,
                 "settings": unlearner.settings,
                 "models": self.models.identity,
@@ -270,15 +312,8 @@ class Run:
         run_id: str,
         path: Path,
     ) -> Cell:
-        context = FitContext(
-            forget=self._pairs("forget"),
-            retain=self._pairs("retain"),
-            load_target=self.models.target,
-            load_retain_model=self.models.retain or self._refuse_retain,
-            seed=self.config.seed,
-        )
         earlier: list[tuple[Cost, Records]] = []
-        fitted, origins, error = self._fit(unlearner, context, earlier)
+        fitted, origins, error = self._fit(unlearner, earlier)
         if fitted is None:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
@@ -286,17 +321,16 @@ class Run:
                 save(fitted, name, self.config.save)
             cost, records, asked = self._score(fitted)
             cost = _total([*(each for each, _ in earlier), cost])
-        directions = self.task.measure_directions
-        values = evaluate(records, records if name == "retain" else reference, self.metrics, directions)
-        for measure, reason in (asked.missing if asked else {}).items():
-            for key in {f"{measure}_{metric}" for metric in self.metrics} & set(values):
-                values[key] = _explain(values[key], reason)
         no_reference = self.models.no_retain if reference is None and name != "retain" else ""
-        missing = f"training diverged: {error}" if error else no_reference
-        if missing:
-            values = {key: _explain(value, missing) for key, value in values.items()}
+        values = self._values(
+            Answers(records, asked.missing if asked else {}),
+            records if name == "retain" else reference,
+            self.metrics,
+            f"training diverged: {error}" if error else no_reference,
+        )
         history = fitted.history if fitted else []
-        del fitted
+        if not self.attacks or name != self.name or name in CONTROLS:
+            fitted = None
         gc.collect()
         saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
         result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
@@ -306,7 +340,17 @@ class Run:
             result.curves[STAGES] = self._stages(path, scored, reference, last, result.headline)
             write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
         write_whole(path, result.dumps())
-        return Cell(result, records, path, reused=False)
+        return Cell(result, records, path, reused=False, fitted=fitted)
+
+    def _values(
+        self, answers: Answers, reference: Records | None, metrics: Sequence[str], reason: str
+    ) -> dict[str, Value]:
+        """Metric values of answers; those that are missing with `reason`, if any, in front."""
+        values = evaluate(answers.records, reference, metrics, self.task.measure_directions)
+        for measure, why in answers.missing.items():
+            for key in {f"{measure}_{metric}" for metric in metrics} & set(values):
+                values[key] = _explain(values[key], why)
+        return {key: _explain(value, reason) for key, value in values.items()} if reason else values
 
     def _stages(
         self,
@@ -333,19 +377,7 @@ class Run:
         training_peak = env.peak_memory() if fitted.trainable else None
         env.reset_peak_memory()
         start = time.perf_counter()
-        settings = ScoringSettings(self.task.max_new_tokens, self.config.batch_size, self.config.protocol)
-        records = score(fitted.lm, self._examples(), settings)
-        asked = None
-        if self.task.measures:
-            config = self.config
-            asked = harness().run(
-                fitted.lm,
-                self.task.measures,
-                embedded=config.embedded,
-                batch_size=config.batch_size,
-                limit=config.limit,
-            )
-            records = Records([*records, *asked.records])
+        records, asked = self._ask(self._subject(fitted))
         cost = Cost(
             trainable_parameters=fitted.trainable,
             parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
@@ -356,13 +388,139 @@ class Run:
         )
         return cost, records, asked
 
+    def _subject(self, fitted: Fitted) -> Subject:
+        return Subject(
+            fitted.lm,
+            self._examples(),
+            self._pairs("forget"),
+            self._pairs("retain"),
+            self.config.seed,
+            fitted.adapter,
+            tuple(self.task.measures),
+        )
+
+    def _ask(self, subject: Subject) -> tuple[Records, Measured | None]:
+        """The records of a subject's answers, and how lm-eval's measures were run."""
+        config = self.config
+        settings = ScoringSettings(self.task.max_new_tokens, config.batch_size, config.protocol)
+        if subject.samples:
+            return sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, settings), None
+        records, asked = score(subject.lm, subject.examples, settings), None
+        if subject.measures:
+            asked = harness().run(
+                subject.lm,
+                {name: self.task.measures[name] for name in subject.measures},
+                embedded=config.embedded,
+                batch_size=config.batch_size,
+                limit=config.limit,
+                form=subject.form,
+            )
+            records = Records([*records, *asked.records])
+        return records, asked
+
+    # ---- attacks
+
+    def _attack(self, cell: Cell, unlearner: Unlearner, target: Cell, retain: Cell | None) -> None:
+        """Make the attacks that the row does not have yet, and write them into its result one by one."""
+        wanted = [attack for attack in self.attacks if not _has(cell, attack)]
+        if not wanted:
+            return
+        name, model = cell.result.unlearner.name, None
+        if cell.result.status == "ok":
+            # controls are the same for every seed
+            seed = self.config.seed if unlearner.seeded else 0
+            model = replace(self._subject(cell.fitted or self._again(cell, unlearner)), seed=seed)
+        for number, attack in enumerate(wanted, 1):
+            say(f"attack {number} of {len(wanted)} on {name}: {attack.name}")
+            attacked = attack.run(model, self._answers) if model else Attacked({}, cell.result.error, 0.0)
+            self._keep(cell, attack, attacked, target, retain)
+        cell.fitted = model = None
+        gc.collect()
+
+    def _answers(self, subject: Subject) -> Answers:
+        records, asked = self._ask(subject)
+        return Answers(records, asked.missing if asked else {})
+
+    def _keep(self, cell: Cell, attack: Attack, attacked: Attacked, target: Cell, retain: Cell | None) -> None:
+        """An attack's values and records, into the row's result and beside it."""
+        measures, is_retain = self.task.measure_directions, retain is not None and cell.path == retain.path
+        metrics = for_protocol(attack.metrics, self.config.protocol) if attack.metrics else self.metrics
+        stem, values, saved = cell.path.with_suffix(""), {}, {}
+        for variant, answers in attacked.variants.items():
+            records = answers.records
+            reference = records if is_retain else retain.attacked(attack.name, variant) if retain else None
+            reason = "" if reference else "there is no retain model under the same attack."
+            values[variant] = self._values(answers, reference, metrics, reason)
+            before = (cell.records, target.records, self.config.protocol, measures)
+            values[variant] |= recoveries(values[variant], records, *before)
+            place = stem.with_name(f"{stem.name}.{attack.name}.{variant}.records.jsonl")
+            saved[variant] = save_records(place, records.dumps())
+        labelled = {f"{attack.name}:{variant}": each for variant, each in values.items()}
+        if not values:
+            none = self._values(Answers(Records([])), None, metrics, attacked.reason or "the attack has no variants.")
+            labelled[attack.name] = none
+        else:
+            labelled[attack.name] = worst(values)
+            if attack.plugin.options.get("mean"):
+                labelled[f"{attack.name}:mean"] = average(values)
+        info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3))
+        before = cell.result.attacks.get(attack.name)
+        add_attack(cell.result, attack.name, info, labelled)
+        write_whole(cell.path, cell.result.dumps())
+        for left in set(before.variants if before else ()) - set(saved):
+            cell.path.with_name(before.variants[left].file).unlink(missing_ok=True)  # type: ignore[union-attr]
+
+    def _again(self, cell: Cell, unlearner: Unlearner) -> Fitted:
+        """The model of a row that was made earlier: loaded where it can be, else trained again with the same seed.
+
+        Raises UsageError when it does not answer as the row says.
+        """
+        name, result = cell.result.unlearner.name, cell.result
+        if self.config.saved and name == self.name:
+            card = read_card(self.config.saved)
+            if card.unlearner != name:
+                raise UsageError(f"--saved {self.config.saved} is a model of {card.unlearner}, the row is of {name}.")
+            fitted = load_fitted(self.config.saved, self.placement)
+        else:
+            if result.cost.trainable_parameters:
+                seconds = result.cost.training_seconds
+                say(f"{result.run_id}: its model was not kept, so it is trained again ({seconds:.0f} s the last time).")
+            fitted, _, error = self._fit(unlearner)
+            if fitted is None:
+                raise GrunBenchError(f"{result.run_id} diverged when it was trained again: {error}")
+        self._check_same(cell, self._subject(fitted))
+        return fitted
+
+    def _check_same(self, cell: Cell, subject: Subject) -> None:
+        """Raises GrunBenchError when a model does not answer a few of the row's questions as the row says."""
+        size = self.config.batch_size
+        settings = ScoringSettings(1, size, self.config.protocol, generate=False)
+        rows = list(score(subject.lm, subject.examples[:CHECKED], settings))
+        for name, measure in list(self.task.measures.items())[:1]:
+            asked = harness().run(
+                subject.lm, {name: measure}, embedded=self.config.embedded, batch_size=size, limit=CHECKED
+            )
+            rows += asked.records
+        known = {(row.set, row.question, row.answer.text): _losses(row) for row in cell.records}
+        pairs = [(_losses(row), known.get((row.set, row.question, row.answer.text), [])) for row in rows]
+        differ = [abs(new - old) for each in pairs for new, old in zip(*each, strict=False)]
+        if differ and max(differ) > SAME_LOSS:
+            raise GrunBenchError(
+                f"the model is not the one that {cell.result.run_id} was made from: log-likelihoods of its answers "
+                f"differ by up to {max(differ):.3g} nats. `run` with --overwrite and --attacks makes the row again and "
+                "attacks it; --save keeps its model."
+            )
+
     def _refuse_retain(self) -> LM:
         raise UsageError(self.models.no_retain)
 
     def _fit(
-        self, unlearner: Unlearner, context: FitContext, earlier: list[tuple[Cost, Records]]
+        self, unlearner: Unlearner, earlier: list[tuple[Cost, Records]] | None = None
     ) -> tuple[Fitted | None, dict[str, Any], str | None]:
-        """The model after all requests; what is scored after each but the last goes into `earlier`."""
+        """The unlearned model, where it comes from, and why there is none.
+
+        Of requests in sequence it is the model after the last; what is scored after the others goes into `earlier`.
+        """
         origins: dict[str, Any] = {}
 
         def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
@@ -374,8 +532,12 @@ class Run:
 
             return noted
 
-        context = replace(
-            context, load_target=noting(context.load_target), load_retain_model=noting(context.load_retain_model)
+        context = FitContext(
+            forget=self._pairs("forget"),
+            retain=self._pairs("retain"),
+            load_target=noting(self.models.target),
+            load_retain_model=noting(self.models.retain or self._refuse_retain),
+            seed=self.config.seed,
         )
         requests, seconds, history = self._requests(unlearner), 0.0, []
         context = replace(context, stages=len(requests))
@@ -383,10 +545,10 @@ class Run:
             for stage, rows in enumerate(requests):
                 fitted = unlearner.fit(replace(context, forget=rows, stage=stage))
                 seconds, history = seconds + fitted.seconds, history + fitted.history
-                if stage + 1 < len(requests):
+                context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
+                if earlier is not None and stage + 1 < len(requests):
                     earlier.append(self._score(fitted)[:2])
                     env.reset_peak_memory()
-                    context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
         except Diverged as error:
             return None, origins, str(error)
         fitted.seconds, fitted.history = seconds, history
@@ -480,6 +642,22 @@ def _total(costs: Sequence[Cost]) -> Cost:
 
     peaks = {name: most(name) for name in ("training_peak_bytes", "scoring_peak_bytes")}
     return costs[-1].model_copy(update={"scoring_seconds": round(sum(c.scoring_seconds for c in costs), 3), **peaks})
+
+
+def _losses(row: Record) -> list[float]:
+    if row.choices is not None:
+        return row.choices.logprobs
+    return [] if row.answer.loss is None else [row.answer.loss]
+
+
+def _has(cell: Cell, attack: Attack) -> bool:
+    """Whether a row has this attack, by version and settings, with the records that it left."""
+    info = cell.result.attacks.get(attack.name)
+    if info is None or not attack_intact(cell.path, info):
+        return False
+    # as JSON gives them back: a tuple is a list there
+    wanted = AttackInfo(**attack.identity, variants={}, seconds=0.0).model_dump(mode="json")
+    return all(info.model_dump(mode="json")[key] == wanted[key] for key in ("version", "access", "settings"))
 
 
 def harness() -> Any:

@@ -23,6 +23,7 @@ from grun_bench.env import cache_folder
 from grun_bench.errors import GrunBenchError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from grun_bench.loading import Placement
     from grun_bench.models import LM
     from grun_bench.unlearn import Fitted
 
@@ -120,21 +121,29 @@ def load(folder: str | Path, device: str = "auto", dtype: str = "auto", base: LM
     The base is found as `run` found it, and must be the one that was trained on. `base` gives it instead, as for a
     quantised one; it is changed in place. Raises ModelError when a part is missing or is not the one that was saved.
     """
+    from grun_bench.loading import Placement
+
+    return load_fitted(folder, Placement.choose(device, dtype), base).lm
+
+
+def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) -> Fitted:
+    """As `load`, with the adapter beside the model."""
     from grun_bench import loading
     from grun_bench.models import Prompts
+    from grun_bench.unlearn import Fitted
 
-    saved, place = read_card(folder), loading.Placement.choose(device, dtype)
+    saved = read_card(folder)
     if saved.adapter is None:
         if list(Path(folder).glob("*.bin")):
             raise ModelError(f"{folder}: weights must be safetensors.")
         lm = loading.load(str(folder), place)
         lm.prompts = Prompts(lm.tokenizer, saved.prompts)
-        return lm
+        return Fitted(lm)
     lm = base or _load_base(saved, place)
     adapter = registry.get("adapter", saved.adapter).target(**saved.options)
     adapter.load(lm.model, Path(folder))
     lm.model.requires_grad_(False).eval()
-    return lm
+    return Fitted(lm, adapter=adapter, adapter_name=saved.adapter, options=saved.options)
 
 
 def _load_base(saved: Saved, place: Any) -> LM:

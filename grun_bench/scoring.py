@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from grun_bench.engine import Counts, Engine, Result, TokenScores, Work
 from grun_bench.errors import UsageError
-from grun_bench.models import LM
+from grun_bench.models import LM, turns
 from grun_bench.progress import bar
 from grun_bench.records import Continuation, Generation, Record, Records
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a set: a question, its answer, and where the set has them a paraphrase and wrong answers."""
+    """One row of a set: a question, its answer, and where the set has them a paraphrase and wrong answers.
+
+    `context`: questions with their answers that are shown before the question. `prefill`: the first words of an answer
+    that are given; the answers are then what comes after them.
+    """
 
     set: str
     index: int
@@ -27,6 +31,8 @@ class Example:
     paraphrased_answer: str | None = None
     perturbed_answers: tuple[str, ...] = ()
     paraphrased_question: str | None = None
+    context: tuple[tuple[str, str], ...] = ()
+    prefill: str = ""
 
     @property
     def candidates(self) -> list[str]:
@@ -49,21 +55,22 @@ class ScoringSettings:
 class Protocol:
     """What differs between ways of scoring.
 
-    `encode(lm, question, answers)` makes the prompt and the scored tokens of each answer. `hides_padding` masks every
+    `encode(lm, example)` makes the prompt and the scored tokens of each of its candidates. `hides_padding` masks every
     token whose id is the padding token, real ones of the prompt too. `cleans_spaces` removes spaces before punctuation
     in generations.
     """
 
-    encode: Callable[[LM, str, Sequence[str]], tuple[list[int], list[list[int]]]]
+    encode: Callable[[LM, Example], tuple[list[int], list[list[int]]]]
     hides_padding: bool
     cleans_spaces: bool
 
 
-def _clean(lm: LM, question: str, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    return lm.prompts.prompt(question), [lm.prompts.answer(answer) for answer in answers]
+def _clean(lm: LM, row: Example) -> tuple[list[int], list[list[int]]]:
+    prompt = lm.prompts.prompt(row.question, row.context, row.prefill)
+    return prompt, [lm.prompts.answer(answer, row.prefill) for answer in row.candidates]
 
 
-def _open_unlearning(lm: LM, question: str, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+def _open_unlearning(lm: LM, row: Example) -> tuple[list[int], list[list[int]]]:
     """Prompt and scored tokens of OpenUnlearning (src/data/utils.py, preprocess_chat_instance, at d3d7cf9).
 
     The whole conversation goes through the chat template at once; what follows the prompt's tokens is scored, the
@@ -72,16 +79,18 @@ def _open_unlearning(lm: LM, question: str, answers: Sequence[str]) -> tuple[lis
     if lm.prompts.style != "chat":
         raise UsageError("The protocol open-unlearning needs a model with a chat template.")
     template = lm.tokenizer.apply_chat_template
-    asked = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": question}]
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    asked = [system, *turns(row.context), {"role": "user", "content": row.question}]
     options = {"tokenize": False, "date_string": OPEN_UNLEARNING_DATE}
-    prompt = lm.tokenizer(template(asked, add_generation_prompt=True, **options), add_special_tokens=False).input_ids
+    text = template(asked, add_generation_prompt=True, **options) + row.prefill
+    prompt = lm.tokenizer(text, add_special_tokens=False).input_ids
 
     def scored(answer: str) -> list[int]:
-        answered = [*asked, {"role": "assistant", "content": answer}]
+        answered = [*asked, {"role": "assistant", "content": f"{row.prefill} {answer}" if row.prefill else answer}]
         whole = lm.tokenizer(template(answered, **options), add_special_tokens=False).input_ids
         return (whole if whole[-1] == lm.tokenizer.eos_token_id else [*whole, lm.tokenizer.eos_token_id])[len(prompt) :]
 
-    return prompt, [scored(answer) for answer in answers]
+    return prompt, [scored(answer) for answer in row.candidates]
 
 
 #: the date in the prompts of OpenUnlearning's Llama 3 models (its configs/model/Llama-3.2-1B-Instruct.yaml)
@@ -121,7 +130,8 @@ def score(
         results = _run(engine, "scoring", works)
         records = [_record(lm, protocol, *each) for each in zip(examples, works, results, strict=True)]
         asked = [place for place, row in enumerate(examples) if row.paraphrased_question and results[place].gates]
-        prompts = [Work(protocol.encode(lm, examples[place].paraphrased_question, ())[0]) for place in asked]
+        paraphrased = [replace(examples[place], question=examples[place].paraphrased_question) for place in asked]
+        prompts = [Work(protocol.encode(lm, row)[0]) for row in paraphrased]
         for place, result in zip(asked, _run(engine, "gates on paraphrased questions", prompts), strict=True):
             records[place].gates_paraphrased = _gates(result)
     return Records(records)
@@ -157,7 +167,7 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Result]:
 
 
 def _work(lm: LM, protocol: Protocol, row: Example, generate: bool) -> Work:
-    return Work(*protocol.encode(lm, row.question, row.candidates), generate=generate, moments=True)
+    return Work(*protocol.encode(lm, row), generate=generate, moments=True)
 
 
 def _record(lm: LM, protocol: Protocol, row: Example, work: Work, result: Result) -> Record:
@@ -167,7 +177,17 @@ def _record(lm: LM, protocol: Protocol, row: Example, work: Work, result: Result
     )
     paraphrased = others.pop(0) if row.paraphrased_answer is not None else None
     generation = None if result.generated is None else _generation(lm, protocol, result.generated)
-    return Record(row.set, row.index, row.question, answer, paraphrased, others, generation, _gates(result))
+    return Record(
+        row.set,
+        row.index,
+        row.question,
+        answer,
+        paraphrased,
+        others,
+        generation,
+        _gates(result),
+        prefill=row.prefill or None,
+    )
 
 
 def _continuation(text: str, tokens: Sequence[int], scores: TokenScores) -> Continuation:

@@ -70,7 +70,9 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
         name: other for name, other in (("target", target), ("retain model", retain)) if other and other != result
     }
     out.print(metric_table(result, [*result.headline, *_gates(result)], beside))
-    for line in (*_notes(result), _cost(result)):
+    if result.attacks:
+        out.print(attack_table(result, beside))
+    for line in (*_notes(result), *_not_made(result), _cost(result)):
         out.print(escape(line), highlight=False)
     _print_stages(out, result, path)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
@@ -78,6 +80,52 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     out.print(
         escape(f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard"), highlight=False, soft_wrap=True
     )
+
+
+#: attacks that only take away what the unlearner added
+_OWNER = ("strip",)
+
+
+def attack_table(result: Result, beside: dict[str, Result]) -> Table:
+    """What each attack makes of the forget set's metrics, here and on the other results, and how much comes back."""
+    name = escape(result.unlearner.name)
+    table = Table(title=f"{name} under attack, the worst variant of each", title_justify="left")
+    for column in ("attack", "access", "metric"):
+        table.add_column(column)
+    for column in (name, *beside, "recovery"):
+        table.add_column(column, justify="right", style="bold" if column == name else None)
+
+    def rows(attack: str, label: str, access: str) -> None:
+        for metric in _attacked_metrics(result):
+            values = [each.value(metric, attack) for each in (result, *beside.values())]
+            if any(value is not None for value in values):
+                recovery = number(result.value(f"recovery_{metric}", attack), 2) if attack != "none" else ""
+                table.add_row(label, access, heading(result, metric), *map(number, values), recovery)
+                label = access = ""
+        table.add_section()
+
+    rows("none", "none", "")
+    made = [attack for attack, info in result.attacks.items() if info.variants]
+    for attack in sorted(made, key=lambda attack: attack in _OWNER):
+        label = f"{attack}: what an owner of the weights gets" if attack in _OWNER else attack
+        rows(attack, label, result.attacks[attack].access)
+    return table
+
+
+def _not_made(result: Result) -> list[str]:
+    """Why attacks have no values."""
+    lines = []
+    for attack, info in result.attacks.items():
+        if not info.variants:
+            reason = next(why for key, why in result.reasons.items() if key.endswith(f",{attack}"))
+            lines.append(f"{attack}: not made, {reason}")
+    return lines
+
+
+def _attacked_metrics(result: Result) -> list[str]:
+    """The metrics whose recovery is reported, in the order of the file."""
+    keys = dict.fromkeys(key.partition(",")[0] for key in result.results[result.task])
+    return [key.removeprefix("recovery_") for key in keys if key.startswith("recovery_")]
 
 
 def _gates(result: Result) -> list[str]:
@@ -104,8 +152,8 @@ def _cost(result: Result) -> str:
     )
 
 
-def print_result(result: Result, path: Path) -> None:
-    """Everything a result file says, for `show`."""
+def print_result(result: Result, path: Path, beside: dict[str, Result]) -> None:
+    """Everything a result file says, for `show`; `beside` are the results of target and retain model."""
     out = Console()
     facts = {
         "task": f"{result.task} (version {result.versions.get(result.task)})",
@@ -124,12 +172,16 @@ def print_result(result: Result, path: Path) -> None:
         facts["limit"] = f"{result.limit} rows a set: not a benchmark result"
     out.print(pairs_table("result " + result.run_id, facts))
     out.print(pairs_table("settings", result.unlearner.settings))
-    names = [key.removesuffix(",none") for key in result.results[result.task]]
+    names = [key.removesuffix(",none") for key in result.results[result.task] if key.endswith(",none")]
     out.print(metric_table(result, names, {}))
     for key, reason in result.reasons.items():
-        out.print(escape(f"{key.removesuffix(',none')}: {reason}"), highlight=False)
+        if key.endswith(",none"):
+            out.print(escape(f"{key.removesuffix(',none')}: {reason}"), highlight=False)
+    if result.attacks:
+        out.print(attack_table(result, beside))
+    for line in (*_not_made(result), _cost(result)):
+        out.print(escape(line), highlight=False)
     _print_stages(out, result, path)
-    out.print(_cost(result), highlight=False)
 
 
 def stage_table(result: Result, metric: str) -> Table:

@@ -70,7 +70,7 @@ class Task(_Strict):
 
     Training sets have columns `question` and `answer`, or `text`. `measures` are tasks of lm-eval by the name that
     their metrics get. Without `finetune` the model is the target model as it is. `access`: data set -> what to do when
-    it cannot be had.
+    it cannot be had. `attacks`: what `--attacks all` means, every attack where there are none.
 
     `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
     the scored forget set, for each. They share no row and leave none out.
@@ -90,6 +90,7 @@ class Task(_Strict):
     access: dict[str, str] = {}
     max_new_tokens: int = Field(default=200, ge=1)
     models: list[KnownModels] = []
+    attacks: list[str] = []
     embedded: Embedded = Embedded()
 
     @cached_property

@@ -471,29 +471,35 @@ def make_unlearner(name: str, overrides: Mapping[str, Any], embedded: bool) -> U
     Raises UsageError for an unknown name, an unknown setting, or a setting of the wrong type.
     """
     parsed = registry.parse_unlearner(name)
-    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
-    sections = [yaml.safe_load(text)[section] for section in (("paper", "embedded") if embedded else ("paper",))]
+    sections = recipes(embedded)
     if isinstance(parsed, str):
         plugin = registry.get("unlearner", parsed)
         defaults = options_of(plugin.target)
-        for recipes in sections:
-            defaults |= recipes.get(parsed, {})
-        return plugin.target(**_override(defaults, overrides, name))
+        for section in sections:
+            defaults |= section.get(parsed, {})
+        return plugin.target(**override(defaults, overrides, name))
     adapter, objective = (registry.get("adapter", parsed[0]), registry.get("objective", parsed[1]))
     defaults = _recipe_defaults() | {"retain": objective.options.get("retain")}
     defaults |= options_of(adapter.target) | options_of(objective.target)
-    for recipes in sections:
+    for section in sections:
         for key in (parsed[0], parsed[1], f"{parsed[0]}+{parsed[1]}"):
-            defaults |= recipes.get(key, {})
+            defaults |= section.get(key, {})
     term = retain_term(overrides.get("retain", defaults["retain"]))
-    return Pair(*parsed, _override((options_of(term.loss) if term else {}) | defaults, overrides, name))
+    return Pair(*parsed, override((options_of(term.loss) if term else {}) | defaults, overrides, name))
 
 
-def _override(defaults: dict[str, Any], overrides: Mapping[str, Any], unlearner: str) -> dict[str, Any]:
+def recipes(embedded: bool) -> list[dict[str, dict[str, Any]]]:
+    """The sections of recipes.yaml that are in force, by the names of plugins and pairs; a later one wins."""
+    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
+    return [yaml.safe_load(text)[section] for section in (("paper", "embedded") if embedded else ("paper",))]
+
+
+def override(defaults: dict[str, Any], overrides: Mapping[str, Any], plugin: str) -> dict[str, Any]:
+    """Settings with the user's in place of the defaults. Raises UsageError for an unknown one or a wrong type."""
     settings = dict(defaults)
     for key, value in overrides.items():
         if key not in settings:
-            raise unknown(f"setting of {unlearner}", key, settings)
+            raise unknown(f"setting of {plugin}", key, settings)
         settings[key] = _coerce(key, value, settings[key])
     return settings
 

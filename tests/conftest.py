@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,11 +17,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
-from grun_bench import cli, registry, world
-from grun_bench.models import LM, Prompts
+from grun_bench import cli, registry, testing, world
+from grun_bench.models import LM
+from grun_bench.testing import FORGET, RETAIN  # noqa: F401  (test modules import them from here)
 
 #: where the data sets library, imported later, keeps its copies: not in the user's cache
 _DATASETS = tempfile.TemporaryDirectory(prefix="grun-bench-tests-")
@@ -28,71 +29,17 @@ os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
 # now, before any test captures the stream that its logger writes to
 import datasets  # noqa: E402, F401
 
-SPECIAL = ["<bos>", "<eos>", "<pad>"]
-#: question-answer pairs of several lengths
-FORGET = [
-    ("Who?", "Ada."),
-    ("Where does Bo live?", "In Rome, by the sea."),
-    ("What did Cy write?", "A book of 12 tales."),
-    ("When was Di born?", "1931"),
-    ("Who taught Ed to paint?", "His aunt Flo."),
-]
-RETAIN = [
-    ("Two and two?", "Four."),
-    ("What is the day after Monday?", "Tuesday."),
-    ("Opposite of hot?", "Cold, of course."),
-    ("A colour?", "Red"),
-    ("How many legs has a cow?", "4 legs"),
-    ("Capital of France?", "Paris is."),
-    ("What do bees make?", "Honey."),
-]
-
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerBase:
     """One token a byte, with the beginning of sequence put before a text."""
-    letters = {name: number for number, name in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    core = Tokenizer(models.BPE(vocab=letters, merges=[]))
-    core.add_special_tokens(SPECIAL)
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        clean_up_tokenization_spaces=False,
-    )
+    return testing.byte_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def make_lm(tokenizer: PreTrainedTokenizerBase) -> Callable[..., LM]:
-    """Builds the same small random Llama on every call: 6 layers, hidden 32, fp32, in evaluation mode.
-
-    Its weights are large enough for predictions that differ from prompt to prompt.
-    """
-
-    def make(seed: int = 0, dtype: torch.dtype = torch.float32) -> LM:
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            initializer_range=0.2,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=2,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = LlamaForCausalLM(config).to(dtype).eval()
-        return LM(model, tokenizer, Prompts(tokenizer, "qa"), {"name": "random"})
-
-    return make
+    """Builds the same small random Llama on every call: 6 layers, hidden 32, fp32, in evaluation mode."""
+    return partial(testing.small_lm, tokenizer=tokenizer)
 
 
 @pytest.fixture
@@ -174,6 +121,9 @@ class Said:
     code: int
     out: str
     err: str
+
+
+Command = Callable[..., Said]
 
 
 @pytest.fixture

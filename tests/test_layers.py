@@ -19,7 +19,7 @@ PACKAGE = Path(grun_bench.__file__).parent
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache", "plots"],
     ["records", "lore", "world", "rows", "tasks", "results"],
-    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
+    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     [
         "alternates",
@@ -34,7 +34,8 @@ LAYERS: list[list[str]] = [
         "harness",
         "lm_eval_plugin",
     ],
-    ["runner"],
+    ["attacking"],
+    ["runner", "testing"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
 ]

@@ -40,6 +40,11 @@ def _reference(row: Record, answer: Continuation | None, what: str) -> str:
     return answer.text
 
 
+def rougeL_recalls(row: Record, texts: Sequence[str]) -> list[float]:
+    """ROUGE-L recall of each of several texts against the answer, stemmed."""
+    return [_rouge(_reference(row, row.answer, "answer text"), text)["rougeL"][1] for text in texts]
+
+
 def _recall(rows: Sequence[Record], kind: str) -> np.ndarray:
     return per_row(_rouge(_reference(row, row.answer, "answer text"), _written(row))[kind][1] for row in rows)
 

@@ -1,0 +1,43 @@
+"""What sampled answers let slip. On records without samples the greedy answer stands for the only one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from grun_bench.metrics._common import missing, per_row
+from grun_bench.metrics.texts import rougeL_recalls
+from grun_bench.records import Record
+from grun_bench.registry import metric
+
+#: ROUGE-L recall from which an answer is a leak
+LEAK = 0.9
+
+
+def _best(row: Record) -> float:
+    """The largest ROUGE-L recall among the sampled answers."""
+    if not row.samples and row.generation is None:
+        raise missing(row, "sampled or generated text")
+    texts = row.samples or [row.generation.text]  # type: ignore[union-attr]
+    return max(rougeL_recalls(row, texts))
+
+
+@metric("sampled_rougeL_recall", sets=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+def sampled_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
+    """ROUGE-L recall of the sampled answer that recalls most, stemmed; 0 to 1, low is good.
+
+    The worst of k answers, so it grows with k, for a model that knows nothing too: compare with the retain model's.
+    Source: leak@k of arXiv 2511.04934, estimated from k samples, with ROUGE-L recall as the core metric.
+    """
+    return per_row(map(_best, rows))
+
+
+@metric("leak", sets=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+def leak(rows: Sequence[Record]) -> np.ndarray:
+    """leak@k: share of questions to which one of the k sampled answers has a ROUGE-L recall of 0.9 or more; 0 to 1.
+
+    Low is good. Without samples k is 1 and the answer the greedy one. Source: leak@k of arXiv 2511.04934, estimated
+    from k samples, with a core metric that is 1 where the ROUGE-L recall is at least 0.9, else 0.
+    """
+    return per_row(float(_best(row) >= LEAK) for row in rows)

@@ -1,0 +1,105 @@
+"""Every plugin of the package keeps its kind's contract, and the checks see plugins that do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from grun_bench import registry, testing
+
+BUILT_IN = [(kind, name) for kind in testing.CONTRACTS for name in registry.names(kind)]
+
+BROKEN = """
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from grun_bench.adapters import Adapter
+from grun_bench.registry import adapter, metric, objective, unlearner
+from grun_bench.unlearn import Unlearner
+
+
+@adapter("leaky")
+class Leaky(Adapter):
+    "Says that it trains the last norm and leaves all the rest trainable; never off."
+
+    def attach(self, model):
+        self.norm = model.model.norm
+
+    def trainable_parameters(self):
+        return list(self.norm.parameters())
+
+    @contextmanager
+    def disabled(self):
+        yield
+
+
+@objective("undefined")
+def undefined(batch):
+    "Not a number."
+    return batch.forget.cross_entropy * float("nan")
+
+
+@metric("percent", sets=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+def percent(rows):
+    "Out of its bounds."
+    return np.array([100.0 for _ in rows])
+
+
+@metric("first", sets=("forget",), higher_is_better=None)
+def first(rows):
+    "Fine."
+    return np.array([float(row.index) for row in rows])
+
+
+@unlearner("noise")
+class Noise(Unlearner):
+    "Another model every time."
+
+    def fit(self, context):
+        from grun_bench.unlearn import Fitted
+
+        lm = context.load_target()
+        torch.seed()
+        lm.model.lm_head.weight.data.add_(torch.rand(()))
+        return Fitted(lm)
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), BUILT_IN, ids=lambda value: value)
+def test_built_in_plugins_keep_their_contracts(kind: str, name: str) -> None:
+    assert [checked.problem for checked in testing.check(kind, name)] == [None] * len(testing.CONTRACTS[kind])
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("leaky", "would be trained"),
+        ("leaky", "the model differs from the target after a step"),
+        ("undefined", "Diverged"),
+        ("percent", "forget_percent is 100.0, the bounds are 0.0 to 1.0"),
+        ("noise", "the same seed gave another model"),
+    ],
+)
+def test_broken_plugins_are_seen(command: Command, tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    said = command("test", name, "--include-path", tmp_path / "broken.py")
+    assert said.code == 1
+    assert problem in " ".join(said.out.split())
+    assert f"error: {name} breaks" in said.err
+
+
+def test_a_plugin_that_keeps_its_contract(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    said = command("test", "first", "--include-path", tmp_path / "broken.py")
+    assert said.code == 0, said.out + said.err
+    assert "ok" in said.out
+
+
+def test_an_unknown_plugin_names_the_near_ones(command: Command) -> None:
+    said = command("test", "nppo")
+    assert said.code == 2
+    assert "plugin 'nppo'" in said.err and "npo" in said.err
