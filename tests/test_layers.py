@@ -26,6 +26,7 @@ LAYERS: list[list[str]] = [
         "unlearn",
         "unlearners",
         "evaluate",
+        "recovery",
         "stages",
         "saving",
         "pyreft_format",
