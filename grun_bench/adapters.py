@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ class Adapter(ABC):
         """Called before training when the target model is needed during training, not only before it.
 
         Nothing to do for an adapter that leaves the base weights alone.
+        """
+
+    def next_stage(self) -> None:  # noqa: B027
+        """Called before each request of a sequence is trained, the first one too; never for a single request.
+
+        Nothing to do where training simply goes on from one request to the next.
         """
 
     def save(self, folder: Path) -> None:
@@ -184,27 +191,26 @@ class Edit(nn.Module):
         self.source = nn.Linear(hidden, rank, dtype=dtype)
         self.gate = gate
 
-    def forward(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(batch, hidden) -> edited states of the same shape and dtype, and gate logits (batch,) or None."""
-        rotation = self.rotation.weight
+    def forward(self, states: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
+        """(batch, hidden) -> edited states, and gate logits (batch,) or None.
+
+        The change, `factor` times, is added to `onto` (the states themselves where None) and has its shape and dtype.
+        """
+        onto, rotation = states if onto is None else onto, self.rotation.weight
         shift = (self.source(states) - states.to(rotation.dtype) @ rotation) @ rotation.T
         if self.gate is None:
-            return (states + shift).to(states.dtype), None
+            return (onto + factor * shift).to(onto.dtype), None
         logits = self.gate(states)
-        return (states + shift * torch.sigmoid(logits)).to(states.dtype), logits.squeeze(-1)
+        return (onto + factor * shift * torch.sigmoid(logits)).to(onto.dtype), logits.squeeze(-1)
 
 
-def _gate(kind: str, hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Module:
-    if kind == "linear":
-        return nn.Linear(hidden, 1, dtype=dtype)
-    first, second = widths
-    return nn.Sequential(
-        nn.Linear(hidden, first, dtype=dtype),
-        nn.ReLU(),
-        nn.Linear(first, second, dtype=dtype),
-        nn.ReLU(),
-        nn.Linear(second, 1, dtype=dtype),
-    )
+def make_gate(hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Module:
+    """The gate's logit from a hidden state: hidden -> `widths` with ReLU -> 1; without widths one linear map."""
+    sizes = [hidden, *widths, 1]
+    maps = [nn.Linear(*pair, dtype=dtype) for pair in pairwise(sizes)]
+    if len(maps) == 1:
+        return maps[0]
+    return nn.Sequential(*(module for each in maps[:-1] for module in (each, nn.ReLU())), maps[-1])
 
 
 @adapter("reft")
@@ -219,25 +225,41 @@ class Reft(Adapter):
 
     def __init__(self, *, rank: int = 4, layers: Sequence[float] = (0.65, 0.8, 1.0)) -> None:
         self.rank, self.layers = rank, layers
-        self.edits = nn.ModuleDict()
+        #: for each request its edits, by layer; more than one only where later requests add their own
+        self.stages = nn.ModuleList()
         self._on = True
+
+    @property
+    def edits(self) -> nn.ModuleDict:
+        """Layer -> the edit that is trained, the latest request's."""
+        return self.stages[-1]
 
     def _make_gate(self, hidden: int, dtype: torch.dtype) -> nn.Module | None:
         return None
 
     def attach(self, model: nn.Module) -> None:
-        blocks = decoder_layers(model)
-        hidden = model.config.get_text_config().hidden_size
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        indices = sorted({layer_index(depth, len(blocks)) for depth in self.layers})
-        self.first_layer = indices[0]
-        for index in indices:
-            weight = next(parameter for parameter in blocks[index].parameters() if parameter.is_floating_point())
-            edit = Edit(hidden, self.rank, model.dtype, self._make_gate(hidden, model.dtype)).to(weight.device)
-            self.edits[str(index)] = edit
-            blocks[index].register_forward_hook(self._hook(index, edit))
+        self._model, blocks = model, decoder_layers(model)
+        self._indices = sorted({layer_index(depth, len(blocks)) for depth in self.layers})
+        self.first_layer = self._indices[0]
+        self._add_edits()
+        for index in self._indices:
+            blocks[index].register_forward_hook(self._hook(index))
         model.register_forward_pre_hook(self._locate, with_kwargs=True)
+
+    def _add_edits(self) -> None:
+        """Fresh edits of all layers, to be trained from now on."""
+        blocks, dtype = decoder_layers(self._model), self._model.dtype
+        hidden, edits = self._model.config.get_text_config().hidden_size, nn.ModuleDict()
+        for index in self._indices:
+            weight = next(parameter for parameter in blocks[index].parameters() if parameter.is_floating_point())
+            edits[str(index)] = Edit(hidden, self.rank, dtype, self._make_gate(hidden, dtype)).to(weight.device)
+        self.stages.append(edits)
+
+    def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States of the last prompt tokens, edited, and the gate logits that the call is told."""
+        return self.edits[str(index)](states)
 
     def _locate(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Where this forward pass edits: told by `calling`, else the last attended column of a prefill."""
@@ -256,14 +278,14 @@ class Reft(Adapter):
         columns = torch.arange(ids.shape[1], device=ids.device)
         self._positions = (mask * columns).argmax(dim=1)
 
-    def _hook(self, index: int, edit: Edit) -> Any:
+    def _hook(self, index: int) -> Any:
         def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if not self._on or self._positions is None:
                 return output
             states = output[0] if isinstance(output, tuple) else output
             rows = torch.arange(len(states), device=states.device)
             positions = self._positions.to(states.device)
-            edited, logits = edit(states[rows, positions])
+            edited, logits = self._edit(index, states[rows, positions])
             call = current_call()
             if call is not None and logits is not None:
                 call.gates[index] = logits
@@ -274,14 +296,18 @@ class Reft(Adapter):
         return hook
 
     def save(self, folder: Path) -> None:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.edits.state_dict().items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.stages.state_dict().items()}
         save_file(tensors, folder / "adapter.safetensors")
 
     def load(self, model: nn.Module, folder: Path) -> None:
         self.attach(model)
         path = folder / "adapter.safetensors"
+        tensors = load_tensors(path)
+        count = len({name.split(".")[0] for name in tensors})
+        for _ in range(count if count > 1 else 0):
+            self.next_stage()
         try:
-            self.edits.load_state_dict(load_tensors(path))
+            self.stages.load_state_dict(tensors)
         except RuntimeError as error:
             raise ModelError(f"{path} does not fit this model: {' '.join(str(error).split())[:200]}") from None
 
@@ -303,6 +329,15 @@ class Grun(Reft):
 
     `gate` is `linear` (one linear map) or `mlp` (hidden -> `gate_widths` with ReLU -> 1). `gate_weight` scales the
     binary cross-entropy of the gates, forget prompts 1 and retain prompts 0, mean over layers and both sets.
+
+    Of a sequence of requests each adds a module of its own, and those before it are frozen. n modules are combined as
+
+        h' = h + (c n + d) sum_i sigmoid(g_i(h)) R_i^T (W_i h + b_i - R_i h),
+
+    where `stage_factor` is [c, d]: [0.6, 0.6] in the official code (renjie3/GRUN @ b59fd78, which so has a factor of
+    1.2 for the first of a sequence), [0, 1] for a plain sum. A single request has the factor 1. The official code
+    trains every module on the target by itself and combines them for scoring; here the earlier ones act while a later
+    one is trained, so that what is scored is what was trained.
     """
 
     needs_retain = True
@@ -315,16 +350,42 @@ class Grun(Reft):
         gate: str = "mlp",
         gate_widths: Sequence[int] = (256, 64),
         gate_weight: float = 10.0,
+        stage_factor: Sequence[float] = (0.6, 0.6),
     ) -> None:
         super().__init__(rank=rank, layers=layers)
         if gate not in ("linear", "mlp"):
             raise UsageError(f"gate={gate}: choose linear or mlp.")
-        if len(gate_widths) != 2:
-            raise UsageError(f"gate_widths={list(gate_widths)}: two widths are needed, as in [256, 64].")
+        if not gate_widths or not all(isinstance(width, int) and width > 0 for width in gate_widths):
+            raise UsageError(f"gate_widths={list(gate_widths)}: whole numbers above 0 are needed, as in [256, 64].")
+        if len(stage_factor) != 2:
+            raise UsageError(f"stage_factor={list(stage_factor)}: two numbers are needed, c and d, as in [0.6, 0.6].")
         self.gate, self.gate_widths, self.gate_weight = gate, gate_widths, gate_weight
+        self.stage_factor, self._requests = stage_factor, 0
 
     def _make_gate(self, hidden: int, dtype: torch.dtype) -> nn.Module:
-        return _gate(self.gate, hidden, self.gate_widths, dtype)
+        return make_gate(hidden, self.gate_widths if self.gate == "mlp" else (), dtype)
+
+    def next_stage(self) -> None:
+        """Freeze what was trained and add a module for the next request."""
+        if self._requests:
+            self.edits.requires_grad_(False)
+            self._add_edits()
+        self._requests += 1
+
+    @property
+    def factor(self) -> float:
+        """c n + d of n requests in sequence; 1 for a single one."""
+        slope, offset = self.stage_factor
+        return slope * self._requests + offset if self._requests else 1.0
+
+    def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """All requests' edits; the gate logits are those of the trained module, in scoring the largest of all."""
+        edited, logits = states.float(), []
+        for edits in self.stages:
+            edited, of_stage = edits[str(index)](states, edited, self.factor)
+            logits.append(of_stage)
+        told = logits[-1] if torch.is_grad_enabled() else torch.stack(logits).amax(0)
+        return edited.to(states.dtype), told
 
     def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
         bce = nn.functional.binary_cross_entropy_with_logits

@@ -303,6 +303,25 @@ def import_log(
 
 
 @app.command()
+def convert(
+    folders: Annotated[list[Path], typer.Argument(help="A saved grun or reft model; or folders of pyreft.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    base: Annotated[str | None, typer.Option(help="Of pyreft's folders: the model they were trained on.")] = None,
+) -> None:
+    """Turn a saved adapter into pyreft's folder format, or with --base the other way round."""
+    from grun_bench.pyreft_format import export_pyreft, import_pyreft
+
+    if base is not None:
+        import_pyreft(folders, base, out)
+        print(f"model: {out}   (grun_bench.load({str(out)!r}) reads it)")
+        return
+    if len(folders) != 1:
+        raise UsageError("convert takes one saved model; several folders of pyreft need --base.")
+    for place in export_pyreft(folders[0], out):
+        print(f"pyreft: {place}")
+
+
+@app.command()
 def leaderboard(
     tree: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
     out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = RESULTS.parent,

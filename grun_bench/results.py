@@ -195,7 +195,8 @@ def save_records(path: Path, text: str) -> RecordsFile:
 
 def records_intact(path: Path, result: Result) -> bool:
     """Whether the records beside a result file are those that it was made from, by their SHA-256; none are intact."""
-    return result.records is None or _intact(path, result.records)
+    points = [point.records for curve in result.curves.values() for point in curve.points]
+    return all(saved is None or _intact(path, saved) for saved in (result.records, *points))
 
 
 def attack_intact(path: Path, info: AttackInfo) -> bool:

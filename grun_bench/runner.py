@@ -28,6 +28,7 @@ from grun_bench.recovery import add_attack, average, carry_attacks, recoveries, 
 from grun_bench.results import (
     AttackInfo,
     Cost,
+    Curve,
     RecordsFile,
     Result,
     UnlearnerInfo,
@@ -43,6 +44,7 @@ from grun_bench.rows import Rows, Source, load_rows
 from grun_bench.sampling import sampled_records
 from grun_bench.saving import check_new, load_fitted, read_card, save
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
+from grun_bench.stages import STAGES, stage_chart, stage_point
 from grun_bench.subject import Subject
 from grun_bench.tasks import Task, load_task
 from grun_bench.unlearn import FitContext, Fitted, Unlearner, make_unlearner
@@ -188,8 +190,12 @@ class Run:
 
     def _pairs(self, name: str) -> list[tuple[str, str]]:
         """The rows of a training set: (question, answer), or ("", text)."""
-        rows = [row for part in self.training[name] for row in part.rows]
-        return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in rows]
+        return [pair for part in self.training[name] for pair in _pairs(part)]
+
+    def _requests(self, unlearner: Unlearner) -> list[list[tuple[str, str]]]:
+        """The forget rows as they are asked for: all at once, or one stage of the task after another."""
+        in_stages = self.task.stages and unlearner.sequential
+        return [_pairs(part) for part in self.training["forget"]] if in_stages else [self._pairs("forget")]
 
     def _models(self) -> Models:
         config, place = self.config, self.placement
@@ -252,7 +258,7 @@ class Run:
             return Outcome(retain, target, retain)  # type: ignore[arg-type]
         if self.name == "none":
             return Outcome(target, target, retain)
-        cell = self._cell(self.name, self.unlearner, reference)
+        cell = self._cell(self.name, self.unlearner, reference, target.records)
         self._attack(cell, self.unlearner, target, retain)
         return Outcome(cell, target, retain)
 
@@ -282,7 +288,8 @@ class Run:
         )
         return fingerprint[:12] + (f"-seed{self.config.seed}" if unlearner.seeded else "")
 
-    def _cell(self, name: str, unlearner: Unlearner, reference: Records | None) -> Cell:
+    def _cell(self, name: str, unlearner: Unlearner, reference: Records | None, before: Records | None = None) -> Cell:
+        """The row of an unlearner; `before` are the target model's records, where curves begin."""
         run_id = self._run_id(name, unlearner)
         path = result_folder(self.config.output, self.task.name, self.models.name, name) / f"{run_id}.json"
         asked_for = name == self.name
@@ -294,16 +301,26 @@ class Run:
                 kept = load_records(path.with_name(result.records.file)) if result.records else Records([])
                 return Cell(result, kept, path, reused=True)
             say(f"{path}: its records are missing or not the ones it was made from; running it again.")
-        return self._compute(name, unlearner, reference, run_id, path)
+        return self._compute(name, unlearner, reference, before, run_id, path)
 
-    def _compute(self, name: str, unlearner: Unlearner, reference: Records | None, run_id: str, path: Path) -> Cell:
-        fitted, origins, error = self._fit(unlearner)
+    def _compute(
+        self,
+        name: str,
+        unlearner: Unlearner,
+        reference: Records | None,
+        before: Records | None,
+        run_id: str,
+        path: Path,
+    ) -> Cell:
+        earlier: list[tuple[Cost, Records]] = []
+        fitted, origins, error = self._fit(unlearner, earlier)
         if fitted is None:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
             if self.config.save and name == self.name:
                 save(fitted, name, self.config.save)
             cost, records, asked = self._score(fitted)
+            cost = _total([*(each for each, _ in earlier), cost])
         no_reference = self.models.no_retain if reference is None and name != "retain" else ""
         values = self._values(
             Answers(records, asked.missing if asked else {}),
@@ -319,6 +336,11 @@ class Run:
         result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
         if path.exists() and not self.config.overwrite:
             carry_attacks(read_result(path), result)
+        if self.task.stages and unlearner.sequential and before is not None:
+            scored = [before, *(each for _, each in earlier)]
+            last = (records, saved) if saved else None
+            result.curves[STAGES] = self._stages(path, scored, reference, last, result.headline)
+            write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
         write_whole(path, result.dumps())
         return Cell(result, records, path, reused=False, fitted=fitted)
 
@@ -331,6 +353,26 @@ class Run:
             for key in {f"{measure}_{metric}" for metric in metrics} & set(values):
                 values[key] = _explain(values[key], why)
         return {key: _explain(value, reason) for key, value in values.items()} if reason else values
+
+    def _stages(
+        self,
+        path: Path,
+        scored: Sequence[Records],
+        reference: Records | None,
+        last: tuple[Records, RecordsFile] | None,
+        headline: Sequence[str],
+    ) -> Curve:
+        """The curve over requests: before the first, after each and after the last, whose records are the row's own."""
+        files = [
+            save_records(path.with_suffix(f".stage{at}.records.jsonl"), records.dumps())
+            for at, records in enumerate(scored)
+        ]
+        points = [*zip(scored, files, strict=True), *([last] if last else [])]
+        options = (reference, self.task.stages, self.metrics, headline)
+        return Curve(
+            unit="stages",
+            points=[stage_point(at, records, *options, file) for at, (records, file) in enumerate(points)],
+        )
 
     def _score(self, fitted: Fitted) -> tuple[Cost, Records, Measured | None]:
         """The records of an unlearned model, what training and scoring took, and how lm-eval's measures were run."""
@@ -475,8 +517,13 @@ class Run:
     def _refuse_retain(self) -> LM:
         raise UsageError(self.models.no_retain)
 
-    def _fit(self, unlearner: Unlearner) -> tuple[Fitted | None, dict[str, Any], str | None]:
-        """The unlearned model, where it comes from, and why there is none."""
+    def _fit(
+        self, unlearner: Unlearner, earlier: list[tuple[Cost, Records]] | None = None
+    ) -> tuple[Fitted | None, dict[str, Any], str | None]:
+        """The unlearned model, where it comes from, and why there is none.
+
+        Of requests in sequence it is the model after the last; what is scored after the others goes into `earlier`.
+        """
         origins: dict[str, Any] = {}
 
         def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
@@ -495,10 +542,20 @@ class Run:
             load_retain_model=noting(self.models.retain or self._refuse_retain),
             seed=self.config.seed,
         )
+        requests, seconds, history = self._requests(unlearner), 0.0, []
+        context = replace(context, stages=len(requests))
         try:
-            return unlearner.fit(context), origins, None
+            for stage, rows in enumerate(requests):
+                fitted = unlearner.fit(replace(context, forget=rows, stage=stage))
+                seconds, history = seconds + fitted.seconds, history + fitted.history
+                context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
+                if earlier is not None and stage + 1 < len(requests):
+                    earlier.append(self._score(fitted)[:2])
+                    env.reset_peak_memory()
         except Diverged as error:
             return None, origins, str(error)
+        fitted.seconds, fitted.history = seconds, history
+        return fitted, origins, None
 
     def _examples(self) -> list[Example]:
         return [
@@ -569,6 +626,25 @@ class Run:
             git_hash=git["commit"],
             git=git,
         )
+
+
+def _pairs(part: Rows) -> list[tuple[str, str]]:
+    """Rows of a training set: (question, answer), or ("", text)."""
+    return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in part.rows]
+
+
+def _model_of(fitted: Fitted) -> LM:
+    return fitted.lm
+
+
+def _total(costs: Sequence[Cost]) -> Cost:
+    """The costs of all requests: what was trained and how long is in the last, scoring adds up, memory is the most."""
+
+    def most(name: str) -> int | None:
+        return max((value for cost in costs if (value := getattr(cost, name)) is not None), default=None)
+
+    peaks = {name: most(name) for name in ("training_peak_bytes", "scoring_peak_bytes")}
+    return costs[-1].model_copy(update={"scoring_seconds": round(sum(c.scoring_seconds for c in costs), 3), **peaks})
 
 
 def _losses(row: Record) -> list[float]:

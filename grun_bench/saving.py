@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,6 +65,14 @@ def save(fitted: Fitted, unlearner: str, folder: Path) -> None:
     Raises GrunBenchError when it cannot be saved.
     """
     lm, adapter = fitted.lm, fitted.adapter
+
+    def fill(part: Path) -> None:
+        if adapter is None:
+            lm.model.save_pretrained(part, safe_serialization=True)
+            lm.tokenizer.save_pretrained(part)
+        else:
+            adapter.save(part)
+
     saved = Saved(
         unlearner=unlearner,
         adapter=fitted.adapter_name if adapter else None,
@@ -71,15 +80,19 @@ def save(fitted: Fitted, unlearner: str, folder: Path) -> None:
         base=lm.origin,
         prompts=lm.prompts.style,
     )
+    write_folder(saved, folder, fill)
+
+
+def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None]) -> None:
+    """A folder with its card and what `fill(folder)` puts beside it, whole or not at all.
+
+    Raises GrunBenchError when it cannot be written.
+    """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         try:
             part.mkdir(parents=True)
-            if adapter is None:
-                lm.model.save_pretrained(part, safe_serialization=True)
-                lm.tokenizer.save_pretrained(part)
-            else:
-                adapter.save(part)
+            fill(part)
             (part / CARD).write_text(saved.model_dump_json(indent=1) + "\n", encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)

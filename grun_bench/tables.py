@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.escaping import terminal
+from grun_bench.stages import STAGES, measures, stage_count
 
 if TYPE_CHECKING:
     from grun_bench.results import Result
@@ -77,6 +78,7 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
         out.print(attack_table(result, beside))
     for line in (*_notes(result), *_not_made(result), _cost(result)):
         out.print(terminal(line), highlight=False)
+    _print_stages(out, result, path)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
     out.print(terminal(f"{done}result: {path}"), highlight=False, soft_wrap=True)
     out.print(
@@ -183,6 +185,33 @@ def print_result(result: Result, path: Path, beside: dict[str, Result]) -> None:
         out.print(attack_table(result, beside))
     for line in (*_not_made(result), _cost(result)):
         out.print(terminal(line), highlight=False)
+    _print_stages(out, result, path)
+
+
+def stage_table(result: Result, metric: str) -> Table:
+    """Sequential unlearning: stages down, a forget metric of every request's set and the utility across.
+
+    The set that a stage unlearns is bold; those to its right are yet to come.
+    """
+    curve, (_, rest) = result.curves[STAGES], measures(result)
+    sets = range(1, stage_count(curve) + 1)
+    table = Table("after", title=f"{heading(result, metric)} of each request's set", title_justify="left")
+    for name in (*(f"set {each}" for each in sets), *(heading(result, key) for key in rest)):
+        table.add_column(name, justify="right")
+    for point in curve.points:
+        cells = [number(point.values.get(f"stage{each}_{metric}")) for each in sets]
+        if point.at:
+            cells[point.at - 1] = f"[bold]{cells[point.at - 1]}[/bold]"
+        cells += [number(point.values.get(key)) for key in rest]
+        table.add_row(f"request {point.at}" if point.at else "target", *cells)
+    return table
+
+
+def _print_stages(out: Console, result: Result, path: Path) -> None:
+    if STAGES in result.curves:
+        for metric in measures(result)[0]:
+            out.print(stage_table(result, metric))
+        out.print(terminal(f"picture: {path.with_suffix('.stages.svg')}"), highlight=False, soft_wrap=True)
 
 
 def pairs_table(title: str, pairs: dict[str, Any]) -> Table:

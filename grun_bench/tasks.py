@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +62,7 @@ class Embedded(_Strict):
     retain: list[str] = []
     measures: dict[str, Measure] = {}
     headline: list[str] = []
+    stages: list[tuple[int, int]] = []
 
 
 class Task(_Strict):
@@ -69,6 +71,9 @@ class Task(_Strict):
     Training sets have columns `question` and `answer`, or `text`. `measures` are tasks of lm-eval by the name that
     their metrics get. Without `finetune` the model is the target model as it is. `access`: data set -> what to do when
     it cannot be had. `attacks`: what `--attacks all` means, every attack where there are none.
+
+    `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
+    the scored forget set, for each. They share no row and leave none out.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Task(_Strict):
     measures: dict[str, Measure] = {}
     metrics: list[str]
     headline: list[str]
+    stages: list[tuple[int, int]] = []
     finetune: FineTuning | None = None
     access: dict[str, str] = {}
     max_new_tokens: int = Field(default=200, ge=1)
@@ -89,8 +95,12 @@ class Task(_Strict):
 
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
-        """Training set name -> sources."""
-        return {"forget": _parse(self.forget), "retain": _parse(self.retain)}
+        """Training set name -> sources; with stages the forget set's are one a request."""
+        forget = _parse(self.forget)
+        if self.stages:
+            first, start = forget[0], forget[0].start
+            forget = [replace(first, start=start + low, stop=start + high) for low, high in self.stages]
+        return {"forget": forget, "retain": _parse(self.retain)}
 
     @cached_property
     def scored(self) -> dict[str, Source]:
@@ -101,6 +111,20 @@ class Task(_Strict):
         """The task with what `embedded` sets in force: as it runs in the embedded world."""
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
         return Task(**(self.model_dump(exclude={"embedded"}) | changed))
+
+    def check_stages(self) -> None:
+        """Raises UsageError when the stages are not a partition of one forget set that is scored."""
+        ordered = sorted(self.stages)
+        if ordered and (len(self.forget) != 1 or "forget" not in self.score):
+            raise UsageError(
+                "stages: they need a forget set of one source, and a scored forget set with the same rows."
+            )
+        ends = [0, *(stop for _, stop in ordered)]
+        if any(start != end or stop <= start for (start, stop), end in zip(ordered, ends, strict=False)):
+            shown = ", ".join(f"[{start}, {stop}]" for start, stop in self.stages)
+            raise UsageError(
+                f"stages: {shown} must be ranges of rows that begin at 0, overlap nowhere and leave no gap."
+            )
 
     @property
     def measure_directions(self) -> dict[str, bool]:
@@ -146,7 +170,9 @@ def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
             raise unknown(f"key in {path}", key, set(known) - {"name"})
     try:
         task = Task(name=path.stem, **settings)
-        _ = task.sources, task.in_world().sources, task.scored
+        for each in (task, task.in_world()):
+            each.check_stages()
+            _ = each.sources, each.scored
         return task
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())

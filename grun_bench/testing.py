@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,19 @@ def comes_back_from_its_folder(name: str) -> None:
         assert torch.equal(_logits(again), _logits(fitted.lm)), "the loaded adapter's logits differ"
 
 
+def goes_on_with_a_further_request(name: str) -> None:
+    """a second request of a sequence changes what the first left, and disabled() is still the target"""
+    unlearner = _pair(name, "npo")
+    context = FitContext(FORGET[:2], RETAIN, small_lm, lambda: small_lm(1), seed=0, stages=2)
+    first = unlearner.fit(context)
+    before = _logits(first.lm)
+    later = replace(context, forget=FORGET[2:], load_target=lambda: first.lm, stage=1, previous=first)
+    second = unlearner.fit(later)
+    assert not torch.equal(_logits(second.lm), before), "the second request changed nothing"
+    with second.state.disabled():
+        assert torch.equal(_logits(second.lm), _logits(small_lm())), "the model differs from the target"
+
+
 # --- objectives -------------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +274,13 @@ def says_whether_seeds_matter(name: str) -> None:
 
 #: plugin kind -> its contract
 CONTRACTS: dict[str, tuple[Callable[[str], None], ...]] = {
-    "adapter": (trains_what_it_names, disabled_is_the_target, trains_with_an_objective, comes_back_from_its_folder),
+    "adapter": (
+        trains_what_it_names,
+        disabled_is_the_target,
+        trains_with_an_objective,
+        comes_back_from_its_folder,
+        goes_on_with_a_further_request,
+    ),
     "objective": (works_with_every_adapter, the_seed_decides, records_its_settings),
     "metric": (stays_in_bounds, does_not_depend_on_order),
     "unlearner": (fits, says_whether_seeds_matter),

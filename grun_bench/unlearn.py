@@ -193,6 +193,9 @@ class FitContext:
     """What an unlearner may use: the training rows, the models and the seed.
 
     A row is a pair of question and answer; of a plain text the question is empty.
+
+    Where requests come one after another, `forget` is the `stage`-th (from 0) of `stages`, `load_target` gives the
+    model that the request before left, and `previous` is all that it left; None at the first.
     """
 
     forget: Sequence[tuple[str, str]]
@@ -200,6 +203,9 @@ class FitContext:
     load_target: Callable[[], LM]
     load_retain_model: Callable[[], LM]
     seed: int
+    stage: int = 0
+    stages: int = 1
+    previous: Fitted | None = None
 
 
 @dataclass
@@ -207,6 +213,7 @@ class Fitted:
     """An unlearned model and what it took.
 
     `adapter` (with its name and options) is what was trained beside the model; None when the model itself was changed.
+    `trainable` counts what any request so far trained. `state` is what the unlearner goes on with at the next one.
     """
 
     lm: LM
@@ -216,6 +223,7 @@ class Fitted:
     adapter: Adapter | None = None
     adapter_name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    state: Any = None
 
 
 class Unlearner(ABC):
@@ -223,6 +231,8 @@ class Unlearner(ABC):
 
     #: False when seeds do not change the result
     seeded = True
+    #: False for models that are what they are, whatever is asked to be forgotten in which order
+    sequential = True
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -265,22 +275,21 @@ class Pair(Unlearner):
         self._check_data(context)
         lm = context.load_target()
         start = time.perf_counter()
-        torch.manual_seed(context.seed)
-        adapter: Adapter = self._adapter.target(**self._options(self._adapter.target))
-        adapter.attach(lm.model)
+        torch.manual_seed(context.seed + context.stage)
+        adapter, earlier = self._attached(lm, context)
         layers = self._hidden_layers(lm, adapter)
         objective = bound(self._objective.target, self._options(self._objective.target))
         retain_loss = partial(self._retain.loss, **self._options(self._retain.loss)) if self._retain else None
         rng = random.Random(context.seed)
         forget, retain = (encode_rows(lm, rows, recipe) for rows in (context.forget, context.retain))
         reference = alternates = None
+        if context.stage == 0 and ("target" in needs or (context.stages > 1 and needs & {"reference", "alternate"})):
+            adapter.keep_target()
         with adapter.disabled():
             if "alternate" in needs:
                 alternates = self._alternates(lm, context)
             if "reference" in needs:
                 reference = reference_nll(lm, forget, recipe.batch_size)
-        if "target" in needs:
-            adapter.keep_target()
 
         def side(sequences: Sequence[Encoded], references: Tensor | None = None) -> Side:
             batch = collate(sequences, lm.pad_id).to(lm.device)
@@ -324,11 +333,29 @@ class Pair(Unlearner):
         lm.model.train()
         history = optimise(parameters, batches, losses, schedule, f"unlearning {self.label}")
         lm.model.eval()
-        fitted = Fitted(lm, sum(map(torch.numel, parameters)), time.perf_counter() - start, history)
+        trained = sum(parameter.numel() for parameter in parameters if parameter not in earlier)
+        trained += context.previous.trainable if context.previous else 0
+        fitted = Fitted(lm, trained, time.perf_counter() - start, history, state=adapter)
         if not adapter.changes_model:
             fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
             fitted.options = self._options(self._adapter.target)
         return fitted
+
+    def _attached(self, lm: LM, context: FitContext) -> tuple[Adapter, set[nn.Parameter]]:
+        """The adapter on the model, ready for this request, and the parameters that earlier requests trained.
+
+        It goes on from where the request before left it; the target model p0 of objectives and retain terms is the
+        model before any request at every stage, as NPO (arXiv 2404.05868) and GRUN (its official code at b59fd78) have
+        it for one: what a later request may not lose is measured from there, not from what earlier ones left of it.
+        """
+        if context.previous:
+            adapter, earlier = context.previous.state, set(context.previous.state.trainable_parameters())
+        else:
+            adapter, earlier = self._adapter.target(**self._options(self._adapter.target)), set()
+            adapter.attach(lm.model)
+        if context.stages > 1:
+            adapter.next_stage()
+        return adapter, earlier
 
     def _check_data(self, context: FitContext) -> None:
         """Raises UsageError where the data cannot give what the pair needs."""

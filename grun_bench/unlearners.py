@@ -19,7 +19,7 @@ from grun_bench.unlearn import FitContext, Fitted, Side, Unlearner
 class Target(Unlearner):
     """The target model as it is: the row to improve on."""
 
-    seeded = False
+    seeded = sequential = False
 
     def fit(self, context: FitContext) -> Fitted:
         return Fitted(context.load_target())
@@ -29,7 +29,7 @@ class Target(Unlearner):
 class RetainModel(Unlearner):
     """The oracle: a model that was trained without the forget set."""
 
-    seeded = False
+    seeded = sequential = False
 
     def fit(self, context: FitContext) -> Fitted:
         return Fitted(context.load_retain_model())

@@ -379,7 +379,7 @@ def test_gates_are_collected_in_a_scored_pass(lm: LM) -> None:
     torch.testing.assert_close(gates[1].detach(), by_hand.detach(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"gate": "cubic"}, {"gate_widths": [64]}])
+@pytest.mark.parametrize("options", [{"gate": "cubic"}, {"gate_widths": []}, {"gate_widths": [64, 0]}])
 def test_bad_gate_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         Grun(**options)

@@ -17,12 +17,25 @@ PACKAGE = Path(grun_bench.__file__).parent
 
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
-    ["errors", "registry", "env", "progress", "cache", "escaping"],
+    ["errors", "registry", "env", "progress", "cache", "escaping", "plots"],
     ["records", "lore", "world", "rows", "tasks", "migrations", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
-    ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
-    ["attacking", "recovery"],
+    [
+        "alternates",
+        "unlearn",
+        "unlearners",
+        "evaluate",
+        "recovery",
+        "stages",
+        "saving",
+        "pyreft_format",
+        "importing",
+        "imported",
+        "harness",
+        "lm_eval_plugin",
+    ],
+    ["attacking"],
     ["runner", "testing"],
     ["tables", "leaderboard"],
     ["cli", "__main__"],
@@ -32,20 +45,7 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "neutral", "__init__"}
 #: must be importable without torch
-LIGHT = {
-    "errors",
-    "registry",
-    "env",
-    "progress",
-    "cache",
-    "escaping",
-    *LAYERS[1],
-    "metrics",
-    "evaluate",
-    "importing",
-    "imported",
-    "recovery",
-}
+LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "recovery", "stages", "importing", "imported"}
 LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "cli"}
 
 
