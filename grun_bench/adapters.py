@@ -34,6 +34,14 @@ class Adapter(ABC):
     #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
     edits_prompt_end = False
 
+    @property
+    def frozen_blocks(self) -> int:
+        """How many of the first decoder blocks give what they gave before training; known once it is attached.
+
+        Their output is that of the block itself, before hooks on it.
+        """
+        return self.first_layer
+
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
         """Freeze or wrap `model` in place, so that an ordinary call of it goes through the adapter."""
@@ -221,6 +229,12 @@ class Reft(Adapter):
         self.rank, self.layers = rank, layers
         self.edits = nn.ModuleDict()
         self._on = True
+        self._positions: Tensor | None = None
+
+    @property
+    def frozen_blocks(self) -> int:
+        """The edits act on outputs, so the first edited block itself is frozen too."""
+        return self.first_layer + 1
 
     def _make_gate(self, hidden: int, dtype: torch.dtype) -> nn.Module | None:
         return None
@@ -240,10 +254,8 @@ class Reft(Adapter):
         model.register_forward_pre_hook(self._locate, with_kwargs=True)
 
     def _locate(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Where this forward pass edits: told by `calling`, else the last attended column of a prefill."""
-        call = current_call()
-        if call is not None:
-            self._positions = call.prompt_end
+        """Where a forward pass edits that `calling` does not tell: the last attended column of a prefill."""
+        if current_call() is not None:
             return
         cache = kwargs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
@@ -258,13 +270,15 @@ class Reft(Adapter):
 
     def _hook(self, index: int, edit: Edit) -> Any:
         def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            if not self._on or self._positions is None:
+            call = current_call()
+            # a pass that runs again in the backward pass is known by its call alone: others have begun since
+            where = self._positions if call is None else call.prompt_end
+            if not self._on or where is None:
                 return output
             states = output[0] if isinstance(output, tuple) else output
             rows = torch.arange(len(states), device=states.device)
-            positions = self._positions.to(states.device)
+            positions = where.to(states.device)
             edited, logits = edit(states[rows, positions])
-            call = current_call()
             if call is not None and logits is not None:
                 call.gates[index] = logits
             states = states.clone()

@@ -19,7 +19,7 @@ PACKAGE = Path(grun_bench.__file__).parent
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache"],
     ["records", "lore", "world", "rows", "tasks", "results"],
-    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
+    ["data", "models", "trunk", "training", "tiny", "keyvalues", "engine", "scoring", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
     ["runner"],
