@@ -53,6 +53,13 @@ def run(
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
     save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
+    trunk_cache: Annotated[
+        bool,
+        typer.Option("--trunk-cache/--no-trunk-cache", help="Compute what frozen first layers give once, and keep it."),
+    ] = True,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
@@ -96,6 +103,8 @@ def run(
             output=output,
             include=tuple(include_path),
             save=save,
+            trunk_cache=trunk_cache,
+            eval_every=eval_every,
             overwrite=overwrite,
             trust_remote_code=trust_remote_code,
         )

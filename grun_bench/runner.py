@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import gc
+import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,19 +17,24 @@ import torch
 
 from grun_bench import env, registry, tiny
 from grun_bench.cache import digest
+from grun_bench.checkpoints import Checkpoint
 from grun_bench.errors import DataError, Diverged, UsageError, unknown
 from grun_bench.evaluate import Value, evaluate, for_protocol, headline_keys, result_fields
 from grun_bench.imported import import_result, read_reference
 from grun_bench.importing import check_reference
 from grun_bench.loading import TINY, Placement, folder_name, load, load_finetuned, load_tiny, locate, weights_sha256
 from grun_bench.models import LM
+from grun_bench.monitor import METRICS, ROWS, Monitor
 from grun_bench.progress import say
 from grun_bench.records import SETS, Continuation, Record, Records, load_records
 from grun_bench.results import (
     Cost,
+    Curve,
+    Point,
     RecordsFile,
     Result,
     UnlearnerInfo,
+    best_step,
     check_writable,
     read_result,
     records_intact,
@@ -72,6 +79,8 @@ class RunConfig:
     retain_log: Path | None = None
     seed: int = 0
     save: Path | None = None
+    trunk_cache: bool = True
+    eval_every: int | None = None
     overwrite: bool = False
     trust_remote_code: bool = False
     include: tuple[Path, ...] = ()
@@ -139,6 +148,8 @@ class Run:
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
         self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
+        if config.eval_every and not {"forget", "retain"} <= set(self.scored):
+            raise UsageError(f"--eval-every: the task {self.task.name} scores no answers of a forget and a retain set.")
         if self.task.measures:
             harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
@@ -246,6 +257,8 @@ class Run:
         asked_for = name == self.name
         # a row has no weights: to save them the model is made again
         again = asked_for and (self.config.overwrite or self.config.save is not None)
+        if asked_for and self.config.eval_every and path.exists():
+            again = again or "training" not in read_result(path).curves
         if path.exists() and not again:
             result = read_result(path)
             if records_intact(path, result):
@@ -261,7 +274,11 @@ class Run:
             load_target=self.models.target,
             load_retain_model=self.models.retain or self._refuse_retain,
             seed=self.config.seed,
+            trunk_cache=self.config.trunk_cache,
+            checkpoint=Checkpoint(self._checkpoint_path(run_id)),
         )
+        if self.config.eval_every and name == self.name:
+            context.monitor = Monitor(self.config.eval_every, self._sample)
         fitted, origins, error = self._fit(unlearner, context)
         if fitted is None:
             cost, records, asked = Cost(parameters=0), Records([]), None
@@ -283,8 +300,40 @@ class Run:
         gc.collect()
         saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
         result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
+        if context.monitor is not None:
+            points = [Point(at=step, values=found) for step, found in sorted(context.monitor.values.items())]
+            result.curves["training"] = Curve(unit="steps", points=points, best=best_step(points))
         write_whole(path, result.dumps())
+        context.checkpoint.remove()
         return Cell(result, records, path, reused=False)
+
+    def _checkpoint_path(self, run_id: str) -> Path:
+        """Where a training's checkpoint lies: beside what decides the row, what decides the bits of its weights."""
+        plugins = [path for root in self.config.include for path in ([root] if root.is_file() else root.rglob("*.py"))]
+        bits = {
+            "packages": env.packages(),
+            "commit": env.git_state()["commit"],
+            "plugins": sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins),
+            "hardware": env.hardware() | {"device": self.placement.device},
+            "trunk_cache": self.config.trunk_cache,
+            "eval_every": self.config.eval_every,
+        }
+        return env.cache_folder() / "checkpoints" / f"{run_id}-{digest(bits)[:8]}.pt"
+
+    def _sample(self, lm: LM) -> dict[str, float | None]:
+        """What is measured during training, on the first rows of each scored set, under the names of the clean way."""
+        counted: Counter[str] = Counter()
+        rows = []
+        for row in self._examples():
+            counted[row.set] += 1
+            if counted[row.set] <= ROWS:
+                rows.append(row)
+        protocol = self.config.protocol
+        settings = ScoringSettings(self.task.max_new_tokens, self.config.batch_size, protocol)
+        values = evaluate(score(lm, rows, settings), None, for_protocol(METRICS, protocol))
+        suffix = f"_{protocol.replace('-', '_')}"
+        shown = {key.removesuffix(suffix): value.value for key, value in values.items()}
+        return {key: value for key, value in shown.items() if key.startswith(("forget_", "retain_", "model_"))}
 
     def _score(self, fitted: Fitted) -> tuple[Cost, Records, Measured | None]:
         """The records of an unlearned model, what training and scoring took, and how lm-eval's measures were run."""
@@ -307,6 +356,7 @@ class Run:
         cost = Cost(
             trainable_parameters=fitted.trainable,
             parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
+            trunk_bytes=fitted.trunk_bytes,
             training_seconds=round(fitted.seconds, 3),
             scoring_seconds=round(time.perf_counter() - start, 3),
             training_peak_bytes=training_peak,

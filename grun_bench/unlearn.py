@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from grun_bench import registry
 from grun_bench.adapters import Adapter, layer_index
 from grun_bench.alternates import sample_alternates
+from grun_bench.checkpoints import Checkpoint, Stateful
 from grun_bench.data import IGNORED, Batch, Encoded, collate
 from grun_bench.errors import UsageError, unknown
 from grun_bench.models import LM, Forward, checkpointing, evaluating, forward
+from grun_bench.monitor import Monitor
 from grun_bench.refusals import REFUSALS
 from grun_bench.training import Schedule, optimise
 from grun_bench.trunk import Trunk, frozen_trunk
@@ -209,6 +211,10 @@ class FitContext:
     seed: int
     #: whether what frozen first layers give is computed once and kept
     trunk_cache: bool = True
+    #: where a killed training goes on from; one training's
+    checkpoint: Checkpoint | None = None
+    #: evaluation during training
+    monitor: Monitor | None = None
 
 
 @dataclass
@@ -221,6 +227,8 @@ class Fitted:
     lm: LM
     trainable: int = 0
     seconds: float = 0.0
+    #: of what frozen first layers gave
+    trunk_bytes: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     adapter: Adapter | None = None
     adapter_name: str | None = None
@@ -314,14 +322,6 @@ class Pair(Unlearner):
             before = None if references is None else references.to(lm.device)
             return Side(lm.model, batch, before, adapter if "target" in needs else None, layers, trunk)
 
-        schedule = Schedule(
-            recipe.lr,
-            weight_decay=recipe.weight_decay,
-            warmup=recipe.warmup,
-            clip=recipe.clip,
-            accumulate=recipe.accumulate,
-        )
-        parameters = adapter.trainable_parameters()
         # blocks whose outputs are read must run
         frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
         uses = self._uses(forget, retain, alternates, draws)
@@ -337,13 +337,48 @@ class Pair(Unlearner):
             if "target" in needs:
                 adapter.keep_target()
             lm.model.train()
-            history = optimise(parameters, draws, losses, schedule, f"unlearning {self.label}")
+            history = self._optimise(lm, adapter, objective, draws, losses, context)
             lm.model.eval()
-        fitted = Fitted(lm, sum(map(torch.numel, parameters)), time.perf_counter() - start, history)
+        seconds = time.perf_counter() - start + (context.checkpoint.seconds if context.checkpoint else 0.0)
+        trained = sum(map(torch.numel, adapter.trainable_parameters()))
+        fitted = Fitted(lm, trained, seconds, trunk.size if trunk else 0, history)
         if not adapter.changes_model:
             fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
             fitted.options = self._options(self._adapter.target)
         return fitted
+
+    def _optimise(
+        self,
+        lm: LM,
+        adapter: Adapter,
+        objective: Any,
+        draws: Sequence[Draw],
+        losses: Callable[[Draw], dict[str, Tensor]],
+        context: FitContext,
+    ) -> list[dict[str, float]]:
+        recipe, monitor = self.recipe, context.monitor
+        schedule = Schedule(
+            recipe.lr,
+            weight_decay=recipe.weight_decay,
+            warmup=recipe.warmup,
+            clip=recipe.clip,
+            accumulate=recipe.accumulate,
+        )
+        beside: dict[str, Stateful] = {"objective": objective} if isinstance(objective, nn.Module) else {}
+        if monitor is not None:
+            beside["monitor"] = monitor
+            with adapter.disabled():
+                monitor.look(lm, 0, len(draws))
+        return optimise(
+            adapter.trainable_parameters(),
+            draws,
+            losses,
+            schedule,
+            f"unlearning {self.label}",
+            checkpoint=context.checkpoint,
+            beside=beside,
+            after_step=partial(monitor.look, lm) if monitor else None,
+        )
 
     def _draws(
         self, lm: LM, forget: Sequence[Encoded], retain: int, alternates: Sequence[Encoded], seed: int
