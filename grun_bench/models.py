@@ -66,11 +66,15 @@ def current_call() -> Call | None:
 @dataclass
 class Forward:
     """`logits` (scored, vocabulary) in the order of `Batch.targets`, gate logits by layer, and the outputs of the
-    decoder blocks that were asked for, layer -> (batch, length, hidden)."""
+    decoder blocks that were asked for, layer -> (batch, length, hidden).
 
-    logits: Tensor
+    `states` (scored, hidden) are what the vocabulary head gets, and `logits` None, where the head was put off.
+    """
+
+    logits: Tensor | None
     gates: dict[int, Tensor]
     hidden: dict[int, Tensor]
+    states: Tensor
 
 
 @contextmanager
@@ -105,15 +109,23 @@ def checkpointing(model: PreTrainedModel, on: bool) -> Iterator[None]:
         model.gradient_checkpointing_disable()
 
 
-def forward(model: nn.Module, batch: Batch, layers: Sequence[int] = (), trunk: Tensor | None = None) -> Forward:
+def forward(
+    model: nn.Module, batch: Batch, layers: Sequence[int] = (), trunk: Tensor | None = None, head: bool = True
+) -> Forward:
     """Run a batch and compute logits at the positions that predict answer tokens only.
 
     The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
     memory, for any Hugging Face causal language model. `layers` are decoder blocks whose outputs are kept, as the
-    adapter leaves them. `trunk` is what the frozen first blocks give for this batch, where it is known.
+    adapter leaves them. `trunk` is what the frozen first blocks give for this batch, where it is known. Without `head` the
+    vocabulary head is put off: it gets no rows now.
     """
-    mask, hidden = batch.scored, {}
-    handles = [model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][mask],))]
+    mask, hidden, states = batch.scored, {}, []
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        states.append(args[0][mask])
+        return (states[0] if head else states[0][:0],)
+
+    handles = [model.get_output_embeddings().register_forward_pre_hook(select)]
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -129,7 +141,7 @@ def forward(model: nn.Module, batch: Batch, layers: Sequence[int] = (), trunk: T
     finally:
         for handle in handles:
             handle.remove()
-    return Forward(output.logits, call.gates, hidden)
+    return Forward(output.logits if head else None, call.gates, hidden, states[0])
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -26,6 +26,7 @@ from grun_bench.errors import UsageError, unknown
 from grun_bench.models import LM, Forward, checkpointing, evaluating, forward
 from grun_bench.monitor import Monitor
 from grun_bench.refusals import REFUSALS
+from grun_bench.token_loss import frozen_head, token_losses
 from grun_bench.training import Schedule, optimise
 from grun_bench.trunk import Trunk, frozen_trunk
 
@@ -65,6 +66,8 @@ class Side:
     layers: Sequence[int] = ()
     #: the first blocks where they are frozen, which then need not run
     trunk: Trunk | None = None
+    #: the vocabulary head where it is frozen and all that comes after the last block, which then can be put off
+    head: nn.Linear | None = None
 
     @cached_property
     def _frozen(self) -> Tensor | None:
@@ -72,16 +75,17 @@ class Side:
 
     @cached_property
     def _forward(self) -> Forward:
-        return forward(self.model, self.batch, self.layers, self._frozen)
+        return forward(self.model, self.batch, self.layers, self._frozen, head=self.head is None)
 
     @property
     def ran(self) -> bool:
         return "_forward" in self.__dict__
 
-    @property
+    @cached_property
     def logits(self) -> Tensor:
         """(tokens, vocabulary) of the answers' positions, in fp32."""
-        return self._forward.logits.float()
+        logits = self._forward.logits if self.head is None else self.head(self._forward.states)
+        return logits.float()
 
     @property
     def gates(self) -> dict[int, Tensor]:
@@ -91,6 +95,8 @@ class Side:
     @cached_property
     def token_nll(self) -> Tensor:
         """(tokens,) negative log-likelihood of each answer token."""
+        if self.head is not None:
+            return token_losses(self._forward.states, self.batch.targets, self.head)
         return nn.functional.cross_entropy(self.logits, self.batch.targets, reduction="none")
 
     @property
@@ -128,7 +134,7 @@ class Side:
         """The same batch under the target model, without gradients or dropout."""
         if self.adapter is None:
             raise TypeError("this objective must declare needs=('target',) to read what the target model says")
-        target = Side(self.model, self.batch, layers=self.layers)
+        target = Side(self.model, self.batch, layers=self.layers, head=self.head)
         target._frozen = self._frozen
         with torch.no_grad(), evaluating(self.model), self.adapter.disabled():
             _ = target._forward
@@ -320,8 +326,9 @@ class Pair(Unlearner):
         def side(sequences: Sequence[Encoded], references: Tensor | None = None) -> Side:
             batch = collate(sequences, lm.pad_id).to(lm.device)
             before = None if references is None else references.to(lm.device)
-            return Side(lm.model, batch, before, adapter if "target" in needs else None, layers, trunk)
+            return Side(lm.model, batch, before, adapter if "target" in needs else None, layers, trunk, head)
 
+        head = frozen_head(lm.model)
         # blocks whose outputs are read must run
         frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
         uses = self._uses(forget, retain, alternates, draws)

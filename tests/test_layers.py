@@ -28,6 +28,7 @@ LAYERS: list[list[str]] = [
         "tiny",
         "keyvalues",
         "engine",
+        "token_loss",
         "scoring",
         "loading",
         "subject",
