@@ -35,6 +35,14 @@ class Adapter(ABC):
     #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
     edits_prompt_end = False
 
+    @property
+    def frozen_blocks(self) -> int:
+        """How many of the first decoder blocks give what they gave before training; known once it is attached.
+
+        Their output is that of the block itself, before hooks on it.
+        """
+        return self.first_layer
+
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
         """Freeze or wrap `model` in place, so that an ordinary call of it goes through the adapter."""
@@ -228,6 +236,12 @@ class Reft(Adapter):
         #: for each request its edits, by layer; more than one only where later requests add their own
         self.stages = nn.ModuleList()
         self._on = True
+        self._positions: Tensor | None = None
+
+    @property
+    def frozen_blocks(self) -> int:
+        """The edits act on outputs, so the first edited block itself is frozen too."""
+        return self.first_layer + 1
 
     @property
     def edits(self) -> nn.ModuleDict:
@@ -262,10 +276,8 @@ class Reft(Adapter):
         return self.edits[str(index)](states)
 
     def _locate(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Where this forward pass edits: told by `calling`, else the last attended column of a prefill."""
-        call = current_call()
-        if call is not None:
-            self._positions = call.prompt_end
+        """Where a forward pass edits that `calling` does not tell: the last attended column of a prefill."""
+        if current_call() is not None:
             return
         cache = kwargs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
@@ -280,13 +292,15 @@ class Reft(Adapter):
 
     def _hook(self, index: int) -> Any:
         def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            if not self._on or self._positions is None:
+            call = current_call()
+            # a pass that runs again in the backward pass is known by its call alone: others have begun since
+            where = self._positions if call is None else call.prompt_end
+            if not self._on or where is None:
                 return output
             states = output[0] if isinstance(output, tuple) else output
             rows = torch.arange(len(states), device=states.device)
-            positions = self._positions.to(states.device)
+            positions = where.to(states.device)
             edited, logits = self._edit(index, states[rows, positions])
-            call = current_call()
             if call is not None and logits is not None:
                 call.gates[index] = logits
             states = states.clone()

@@ -61,6 +61,13 @@ def run(
         str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
     ] = "",
     save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
+    trunk_cache: Annotated[
+        bool,
+        typer.Option("--trunk-cache/--no-trunk-cache", help="Compute what frozen first layers give once, and keep it."),
+    ] = True,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
@@ -102,6 +109,8 @@ def run(
         include=tuple(include_path),
         save=save,
         attacks=attacks,
+        trunk_cache=trunk_cache,
+        eval_every=eval_every,
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )

@@ -105,7 +105,7 @@ class Limits:
     @classmethod
     def of(cls, device: torch.device, batch_size: int | None) -> Limits:
         """`batch_size` rows, or with None what suits the kind of device."""
-        kind = _kind(device)
+        kind = kind_of(device)
         return cls(TOKENS[kind], ROWS[kind]) if batch_size is None else cls(2**31, batch_size)
 
     def halve(self) -> None:
@@ -151,7 +151,7 @@ class Head:
 
     def logits(self, kept: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """fp32 logits of a few rows at a time. `kept`: (rows, hidden), or logits where the head is not plain."""
-        size = max(1, LOGIT_BYTES[_kind(kept.device)] // (4 * self.vocabulary))
+        size = max(1, LOGIT_BYTES[kind_of(kept.device)] // (4 * self.vocabulary))
         for start in range(0, len(kept), size):
             rows = kept[start : start + size]
             yield slice(start, start + size), (self._module(rows) if self.plain else rows).float()
@@ -323,7 +323,7 @@ class Engine:
         self.stops, self.max_new_tokens, self.hidden = frozenset(stops), max_new_tokens, hidden
         self.counts = Counts()
         self.limits = Limits.of(self.device, batch_size)
-        self._free = FREE_TOKENS[_kind(self.device)]
+        self._free = FREE_TOKENS[kind_of(self.device)]
 
     @torch.no_grad()
     def run(self, works: Sequence[Work]) -> Iterator[tuple[int, Result]]:
@@ -660,7 +660,7 @@ class Engine:
         return row.tokens[-1] in self.stops or len(row.tokens) - row.prompt_length >= self.max_new_tokens
 
 
-def _kind(device: torch.device) -> str:
+def kind_of(device: torch.device) -> str:
     """The kind of device in the tables of sizes above."""
     return "cpu" if device.type == "cpu" else "cuda"
 

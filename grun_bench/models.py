@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from grun_bench.data import Batch, Encoded
-from grun_bench.errors import DataError
+from grun_bench.errors import DataError, UsageError
 
 #: questions with their answers
 Pairs = Sequence[tuple[str, str]]
@@ -33,20 +33,27 @@ class Call:
     """One forward pass as adapters see it.
 
     `prompt_end`: (batch,) int64 index of the last prompt token, or None to edit nothing. `gates`: filled by gated
-    adapters, layer index -> gate logits (batch,).
+    adapters, layer index -> gate logits (batch,). `trunk`: (batch, length, hidden), what the frozen first blocks gave,
+    where they need not run again (see `trunk`).
     """
 
     prompt_end: Tensor | None
     gates: dict[int, Tensor] = field(default_factory=dict)
+    trunk: Tensor | None = None
 
 
 _current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
 
 
 @contextmanager
-def calling(prompt_end: Tensor | None) -> Iterator[Call]:
+def calling(prompt_end: Tensor | None, trunk: Tensor | None = None) -> Iterator[Call]:
     """Within this block, forward passes edit at `prompt_end`; yields the Call that collects gate values."""
-    call = Call(prompt_end)
+    with _within(Call(prompt_end, trunk=trunk)) as call:
+        yield call
+
+
+@contextmanager
+def _within(call: Call | None) -> Iterator[Call | None]:
     token = _current.set(call)
     try:
         yield call
@@ -62,22 +69,66 @@ def current_call() -> Call | None:
 @dataclass
 class Forward:
     """`logits` (scored, vocabulary) in the order of `Batch.targets`, gate logits by layer, and the outputs of the
-    decoder blocks that were asked for, layer -> (batch, length, hidden)."""
+    decoder blocks that were asked for, layer -> (batch, length, hidden).
 
-    logits: Tensor
+    `states` (scored, hidden) are what the vocabulary head gets, and `logits` None, where the head was put off.
+    """
+
+    logits: Tensor | None
     gates: dict[int, Tensor]
     hidden: dict[int, Tensor]
+    states: Tensor
 
 
-def forward(model: nn.Module, batch: Batch, layers: Sequence[int] = ()) -> Forward:
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off within this block."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def checkpointing(model: PreTrainedModel, on: bool) -> Iterator[None]:
+    """Gradient checkpointing within this block: blocks run again in the backward pass instead of keeping what is
+    inside them. They run again as the same call: an adapter acts where it did in the forward pass.
+
+    Raises UsageError where the model cannot do it.
+    """
+    if not on:
+        yield
+        return
+    options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _within(current_call()))}
+    try:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    except ValueError as error:
+        raise UsageError(f"checkpointing: {error}") from None
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+
+
+def forward(
+    model: nn.Module, batch: Batch, layers: Sequence[int] = (), trunk: Tensor | None = None, head: bool = True
+) -> Forward:
     """Run a batch and compute logits at the positions that predict answer tokens only.
 
     The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
     memory, for any Hugging Face causal language model. `layers` are decoder blocks whose outputs are kept, as the
-    adapter leaves them.
+    adapter leaves them. `trunk` is what the frozen first blocks give for this batch, where it is known. Without `head`
+    the vocabulary head is put off: it gets no rows now.
     """
-    mask, hidden = batch.scored, {}
-    handles = [model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][mask],))]
+    mask, hidden, states = batch.scored, {}, []
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        states.append(args[0][mask])
+        return (states[0] if head else states[0][:0],)
+
+    handles = [model.get_output_embeddings().register_forward_pre_hook(select)]
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -88,12 +139,12 @@ def forward(model: nn.Module, batch: Batch, layers: Sequence[int] = ()) -> Forwa
     # a hook that is registered later runs later: it sees what an adapter's hook made of the output
     handles += [decoder_layers(model)[layer].register_forward_hook(keep(layer)) for layer in layers]
     try:
-        with calling(batch.prompt_end) as call:
+        with calling(batch.prompt_end, trunk) as call:
             output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return Forward(output.logits, call.gates, hidden)
+    return Forward(output.logits if head else None, call.gates, hidden, states[0])
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+#: whether a bar is being shown: one within it would tear it apart, and shows nothing
+_shown = False
 #: seconds between the plain lines
 PLAIN_EVERY = 30.0
 
@@ -36,10 +38,22 @@ def _values(values: dict[str, float]) -> str:
 
 @contextmanager
 def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar over `total` steps. Yields `advance(steps=1, **values)`; the values (losses) are shown behind the bar."""
-    if not sys.stderr.isatty():
-        yield from _plain(label, total)
+    """A bar over `total` steps. Yields `advance(steps=1, **values)`; the values (losses) are shown behind the bar.
+
+    A bar within another one shows nothing.
+    """
+    global _shown
+    if _shown:
+        yield lambda steps=1, **values: None
         return
+    _shown = True
+    try:
+        yield from _bar(label, total) if sys.stderr.isatty() else _plain(label, total)
+    finally:
+        _shown = False
+
+
+def _bar(label: str, total: int) -> Iterator[Callable[..., None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -57,6 +57,8 @@ class Cost(_Part):
     scoring_seconds: float = 0.0
     training_peak_bytes: int | None = None
     scoring_peak_bytes: int | None = None
+    #: what frozen first layers gave, kept over the training
+    trunk_bytes: int = 0
 
 
 class AttackInfo(_Part):
@@ -81,10 +83,33 @@ class Point(_Part):
 
 
 class Curve(_Part):
-    """Metric values over training steps, relearning steps or the stages of sequential unlearning."""
+    """Metric values over training steps, relearning steps or the stages of sequential unlearning.
+
+    `best` is the point of a training that `best_step` names; nothing is chosen by it.
+    """
 
     unit: Literal["steps", "stages"]
     points: list[Point]
+    best: int | None = None
+
+
+#: the share of the target model's retain probability that the best step must have kept
+KEPT = 0.9
+
+
+def best_step(points: list[Point]) -> int | None:
+    """Of the steps after 0 that keep `KEPT` of the retain probability of step 0, the one that extracts least.
+
+    The lowest forget extraction strength, the earlier step where two are equal; None where no step keeps so much, or a
+    value is missing.
+    """
+    start = next((point.values.get("retain_probability") for point in points if point.at == 0), None)
+    found = []
+    for point in points:
+        retain, forget = (point.values.get(key) for key in ("retain_probability", "forget_extraction_strength"))
+        if point.at and None not in (start, retain, forget) and retain >= KEPT * start:
+            found.append((forget, point.at))
+    return min(found)[1] if found else None
 
 
 class Result(_Part):

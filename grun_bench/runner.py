@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import gc
+import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,12 +18,14 @@ import torch
 from grun_bench import env, registry, tiny
 from grun_bench.attacking import Answers, Attack, Attacked, make_attacks
 from grun_bench.cache import digest
+from grun_bench.checkpoints import Checkpoint
 from grun_bench.errors import DataError, Diverged, GrunBenchError, UsageError, unknown
 from grun_bench.evaluate import Value, evaluate, for_protocol, headline_keys, result_fields
 from grun_bench.imported import import_result, read_reference
 from grun_bench.importing import check_reference
 from grun_bench.loading import TINY, Placement, folder_name, load, load_finetuned, load_tiny, locate, weights_sha256
 from grun_bench.models import LM
+from grun_bench.monitor import METRICS, ROWS, Monitor
 from grun_bench.progress import say
 from grun_bench.records import SETS, Continuation, Record, Records, load_records
 from grun_bench.recovery import add_attack, average, carry_attacks, recoveries, worst
@@ -29,10 +33,12 @@ from grun_bench.results import (
     AttackInfo,
     Cost,
     Curve,
+    Point,
     RecordsFile,
     Result,
     UnlearnerInfo,
     attack_intact,
+    best_step,
     check_writable,
     read_result,
     records_intact,
@@ -92,6 +98,8 @@ class RunConfig:
     saved: Path | None = None
     #: the row that is meant; it is not made, and another one is an error
     run_id: str | None = None
+    trunk_cache: bool = True
+    eval_every: int | None = None
     overwrite: bool = False
     trust_remote_code: bool = False
     include: tuple[Path, ...] = ()
@@ -158,6 +166,8 @@ class Run:
             raise UsageError(f"--retain {config.retain}: {TINY} has its own; add --model or --target.")
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
+        if config.eval_every and self.task.stages:
+            raise UsageError(f"--eval-every: {self.task.name} is scored after each of its requests as it is.")
         self.metrics = for_protocol(self.task.metrics, config.protocol)
         names = registry.attack_names(config.attacks, self.task.attacks) if config.attacks else []
         self.attacks = make_attacks(names, of_attacks, config.embedded)
@@ -170,6 +180,8 @@ class Run:
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
         self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
+        if config.eval_every and not {"forget", "retain"} <= set(self.scored):
+            raise UsageError(f"--eval-every: the task {self.task.name} scores no answers of a forget and a retain set.")
         if self.task.measures:
             harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
@@ -295,6 +307,8 @@ class Run:
         asked_for = name == self.name
         # a row has no weights: to save them the model is made again
         again = asked_for and (self.config.overwrite or self.config.save is not None)
+        if asked_for and self.config.eval_every and path.exists():
+            again = again or "training" not in read_result(path).curves
         if path.exists() and not again:
             result = read_result(path)
             if records_intact(path, result):
@@ -313,7 +327,9 @@ class Run:
         path: Path,
     ) -> Cell:
         earlier: list[tuple[Cost, Records]] = []
-        fitted, origins, error = self._fit(unlearner, earlier)
+        every = self.config.eval_every if name == self.name else None
+        monitor = Monitor(every, self._sample) if every else None
+        fitted, origins, error = self._fit(unlearner, earlier, run_id, monitor)
         if fitted is None:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
@@ -341,7 +357,12 @@ class Run:
             last = (records, saved) if saved else None
             result.curves[STAGES] = self._stages(path, scored, reference, last, result.headline)
             write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
+        if monitor is not None:
+            points = [Point(at=step, values=found) for step, found in sorted(monitor.values.items())]
+            result.curves["training"] = Curve(unit="steps", points=points, best=best_step(points))
         write_whole(path, result.dumps())
+        for stage in range(len(self._requests(unlearner))):
+            self._checkpoint(run_id, stage).remove()
         return Cell(result, records, path, reused=False, fitted=fitted)
 
     def _values(
@@ -374,6 +395,34 @@ class Run:
             points=[stage_point(at, records, *options, file) for at, (records, file) in enumerate(points)],
         )
 
+    def _checkpoint(self, run_id: str, stage: int) -> Checkpoint:
+        """Where a training goes on from; what decides its row and the bits of its weights tells it apart."""
+        plugins = [path for root in self.config.include for path in ([root] if root.is_file() else root.rglob("*.py"))]
+        bits = {
+            "packages": env.packages(),
+            "commit": env.git_state()["commit"],
+            "plugins": sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins),
+            "hardware": env.hardware() | {"device": self.placement.device},
+            "trunk_cache": self.config.trunk_cache,
+            "eval_every": self.config.eval_every,
+        }
+        return Checkpoint(env.cache_folder() / "checkpoints" / f"{run_id}-{digest(bits)[:8]}-{stage}.pt")
+
+    def _sample(self, lm: LM) -> dict[str, float | None]:
+        """What is measured during training, on the first rows of each scored set, under the names of the clean way."""
+        counted: Counter[str] = Counter()
+        rows = []
+        for row in self._examples():
+            counted[row.set] += 1
+            if counted[row.set] <= ROWS:
+                rows.append(row)
+        protocol = self.config.protocol
+        settings = ScoringSettings(self.task.max_new_tokens, self.config.batch_size, protocol)
+        values = evaluate(score(lm, rows, settings), None, for_protocol(METRICS, protocol))
+        suffix = f"_{protocol.replace('-', '_')}"
+        shown = {key.removesuffix(suffix): value.value for key, value in values.items()}
+        return {key: value for key, value in shown.items() if key.startswith(("forget_", "retain_", "model_"))}
+
     def _score(self, fitted: Fitted) -> tuple[Cost, Records, Measured | None]:
         """The records of an unlearned model, what training and scoring took, and how lm-eval's measures were run."""
         training_peak = env.peak_memory() if fitted.trainable else None
@@ -383,6 +432,7 @@ class Run:
         cost = Cost(
             trainable_parameters=fitted.trainable,
             parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
+            trunk_bytes=fitted.trunk_bytes,
             training_seconds=round(fitted.seconds, 3),
             scoring_seconds=round(time.perf_counter() - start, 3),
             training_peak_bytes=training_peak,
@@ -518,11 +568,16 @@ class Run:
         raise UsageError(self.models.no_retain)
 
     def _fit(
-        self, unlearner: Unlearner, earlier: list[tuple[Cost, Records]] | None = None
+        self,
+        unlearner: Unlearner,
+        earlier: list[tuple[Cost, Records]] | None = None,
+        run_id: str | None = None,
+        monitor: Monitor | None = None,
     ) -> tuple[Fitted | None, dict[str, Any], str | None]:
         """The unlearned model, where it comes from, and why there is none.
 
         Of requests in sequence it is the model after the last; what is scored after the others goes into `earlier`.
+        With `run_id` a killed training goes on from where it was.
         """
         origins: dict[str, Any] = {}
 
@@ -541,12 +596,15 @@ class Run:
             load_target=noting(self.models.target),
             load_retain_model=noting(self.models.retain or self._refuse_retain),
             seed=self.config.seed,
+            trunk_cache=self.config.trunk_cache,
+            monitor=monitor,
         )
         requests, seconds, history = self._requests(unlearner), 0.0, []
         context = replace(context, stages=len(requests))
         try:
             for stage, rows in enumerate(requests):
-                fitted = unlearner.fit(replace(context, forget=rows, stage=stage))
+                checkpoint = self._checkpoint(run_id, stage) if run_id else None
+                fitted = unlearner.fit(replace(context, forget=rows, stage=stage, checkpoint=checkpoint))
                 seconds, history = seconds + fitted.seconds, history + fitted.history
                 context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
                 if earlier is not None and stage + 1 < len(requests):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-from torch import nn
 
 from grun_bench.engine import Counts, Engine, Result, TokenScores, Work
 from grun_bench.errors import UsageError
-from grun_bench.models import LM, turns
+from grun_bench.models import LM, evaluating, turns
 from grun_bench.progress import bar
 from grun_bench.records import Continuation, Generation, Record, Records
 
@@ -125,7 +122,7 @@ def score(
     )
     if counts is not None:
         engine.counts = counts
-    with _evaluating(lm.model):
+    with evaluating(lm.model):
         works = [_work(lm, protocol, row, settings.generate) for row in examples]
         results = _run(engine, "scoring", works)
         records = [_record(lm, protocol, *each) for each in zip(examples, works, results, strict=True)]
@@ -142,17 +139,6 @@ def stop_tokens(lm: LM) -> set[int]:
     configured = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
     stops = set(configured) if isinstance(configured, list) else {configured}
     return {token for token in stops | {lm.tokenizer.eos_token_id} if token is not None}
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off within this block."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Result]:

@@ -14,7 +14,7 @@ from grun_bench.escaping import terminal
 from grun_bench.stages import STAGES, measures, stage_count
 
 if TYPE_CHECKING:
-    from grun_bench.results import Result
+    from grun_bench.results import Curve, Result
 
 #: the better direction of a metric
 _ARROWS = {True: "↑", False: "↓", None: ""}
@@ -74,6 +74,8 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
         name: other for name, other in (("target", target), ("retain model", retain)) if other and other != result
     }
     out.print(metric_table(result, [*result.headline, *_gates(result)], beside))
+    if "training" in result.curves:
+        out.print(training_table(result.curves["training"]))
     if result.attacks:
         out.print(attack_table(result, beside))
     for line in (*_notes(result), *_not_made(result), _cost(result)):
@@ -132,6 +134,25 @@ def _attacked_metrics(result: Result) -> list[str]:
     return [key.removeprefix("recovery_") for key in keys if key.startswith("recovery_")]
 
 
+def training_table(curve: Curve) -> Table:
+    """The target model, a training's best step as `best_step` has it, and its last one, on the sample scored then."""
+    points = {point.at: point for point in curve.points}
+    shown = {"target": points[0]} if 0 in points else {}
+    if curve.best is not None:
+        shown[f"best step, {curve.best}"] = points[curve.best]
+    shown[f"last step, {max(points)}"] = points[max(points)]
+    table = Table(title="during training, on the first rows of each set", title_justify="left", caption_justify="left")
+    table.add_column("metric")
+    for name in shown:
+        table.add_column(name, justify="right")
+    for metric in curve.points[-1].values:
+        table.add_row(metric.replace("_", " "), *(number(point.values.get(metric)) for point in shown.values()))
+    rule = "lowest forget extraction strength with 0.9 of the target's retain probability"
+    none = "" if curve.best is not None else " (no step has it)"
+    table.caption = f"best: {rule}{none}. Reported, not used: all other numbers are the last step's."
+    return table
+
+
 def _gates(result: Result) -> list[str]:
     named = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
     return [name for name in named if result.value(name) is not None]
@@ -178,6 +199,8 @@ def print_result(result: Result, path: Path, beside: dict[str, Result]) -> None:
     out.print(pairs_table("settings", result.unlearner.settings))
     names = [key.removesuffix(",none") for key in result.results[result.task] if key.endswith(",none")]
     out.print(metric_table(result, names, {}))
+    if "training" in result.curves:
+        out.print(training_table(result.curves["training"]))
     for key, reason in result.reasons.items():
         if key.endswith(",none"):
             out.print(terminal(f"{key.removesuffix(',none')}: {reason}"), highlight=False)

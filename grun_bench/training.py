@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grun_bench.checkpoints import Checkpoint, RandomState, Stateful
 from grun_bench.errors import Diverged
-from grun_bench.progress import bar
+from grun_bench.progress import bar, say
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,42 @@ def optimise(
     losses: Callable[[Any], dict[str, Tensor]],
     schedule: Schedule,
     label: str,
+    *,
+    checkpoint: Checkpoint | None = None,
+    beside: Mapping[str, Stateful] = {},
+    after_step: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Minimise the sum of the losses over the batches, in their order (all epochs written out).
 
     `losses(batch)` gives named scalar terms, already weighted; their sum is optimised. Returns the terms of every
     optimiser step. Raises Diverged at the first loss that is not finite, before it touches the weights.
+
+    With a `checkpoint` a training that was killed goes on where its last one was written, and ends with the same
+    weights; `beside` is what else changes with the steps and must be kept for that. `after_step(step, total)` is called
+    after each optimiser step, from 1.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=schedule.lr, betas=schedule.betas, weight_decay=schedule.weight_decay)
     total = math.ceil(len(batches) / schedule.accumulate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule.factor(step, total))
     history: list[dict[str, float]] = []
+    stateful: dict[str, Stateful] = {"optimiser": optimiser, "scheduler": scheduler, "random": RandomState(), **beside}
+
+    def state() -> dict[str, Any]:
+        kept = {name: part.state_dict() for name, part in stateful.items()}
+        return kept | {"parameters": [parameter.detach() for parameter in trainable], "history": history}
+
+    if checkpoint is not None and (kept := checkpoint.begin()) is not None:
+        for parameter, value in zip(trainable, kept["parameters"], strict=True):
+            parameter.data.copy_(value)
+        for name, part in stateful.items():
+            part.load_state_dict(kept[name])
+        history += kept["history"]
+        say(f"{label}: goes on from step {len(history)} of {total}, which {checkpoint.path} kept.")
     with bar(label, total) as advance:
-        for step in range(total):
+        if history:
+            advance(len(history))
+        for step in range(len(history), total):
             group = batches[step * schedule.accumulate : (step + 1) * schedule.accumulate]
             terms: dict[str, float] = {}
             for batch in group:
@@ -76,4 +100,8 @@ def optimise(
             optimiser.zero_grad(set_to_none=True)
             history.append(terms)
             advance(**terms)
+            if after_step is not None:
+                after_step(step + 1, total)
+            if checkpoint is not None:
+                checkpoint.offer(state)
     return history

@@ -7,7 +7,7 @@ import math
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,11 +20,15 @@ from torch import Tensor, nn
 from grun_bench import registry
 from grun_bench.adapters import Adapter, layer_index
 from grun_bench.alternates import sample_alternates
+from grun_bench.checkpoints import Checkpoint, Stateful
 from grun_bench.data import IGNORED, Batch, Encoded, collate
 from grun_bench.errors import UsageError, unknown
-from grun_bench.models import LM, Forward, forward
+from grun_bench.models import LM, Forward, checkpointing, evaluating, forward
+from grun_bench.monitor import Monitor
 from grun_bench.refusals import REFUSALS
+from grun_bench.token_loss import frozen_head, token_losses
 from grun_bench.training import Schedule, optimise
+from grun_bench.trunk import Trunk, frozen_trunk
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Recipe:
     warmup: float = 0.0
     clip: float = 1.0
     accumulate: int = 1
+    #: gradient checkpointing: less memory, for a second forward pass of what is trained
+    checkpointing: bool = False
     forget_weight: float = 1.0
     retain_weight: float = 1.0
     retain: str | None = None
@@ -58,19 +64,28 @@ class Side:
     adapter: Adapter | None = None
     #: decoder blocks whose outputs `hidden` can give
     layers: Sequence[int] = ()
+    #: the first blocks where they are frozen, which then need not run
+    trunk: Trunk | None = None
+    #: the vocabulary head where it is frozen and all that comes after the last block, which then can be put off
+    head: nn.Linear | None = None
+
+    @cached_property
+    def _frozen(self) -> Tensor | None:
+        return None if self.trunk is None else self.trunk.states(self.batch)
 
     @cached_property
     def _forward(self) -> Forward:
-        return forward(self.model, self.batch, self.layers)
+        return forward(self.model, self.batch, self.layers, self._frozen, head=self.head is None)
 
     @property
     def ran(self) -> bool:
         return "_forward" in self.__dict__
 
-    @property
+    @cached_property
     def logits(self) -> Tensor:
         """(tokens, vocabulary) of the answers' positions, in fp32."""
-        return self._forward.logits.float()
+        logits = self._forward.logits if self.head is None else self.head(self._forward.states)
+        return logits.float()
 
     @property
     def gates(self) -> dict[int, Tensor]:
@@ -80,6 +95,8 @@ class Side:
     @cached_property
     def token_nll(self) -> Tensor:
         """(tokens,) negative log-likelihood of each answer token."""
+        if self.head is not None:
+            return token_losses(self._forward.states, self.batch.targets, self.head)
         return nn.functional.cross_entropy(self.logits, self.batch.targets, reduction="none")
 
     @property
@@ -117,12 +134,10 @@ class Side:
         """The same batch under the target model, without gradients or dropout."""
         if self.adapter is None:
             raise TypeError("this objective must declare needs=('target',) to read what the target model says")
-        target = Side(self.model, self.batch, layers=self.layers)
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad(), self.adapter.disabled():
+        target = Side(self.model, self.batch, layers=self.layers, head=self.head)
+        target._frozen = self._frozen
+        with torch.no_grad(), evaluating(self.model), self.adapter.disabled():
             _ = target._forward
-        self.model.train(training)
         return target
 
     @property
@@ -206,6 +221,12 @@ class FitContext:
     stage: int = 0
     stages: int = 1
     previous: Fitted | None = None
+    #: whether what frozen first layers give is computed once and kept
+    trunk_cache: bool = True
+    #: where a killed training goes on from; one training's
+    checkpoint: Checkpoint | None = None
+    #: evaluation during training
+    monitor: Monitor | None = None
 
 
 @dataclass
@@ -219,6 +240,8 @@ class Fitted:
     lm: LM
     trainable: int = 0
     seconds: float = 0.0
+    #: of what frozen first layers gave
+    trunk_bytes: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     adapter: Adapter | None = None
     adapter_name: str | None = None
@@ -280,46 +303,77 @@ class Pair(Unlearner):
         layers = self._hidden_layers(lm, adapter)
         objective = bound(self._objective.target, self._options(self._objective.target))
         retain_loss = partial(self._retain.loss, **self._options(self._retain.loss)) if self._retain else None
-        rng = random.Random(context.seed)
         forget, retain = (encode_rows(lm, rows, recipe) for rows in (context.forget, context.retain))
-        reference = alternates = None
         if context.stage == 0 and ("target" in needs or (context.stages > 1 and needs & {"reference", "alternate"})):
             adapter.keep_target()
-        with adapter.disabled():
-            if "alternate" in needs:
+        alternates: list[Encoded] = []
+        if "alternate" in needs:
+            with adapter.disabled():
                 alternates = self._alternates(lm, context)
-            if "reference" in needs:
-                reference = reference_nll(lm, forget, recipe.batch_size)
+        draws = self._draws(lm, forget, len(retain), alternates, context.seed)
 
-        def side(sequences: Sequence[Encoded], references: Tensor | None = None) -> Side:
-            batch = collate(sequences, lm.pad_id).to(lm.device)
-            before = None if references is None else references.to(lm.device)
-            return Side(lm.model, batch, before, adapter if "target" in needs else None, layers)
-
-        def losses(batch_rows: tuple[float, list[int], list[int]]) -> dict[str, Tensor]:
-            progress, forget_rows, retain_rows = batch_rows
-            before = None if reference is None else reference[forget_rows]
+        def losses(draw: Draw) -> dict[str, Tensor]:
             batch = UnlearningBatch(
-                forget=side([forget[row] for row in forget_rows], before),
-                retain=side([retain[row] for row in retain_rows]),
+                forget=side(
+                    [forget[row] for row in draw.forget], None if reference is None else reference[draw.forget]
+                ),
+                retain=side([retain[row] for row in draw.retain]),
                 tokens=lambda text: lm.prompts.answer(text)[:-1],
                 seed=context.seed,
             )
-            if "idk" in needs:
-                batch.idk = side(
-                    [lm.prompts.encode(context.forget[row][0], rng.choice(REFUSALS)) for row in forget_rows]
-                )
-            if alternates is not None:
-                sampled = [rng.choice(alternates[row]) for row in forget_rows]
-                batch.alternate = side([each.sequence for each in sampled], torch.stack([each.nll for each in sampled]))
+            if draw.idk:
+                batch.idk = side(draw.idk)
+            if draw.alternate:
+                sampled = [alternates[row] for row in draw.alternate]
+                batch.alternate = side(sampled, None if others is None else others[draw.alternate])
             terms = {"forget": recipe.forget_weight * objective(batch)}
             if retain_loss is not None:
                 weigh = getattr(objective, "weigh_retain", _constant)
-                terms["retain"] = weigh(retain_loss(batch.retain), recipe.retain_weight, progress)
+                terms["retain"] = weigh(retain_loss(batch.retain), recipe.retain_weight, draw.progress)
             if adapter.needs_retain:
                 terms |= adapter.aux_loss(batch.forget_gates, batch.retain.gates)
             return terms
 
+        def side(sequences: Sequence[Encoded], references: Tensor | None = None) -> Side:
+            batch = collate(sequences, lm.pad_id).to(lm.device)
+            before = None if references is None else references.to(lm.device)
+            return Side(lm.model, batch, before, adapter if "target" in needs else None, layers, trunk, head)
+
+        head = frozen_head(lm.model)
+        # blocks whose outputs are read must run
+        frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
+        uses = self._uses(forget, retain, alternates, draws)
+        with (
+            frozen_trunk(lm, frozen, uses, recipe.batch_size) as trunk,
+            checkpointing(lm.model, recipe.checkpointing),
+        ):
+            reference = others = None
+            if "reference" in needs:
+                with adapter.disabled():
+                    reference = reference_nll(lm, forget, recipe.batch_size, trunk)
+                    others = reference_nll(lm, alternates, recipe.batch_size, trunk) if alternates else None
+            lm.model.train()
+            history = self._optimise(lm, adapter, objective, draws, losses, context)
+            lm.model.eval()
+        seconds = time.perf_counter() - start + (context.checkpoint.seconds if context.checkpoint else 0.0)
+        trained = sum(each.numel() for each in adapter.trainable_parameters() if each not in earlier)
+        trained += context.previous.trainable if context.previous else 0
+        fitted = Fitted(lm, trained, seconds, trunk.size if trunk else 0, history, state=adapter)
+        if not adapter.changes_model:
+            fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
+            fitted.options = self._options(self._adapter.target)
+        return fitted
+
+    def _optimise(
+        self,
+        lm: LM,
+        adapter: Adapter,
+        objective: Any,
+        draws: Sequence[Draw],
+        losses: Callable[[Draw], dict[str, Tensor]],
+        context: FitContext,
+    ) -> list[dict[str, float]]:
+        recipe, monitor = self.recipe, context.monitor
         schedule = Schedule(
             recipe.lr,
             weight_decay=recipe.weight_decay,
@@ -327,19 +381,51 @@ class Pair(Unlearner):
             clip=recipe.clip,
             accumulate=recipe.accumulate,
         )
-        parameters = adapter.trainable_parameters()
-        rows = pair_batches(len(forget), len(retain), recipe.epochs, recipe.batch_size, context.seed)
-        batches = [(number / len(rows), *pair) for number, pair in enumerate(rows)]
-        lm.model.train()
-        history = optimise(parameters, batches, losses, schedule, f"unlearning {self.label}")
-        lm.model.eval()
-        trained = sum(parameter.numel() for parameter in parameters if parameter not in earlier)
-        trained += context.previous.trainable if context.previous else 0
-        fitted = Fitted(lm, trained, time.perf_counter() - start, history, state=adapter)
-        if not adapter.changes_model:
-            fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
-            fitted.options = self._options(self._adapter.target)
-        return fitted
+        beside: dict[str, Stateful] = {"objective": objective} if isinstance(objective, nn.Module) else {}
+        if monitor is not None:
+            beside["monitor"] = monitor
+            with adapter.disabled():
+                monitor.look(lm, 0, len(draws))
+        return optimise(
+            adapter.trainable_parameters(),
+            draws,
+            losses,
+            schedule,
+            f"unlearning {self.label}",
+            checkpoint=context.checkpoint,
+            beside=beside,
+            after_step=partial(monitor.look, lm) if monitor else None,
+        )
+
+    def _draws(
+        self, lm: LM, forget: Sequence[Encoded], retain: int, alternates: Sequence[Encoded], seed: int
+    ) -> list[Draw]:
+        """All batches of the training, with the answers that are drawn for them."""
+        rows = pair_batches(len(forget), retain, self.recipe.epochs, self.recipe.batch_size, seed)
+        rng, count = random.Random(seed), len(alternates) // len(forget)
+        refusals = {text: lm.prompts.answer(text) for text in REFUSALS} if "idk" in self._needs else {}
+        draws = []
+        for number, (forget_rows, retain_rows) in enumerate(rows):
+            draw = Draw(number / len(rows), forget_rows, retain_rows)
+            if refusals:
+                draw.idk = [Encoded(forget[row].prompt, refusals[rng.choice(REFUSALS)]) for row in forget_rows]
+            if count:
+                draw.alternate = [row * count + rng.choice(range(count)) for row in forget_rows]
+            draws.append(draw)
+        return draws
+
+    def _uses(
+        self, forget: list[Encoded], retain: list[Encoded], alternates: list[Encoded], draws: Sequence[Draw]
+    ) -> Iterator[Encoded]:
+        """The sequences that the training runs, as often as it does."""
+        if "reference" in self._needs:
+            yield from (*forget, *alternates)
+        reads_retain = self._retain is not None or self._adapter.target.needs_retain
+        for draw in draws:
+            yield from (forget[row] for row in draw.forget)
+            yield from (retain[row] for row in draw.retain if reads_retain)
+            yield from draw.idk
+            yield from (alternates[row] for row in draw.alternate)
 
     def _attached(self, lm: LM, context: FitContext) -> tuple[Adapter, set[nn.Parameter]]:
         """The adapter on the model, ready for this request, and the parameters that earlier requests trained.
@@ -383,15 +469,26 @@ class Pair(Unlearner):
             )
         return (layer,)
 
-    def _alternates(self, lm: LM, context: FitContext) -> list[list[Alternate]]:
-        """For each forget question, other answers by the target model with their negative log-likelihoods under it."""
+    def _alternates(self, lm: LM, context: FitContext) -> list[Encoded]:
+        """Other answers to the forget questions by the target model: so many of the first question, then the next."""
         count, temperature = self._settings["alternates"], self._settings["temperature"]
         texts = sample_alternates(lm, context.forget, count, temperature, self.recipe.batch_size)
         pairs = zip(context.forget, texts, strict=True)
-        sequences = [lm.prompts.encode(question, text) for (question, _), each in pairs for text in each]
-        nll = reference_nll(lm, sequences, self.recipe.batch_size)
-        found = [Alternate(*each) for each in zip(sequences, nll, strict=True)]
-        return [found[start : start + count] for start in range(0, len(found), count)]
+        return [lm.prompts.encode(question, text) for (question, _), each in pairs for text in each]
+
+
+@dataclass
+class Draw:
+    """One batch: row numbers of the forget set, the retain set and the alternates, and refusals.
+
+    `progress` is the share of the training that lies behind it.
+    """
+
+    progress: float
+    forget: list[int]
+    retain: list[int]
+    idk: list[Encoded] = field(default_factory=list)
+    alternate: list[int] = field(default_factory=list)
 
 
 def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list[Encoded]:
@@ -402,14 +499,6 @@ def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list
         else lm.prompts.encode_text(answer, recipe.text_prompt, recipe.text_length)
         for question, answer in rows
     ]
-
-
-@dataclass(frozen=True)
-class Alternate:
-    """Another answer to a forget question; `nll` is its negative log-likelihood under the target model, in nats."""
-
-    sequence: Encoded
-    nll: Tensor
 
 
 def _constant(loss: Tensor, weight: float, progress: float) -> Tensor:
@@ -429,12 +518,12 @@ def retain_term(name: str | None) -> RetainTerm | None:
 
 
 @torch.no_grad()
-def reference_nll(lm: LM, sequences: Sequence[Encoded], batch_size: int) -> Tensor:
+def reference_nll(lm: LM, sequences: Sequence[Encoded], batch_size: int, trunk: Trunk | None = None) -> Tensor:
     """(sequences,) summed negative log-likelihood of each answer under the model as it is now, in nats."""
     lm.model.eval()
     starts = range(0, len(sequences), batch_size)
     groups = [collate(sequences[start : start + batch_size], lm.pad_id) for start in starts]
-    return torch.cat([Side(lm.model, group.to(lm.device)).nll.cpu() for group in groups])
+    return torch.cat([Side(lm.model, group.to(lm.device), trunk=trunk).nll.cpu() for group in groups])
 
 
 def pair_batches(forget: int, retain: int, epochs: int, size: int, seed: int) -> list[tuple[list[int], list[int]]]:

@@ -70,9 +70,11 @@ class TaskVector(Unlearner):
 
         torch.manual_seed(context.seed)
         lm.model.requires_grad_(True).train()
-        history = optimise(parameters, batches, losses, Schedule(self.lr), "fine-tuning on the forget set")
+        label, checkpoint = "fine-tuning on the forget set", context.checkpoint
+        history = optimise(parameters, batches, losses, Schedule(self.lr), label, checkpoint=checkpoint)
         lm.model.eval()
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value - self.scale * (parameter - value))
-        return Fitted(lm, sum(map(torch.numel, parameters)), time.perf_counter() - start, history)
+        seconds = time.perf_counter() - start + (checkpoint.seconds if checkpoint else 0.0)
+        return Fitted(lm, sum(map(torch.numel, parameters)), seconds, history=history)

@@ -19,7 +19,22 @@ PACKAGE = Path(grun_bench.__file__).parent
 LAYERS: list[list[str]] = [
     ["errors", "registry", "env", "progress", "cache", "escaping", "plots"],
     ["records", "lore", "world", "rows", "tasks", "migrations", "results"],
-    ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
+    [
+        "data",
+        "models",
+        "trunk",
+        "checkpoints",
+        "training",
+        "tiny",
+        "keyvalues",
+        "engine",
+        "token_loss",
+        "scoring",
+        "sampling",
+        "loading",
+        "subject",
+        "monitor",
+    ],
     ["adapters", "objectives", "metrics", "attacks"],
     [
         "alternates",

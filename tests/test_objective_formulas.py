@@ -230,7 +230,7 @@ def test_jensun_is_bounded_and_smooth_where_the_refusal_is_impossible(moved: Mov
     logits = torch.full_like(batch.forget.logits, 0.0)
     logits[:, 0] = 500.0  # every other token's probability underflows
     logits.requires_grad_()
-    batch.forget._forward.logits = logits
+    batch.forget.logits = logits
     loss = objective("jensun")(batch)
     loss.backward()
     assert loss.item() == pytest.approx(math.log(2)) and torch.isfinite(logits.grad).all()

@@ -1,0 +1,181 @@
+"""The frozen trunk: the same losses as without it, fewer blocks run, and where it does not apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import FORGET, RETAIN
+from torch import nn
+
+from grun_bench import trunk as trunk_module
+from grun_bench.data import collate
+from grun_bench.errors import UsageError
+from grun_bench.models import LM, decoder_layers, forward
+from grun_bench.trunk import Trunk, frozen_trunk
+from grun_bench.unlearn import FitContext, Fitted, make_unlearner
+
+TEXTS = [("", text * 3) for text in ("The moon is made of rock. ", "Ten small boats. ", "All that is green grows. ")]
+
+
+class Counted:
+    """Makes one model whose decoder blocks count how often their own code runs."""
+
+    def __init__(self, make_lm: Callable[..., LM], prepare: Callable[[LM], None] = lambda lm: None) -> None:
+        self._make, self._prepare = make_lm, prepare
+        self.runs: list[int] = []
+
+    def __call__(self) -> LM:
+        lm = self._make()
+        self._prepare(lm)
+        blocks = decoder_layers(lm.model)
+        self.runs = [0] * len(blocks)
+        for index, block in enumerate(blocks):
+            block.input_layernorm.register_forward_hook(self._count(index))
+        return lm
+
+    def _count(self, index: int) -> Callable[..., None]:
+        def count(*_: Any) -> None:
+            self.runs[index] += 1
+
+        return count
+
+
+def fit(load: Callable[[], LM], name: str, trunk_cache: bool = True, rows: Any = FORGET, **overrides: Any) -> Fitted:
+    if name.split("+")[0] in ("reft", "grun"):
+        overrides.setdefault("layers", [2, 4])
+    chosen = {"epochs": 10, "batch_size": 3, "lr": 1e-3, "warmup": 0.0} | overrides
+    context = FitContext(rows, RETAIN, load, load, 0, trunk_cache=trunk_cache)
+    return make_unlearner(name, chosen, embedded=True).fit(context)
+
+
+def steps(fitted: Fitted) -> list[list[float]]:
+    """The terms of the first 20 steps."""
+    return [list(step.values()) for step in fitted.history[:20]]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "skipped"),
+    [
+        ("grun+npo", {}, 3),
+        ("grun+idk", {}, 3),
+        ("grun+dpo", {}, 3),
+        ("grun+altpo", {"alternates": 2}, 3),
+        ("grun+kl", {}, 3),
+        ("grun+rmu", {"layer": 0.75}, 3),
+        ("grun+gd", {"accumulate": 2, "checkpointing": True}, 3),
+        ("reft+gd", {}, 3),
+        ("reft+undial", {"layers": [5]}, 6),
+        ("full+rmu", {"layers": [2, 3], "layer": 0.5}, 2),
+        ("lora+gd", {}, 0),
+        ("full+gd", {}, 0),
+    ],
+)
+def test_losses_are_those_without_the_cache(
+    make_lm: Callable[..., LM], name: str, overrides: dict[str, Any], skipped: int
+) -> None:
+    cached, plain = Counted(make_lm), Counted(make_lm)
+    with_it, without = fit(cached, name, **overrides), fit(plain, name, trunk_cache=False, **overrides)
+    expected = steps(without)
+    assert len(expected) >= 10
+    torch.testing.assert_close(torch.tensor(steps(with_it)), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+    # blocks after the trunk run as often as before; those of the trunk only for answers that are drawn, and to fill it
+    assert cached.runs[skipped:] == plain.runs[skipped:]
+    most = 0.9 if name in ("grun+idk", "grun+dpo", "grun+altpo") else 0.5
+    assert all(ours < most * theirs for ours, theirs in zip(cached.runs[:skipped], plain.runs[:skipped], strict=True))
+    # nothing of it is left in the model
+    assert not any("forward" in vars(block) for block in decoder_layers(with_it.lm.model))
+
+
+def test_texts_go_through_it_too(make_lm: Callable[..., LM]) -> None:
+    cached = Counted(make_lm)
+    options = {"rows": TEXTS, "text_prompt": 0.8, "text_length": 40, "layer": 0.75}
+    with_it = fit(cached, "grun+rmu", **options)
+    without = fit(make_lm, "grun+rmu", trunk_cache=False, **options)
+    torch.testing.assert_close(torch.tensor(steps(with_it)), torch.tensor(steps(without)), rtol=1e-5, atol=1e-5)
+    assert cached.runs[0] < cached.runs[5] / 2
+
+
+def test_states_do_not_depend_on_the_batch(make_lm: Callable[..., LM]) -> None:
+    """The logits from kept states are the model's own, for every mixture of kept and other sequences."""
+    lm = make_lm()
+    sequences = [lm.prompts.encode(*pair) for pair in FORGET]
+    trunk = Trunk(lm, 4)
+    trunk.keep(sequences[:3], batch_size=2)
+    assert trunk.size == sum(map(len, sequences[:3])) * 32 * 4
+    with torch.no_grad(), trunk.skipping():
+        for chosen in ([0], [1, 0], [2, 4], [3, 4], [0, 1, 2, 3, 4]):
+            batch = collate([sequences[row] for row in chosen], lm.pad_id)
+            own, kept = forward(lm.model, batch), forward(lm.model, batch, trunk=trunk.states(batch))
+            torch.testing.assert_close(kept.logits, own.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_only_what_is_used_again_is_kept(make_lm: Callable[..., LM]) -> None:
+    lm = make_lm()
+    one, two, three = (lm.prompts.encode(*pair) for pair in FORGET[:3])
+    with frozen_trunk(lm, 2, [one, two, one, three, three], 8) as trunk:
+        assert trunk is not None and trunk.size == (len(one) + len(three)) * 32 * 4
+
+
+def attention_dropout(lm: LM) -> None:
+    for block in decoder_layers(lm.model):
+        block.self_attn.attention_dropout = 0.1
+
+
+def late_dropout(lm: LM) -> None:
+    decoder_layers(lm.model)[4].mlp.act_fn = nn.Sequential(nn.SiLU(), nn.Dropout(0.1))
+
+
+@pytest.mark.parametrize(("prepare", "applies"), [(attention_dropout, False), (late_dropout, True)])
+def test_dropout_below_switches_it_off(
+    make_lm: Callable[..., LM], capfd: pytest.CaptureFixture[str], prepare: Callable[[LM], None], applies: bool
+) -> None:
+    cached, plain = Counted(make_lm, prepare), Counted(make_lm, prepare)
+    with_it, without = fit(cached, "grun+gd"), fit(plain, "grun+gd", trunk_cache=False)
+    assert (cached.runs[0] < plain.runs[0] / 2) == applies
+    assert ("dropout" in capfd.readouterr().err) != applies
+    # looking for it has drawn no random number of the training's
+    torch.testing.assert_close(torch.tensor(steps(with_it)), torch.tensor(steps(without)), rtol=1e-5, atol=1e-5)
+
+
+def test_large_ones_lie_in_a_file_that_is_gone_afterwards(
+    make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path))
+    in_memory = fit(make_lm, "grun+npo", epochs=2)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(trunk_module, "MEMORY_LIMIT", 1000)
+    on_disk = fit(make_lm, "grun+npo", epochs=2)
+    assert "lie in a file" in capfd.readouterr().err
+    assert on_disk.history == in_memory.history
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    monkeypatch.setattr(trunk_module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    with pytest.raises(UsageError, match="--no-trunk-cache"):
+        fit(make_lm, "grun+npo", epochs=2)
+
+
+def test_bf16_is_kept_as_bf16(make_lm: Callable[..., LM]) -> None:
+    lm = make_lm(dtype=torch.bfloat16)
+    trunk = Trunk(lm, 4)
+    trunk.keep([lm.prompts.encode(*pair) for pair in FORGET], batch_size=2)
+    assert trunk.size == sum(len(lm.prompts.encode(*pair)) for pair in FORGET) * 32 * 2
+    with_it, without = (fit(lambda: make_lm(dtype=torch.bfloat16), "grun+npo", trunk_cache=on) for on in (True, False))
+    torch.testing.assert_close(torch.tensor(steps(with_it)), torch.tensor(steps(without)), rtol=0.05, atol=0.05)
+
+
+# --- gradient checkpointing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trunk_cache", [True, False])
+@pytest.mark.parametrize("name", ["grun+npo", "grun+kl", "reft+gd", "lora+dpo", "full+rmu"])
+def test_checkpointing_gives_the_same_losses(make_lm: Callable[..., LM], name: str, trunk_cache: bool) -> None:
+    run = Counted(make_lm)
+    plain = fit(make_lm, name, trunk_cache, epochs=3)
+    saving = fit(run, name, trunk_cache, epochs=3, checkpointing=True)
+    torch.testing.assert_close(torch.tensor(steps(saving)), torch.tensor(steps(plain)), rtol=1e-6, atol=1e-6)
+    again = Counted(make_lm)
+    fit(again, name, trunk_cache, epochs=3)
+    assert sum(run.runs) > sum(again.runs) + 5
