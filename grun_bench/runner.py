@@ -40,7 +40,7 @@ from grun_bench.results import (
     save_records,
     write_whole,
 )
-from grun_bench.rows import Rows, Source, load_rows
+from grun_bench.rows import Rows, Source, joined, load_rows
 from grun_bench.sampling import sampled_records
 from grun_bench.saving import check_new, load_fitted, read_card, save
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
@@ -170,6 +170,9 @@ class Run:
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
         self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
+        if self.task.stages:  # a limit cuts every request's rows
+            requests = self.task.requests(self.task.scored["forget"])
+            self.scored["forget"] = joined(self._rows(requests, _COLUMNS["forget"]))
         if self.task.measures:
             harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
@@ -558,7 +561,7 @@ class Run:
         return [
             Example(
                 set=name,
-                index=self.task.scored[name].start + number,  # type: ignore[index]
+                index=number,
                 question=row["question"],
                 answer=row["answer"],
                 paraphrased_answer=row.get("paraphrased_answer"),
@@ -567,7 +570,7 @@ class Run:
             )
             for name in SETS
             if name in self.scored
-            for number, row in enumerate(self.scored[name].rows)
+            for number, row in zip(self.scored[name].numbers, self.scored[name].rows, strict=True)
         ]
 
     def _result(
