@@ -173,6 +173,7 @@ class Run:
         if self.task.stages:  # a limit cuts every request's rows
             requests = self.task.requests(self.task.scored["forget"])
             self.scored["forget"] = joined(self._rows(requests, _COLUMNS["forget"]))
+            self._check_stages()
         if self.task.measures:
             harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
@@ -190,6 +191,16 @@ class Run:
         except DataError as error:
             access = [self.task.access[source.data] for source in sources if source.data in self.task.access]
             raise DataError("\n".join([str(error), *access])) from None
+
+    def _check_stages(self) -> None:
+        """Raises UsageError when a forget set has rows that are in no stage."""
+        if self.config.limit is not None:
+            return
+        trained, scored = Source.parse(self.task.forget[0]), self.task.scored["forget"]
+        for source, parts in ((trained, self.training["forget"]), (scored, [self.scored["forget"]])):
+            count, covered = len(self._rows([source])[0].rows), sum(len(part.rows) for part in parts)
+            if count != covered:
+                raise UsageError(f"{self.task.name}: the stages hold {covered} of the {count} rows of {source}.")
 
     def _pairs(self, name: str) -> list[tuple[str, str]]:
         """The rows of a training set: (question, answer), or ("", text)."""
