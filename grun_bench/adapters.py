@@ -161,7 +161,7 @@ class Lora(Adapter):
         self.peft = PeftModel.from_pretrained(model, folder)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+        return [parameter for name, parameter in self.peft.named_parameters() if "lora_" in name]
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

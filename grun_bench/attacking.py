@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,9 +53,9 @@ class Attack:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides an attack's values beside the model and the examples."""
-        options = self.plugin.options
-        return {"version": options["version"], "access": options["access"], "settings": dict(self.settings)}
+        """What decides an attack's values beside the model and the examples, as a result file has it."""
+        options, settings = self.plugin.options, json.loads(json.dumps(dict(self.settings)))
+        return {"version": options["version"], "access": options["access"], "settings": settings}
 
     def run(self, subject: Subject, answer: Callable[[Subject], Answers]) -> Attacked:
         """The answers of every variant of the subject, by `answer`.

@@ -323,16 +323,30 @@ def convert(
 
 @app.command()
 def leaderboard(
-    output: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
-    page: Annotated[Path, typer.Option("--page", help="The Markdown page to write.")] = Path("leaderboards/README.md"),
+    tree: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = RESULTS.parent,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail on a broken result, a wrong number or an old page.")
+    ] = False,
 ) -> None:
-    """Render the result files as Markdown tables."""
-    from grun_bench.leaderboard import read_results, render
-    from grun_bench.results import write_whole
+    """Render the result files as Markdown, CSV and one HTML page."""
+    if check:
+        from grun_bench.escaping import clean
+        from grun_bench.leaderboard.check import problems
 
-    results = read_results(output)
-    write_whole(page, render(results))
-    print(f"{page}: {len(results)} results")
+        count = 0
+        for problem in problems(tree, out):
+            print(clean(problem, limit=10_000))
+            count += 1
+        if count:
+            raise GrunBenchError(f"{count} problem{'s' if count > 1 else ''} in {tree} and {out}.")
+        print(f"{tree}: every number comes from its records, and the pages in {out} are up to date.")
+        return
+    from grun_bench.leaderboard.files import render, write
+
+    rendered = render(tree, out)
+    write(rendered.pages, out)
+    print(f"{out / 'README.md'}: {rendered.runs} results on {len(rendered.pages)} pages; {out / 'index.html'} has all.")
 
 
 @app.command("test")

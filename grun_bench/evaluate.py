@@ -47,14 +47,15 @@ def evaluate(
     reference: Records | None,
     names: Sequence[str],
     measures: Mapping[str, bool] | None = None,
+    *,
     intervals: bool = True,
 ) -> dict[str, Value]:
     """The values of the named metrics on one model's records.
 
     A metric over sets is reported as `<set>_<name>`, any other as `<name>`; a metric that returns several values, under
     their keys. `reference` holds the retain model's records, or None. `measures`, the task's lm-eval measures with
-    their directions, are the sets of the metrics over `MEASURES`. Without `intervals` the bootstrap, which takes nearly
-    all of the time, is left out.
+    their directions, are the sets of the metrics over `MEASURES`. Without `intervals`, which take most of the time,
+    only the values are computed.
 
     Raises UsageError for an unknown metric, GrunBenchError for one that breaks its contract.
     """
@@ -62,11 +63,10 @@ def evaluate(
     for name in dict.fromkeys(names):
         plugin = registry.get("metric", name)
         _check(plugin)
-        found = (
-            _sets(plugin, records, measures or {}, intervals)
-            if "sets" in plugin.options
-            else _whole(plugin, records, reference, intervals)
-        )
+        if "sets" in plugin.options:
+            found = _sets(plugin, records, measures or {}, intervals)
+        else:
+            found = _whole(plugin, records, reference, intervals)
         for key, value in found:
             if key in values:
                 raise GrunBenchError(f"metric '{name}' returns '{key}', which another metric returns too.")
@@ -129,12 +129,7 @@ def _direction(plugin: registry.Plugin, key: str) -> bool | None:
 
 
 def _value(
-    plugin: registry.Plugin,
-    key: str,
-    result: Result,
-    rows: Sequence[Record],
-    direction: bool | None,
-    intervals: bool,
+    plugin: registry.Plugin, key: str, result: Result, rows: Sequence[Record], direction: bool | None, intervals: bool
 ) -> Value:
     told = {"n": len(rows), "higher_is_better": direction, "version": plugin.options.get("version", 1)}
     if isinstance(result, MissingReference):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 from grun_bench.evaluate import Value, evaluate, for_protocol, result_fields
 from grun_bench.records import Records
@@ -113,18 +114,30 @@ def add_attack(result: Result, name: str, info: AttackInfo, labelled: Mapping[st
         result.results[task] |= fields["results"][task]
         result.reasons |= fields["reasons"]
         result.intervals |= fields["intervals"]
-        for told, new in (
-            (result.n_samples[task], fields["n-samples"][task]),
-            (result.higher_is_better[task], fields["higher_is_better"][task]),
-            (result.versions, fields["versions"]),
-        ):
-            told.update({key: new[key] for key in new if key not in told})
+        _add(fields["n-samples"][task], result.n_samples[task])
+        _add(fields["higher_is_better"][task], result.higher_is_better[task])
+        _add(fields["versions"], result.versions)
     for variant in info.variants:
         kind, at, step = variant.rpartition("@")
         if at and step.isdigit():
             values = labelled[f"{name}:{variant}"]
             point = Point(at=int(step), values=_shown(result, values), records=info.variants[variant])
             result.curves.setdefault(f"{name}:{kind}", Curve(unit="steps", points=[])).points.append(point)
+
+
+def carry_attacks(earlier: Result, result: Result) -> None:
+    """Keep the attacks on an earlier making of a row when the new one answered the same, to the bit."""
+    if earlier.records != result.records:
+        return
+    for name in ("attacks", "curves", "reasons", "intervals", "versions"):
+        _add(getattr(earlier, name), getattr(result, name))
+    for name in ("results", "n_samples", "higher_is_better"):
+        _add(getattr(earlier, name)[result.task], getattr(result, name)[result.task])
+
+
+def _add(new: dict[str, Any], to: dict[str, Any]) -> None:
+    """What is not there yet; nothing that is there changes."""
+    to.update({key: new[key] for key in new if key not in to})
 
 
 def _shown(result: Result, values: Mapping[str, Value]) -> dict[str, float | None]:

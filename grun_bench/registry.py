@@ -18,6 +18,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,6 +123,12 @@ def _declared(path: Path, kind: str) -> list[Entry]:
     return found
 
 
+@cache
+def _installed(kind: str) -> list[EntryPoint]:
+    """The entry points of installed packages; looking through all of those takes a while."""
+    return list(entry_points(group=f"grun_bench.{kind}s"))
+
+
 def entries(kind: str) -> dict[str, Entry]:
     """All plugins of a kind by name, in the order built-in, included, installed.
 
@@ -132,9 +139,7 @@ def entries(kind: str) -> dict[str, Entry]:
     files += [file for path in _included for file in _python_files(path)]
     found: dict[str, Entry] = {}
     declared = [entry for file in files if file.exists() for entry in _declared(file, kind)]
-    declared += [
-        Entry(kind, point.name, f"from {point.value}", point) for point in entry_points(group=f"grun_bench.{kind}s")
-    ]
+    declared += [Entry(kind, point.name, f"from {point.value}", point) for point in _installed(kind)]
     for entry in declared:
         if entry.name in found:
             raise UsageError(f"two {kind}s are named '{entry.name}': {found[entry.name]} and {entry}. Rename yours.")

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grun_bench.errors import GrunBenchError, UsageError, unknown
+from grun_bench.migrations import CURRENT, migrate
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = CURRENT
 #: where `run` writes and `leaderboard` reads
 RESULTS = Path("leaderboards/results")
 
@@ -208,16 +210,26 @@ def _intact(path: Path, saved: RecordsFile) -> bool:
 
 
 def read_result(path: Path) -> Result:
-    """Raises UsageError with the place when the file is not a result."""
+    """A result of this or an older schema. Raises UsageError with the place when the file is not a result."""
     try:
-        return Result.model_validate_json(path.read_bytes())
+        return parse_result(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from None
+
+
+def parse_result(content: bytes, place: str) -> Result:
+    """The result in a file's content; `place` names the file in the UsageError that is raised when it is none."""
+    try:
+        return Result.model_validate(migrate(pydantic_core.from_json(content, allow_inf_nan=False)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
-            f"{path}: not a result ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']})."
+            f"{place}: not a result ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']})."
         ) from None
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise UsageError(f"{place}: not a result (file: {error}).") from None
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from None
 
 
 def result_files(output: Path) -> Iterator[Path]:

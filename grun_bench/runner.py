@@ -24,7 +24,7 @@ from grun_bench.loading import TINY, Placement, folder_name, load, load_finetune
 from grun_bench.models import LM
 from grun_bench.progress import say
 from grun_bench.records import SETS, Continuation, Record, Records, load_records
-from grun_bench.recovery import add_attack, average, recoveries, worst
+from grun_bench.recovery import add_attack, average, carry_attacks, recoveries, worst
 from grun_bench.results import (
     AttackInfo,
     Cost,
@@ -348,6 +348,8 @@ class Run:
         gc.collect()
         saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
         result = self._result(name, unlearner, run_id, values, cost, saved, origins, error, history, asked)
+        if path.exists() and not self.config.overwrite:
+            carry_attacks(read_result(path), result)
         if self.task.stages and unlearner.sequential and before is not None:
             scored = [before, *(each for _, each in earlier)]
             last = (records, saved) if saved else None
@@ -471,8 +473,9 @@ class Run:
             saved[variant] = save_records(place, records.dumps())
         labelled = {f"{attack.name}:{variant}": each for variant, each in values.items()}
         if not values:
-            none = self._values(Answers(Records([])), None, metrics, attacked.reason or "the attack has no variants.")
-            labelled[attack.name] = none
+            reason = attacked.reason or "the attack has no variants."
+            keys = evaluate(Records([]), None, metrics, measures)
+            labelled[attack.name] = {key: replace(value, reason=reason) for key, value in keys.items()}
         else:
             labelled[attack.name] = worst(values)
             if attack.plugin.options.get("mean"):
@@ -669,9 +672,7 @@ def _has(cell: Cell, attack: Attack) -> bool:
     info = cell.result.attacks.get(attack.name)
     if info is None or not attack_intact(cell.path, info):
         return False
-    # as JSON gives them back: a tuple is a list there
-    wanted = AttackInfo(**attack.identity, variants={}, seconds=0.0).model_dump(mode="json")
-    return all(info.model_dump(mode="json")[key] == wanted[key] for key in ("version", "access", "settings"))
+    return all(getattr(info, key) == value for key, value in attack.identity.items())
 
 
 def harness() -> Any:

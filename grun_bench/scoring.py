@@ -202,4 +202,5 @@ def _generation(lm: LM, protocol: Protocol, tokens: list[int]) -> Generation:
 
 
 def _gates(result: Result) -> dict[str, float] | None:
-    return {str(layer): 1 / (1 + math.exp(-logit)) for layer, logit in result.gates.items()} or None
+    # no logit so low that its exponential has no float
+    return {str(layer): 1 / (1 + math.exp(min(-logit, 700.0))) for layer, logit in result.gates.items()} or None

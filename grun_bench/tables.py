@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from grun_bench.escaping import terminal
 from grun_bench.stages import STAGES, measures, stage_count
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def heading(result: Result, metric: str) -> str:
     """A metric's name with the arrow of its better direction; the protocol, which every title names, is left out."""
-    arrow = _ARROWS[result.higher_is_better[result.task].get(metric)]
-    name = metric.removesuffix(f"_{result.protocol.replace('-', '_')}").replace("_", " ")
-    return f"{name} {arrow}".strip()
+    return metric_heading(metric, result.higher_is_better[result.task].get(metric), result.protocol)
+
+
+def metric_heading(metric: str, better: bool | None, protocol: str) -> str:
+    """The heading of a metric of which higher values are `better` (None: no direction) under a protocol."""
+    name = metric.removesuffix(f"_{protocol.replace('-', '_')}").replace("_", " ")
+    return f"{name} {_ARROWS[better]}".strip()
 
 
 def dataset_label(result: Result) -> str:
@@ -43,9 +47,9 @@ def dataset_label(result: Result) -> str:
 
 def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Result]) -> Table:
     """One row a metric: this result with its interval, and other results beside it."""
-    table = Table(title=f"{escape(result.unlearner.name)} on {escape(result.task)}", title_justify="left")
+    table = Table(title=f"{terminal(result.unlearner.name)} on {terminal(result.task)}", title_justify="left")
     table.add_column("metric")
-    table.add_column(escape(result.unlearner.name), justify="right", style="bold")
+    table.add_column(terminal(result.unlearner.name), justify="right", style="bold")
     table.add_column("95 % interval", justify="right")
     for name in beside:
         table.add_column(name, justify="right")
@@ -61,11 +65,11 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     """What ran, the headline numbers with target and retain model beside them, the file, and the next command."""
     out = Console()
     settings = f"model {result.model}, seed {result.seed}, data {dataset_label(result)}, protocol {result.protocol}"
-    out.print(escape(f"{result.unlearner.name} on {result.task}: {settings}"), highlight=False)
+    out.print(terminal(f"{result.unlearner.name} on {result.task}: {settings}"), highlight=False)
     if result.limit:
         out.print(f"--limit {result.limit}: a smoke test, not a benchmark result.", highlight=False)
     if result.status == "diverged":
-        out.print(escape(f"diverged: {result.error}"), style="bold red")
+        out.print(terminal(f"diverged: {result.error}"), style="bold red")
     beside = {
         name: other for name, other in (("target", target), ("retain model", retain)) if other and other != result
     }
@@ -73,12 +77,12 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     if result.attacks:
         out.print(attack_table(result, beside))
     for line in (*_notes(result), *_not_made(result), _cost(result)):
-        out.print(escape(line), highlight=False)
+        out.print(terminal(line), highlight=False)
     _print_stages(out, result, path)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
-    out.print(escape(f"{done}result: {path}"), highlight=False, soft_wrap=True)
+    out.print(terminal(f"{done}result: {path}"), highlight=False, soft_wrap=True)
     out.print(
-        escape(f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard"), highlight=False, soft_wrap=True
+        terminal(f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard"), highlight=False, soft_wrap=True
     )
 
 
@@ -88,7 +92,7 @@ _OWNER = ("strip",)
 
 def attack_table(result: Result, beside: dict[str, Result]) -> Table:
     """What each attack makes of the forget set's metrics, here and on the other results, and how much comes back."""
-    name = escape(result.unlearner.name)
+    name = terminal(result.unlearner.name)
     table = Table(title=f"{name} under attack, the worst variant of each", title_justify="left")
     for column in ("attack", "access", "metric"):
         table.add_column(column)
@@ -176,11 +180,11 @@ def print_result(result: Result, path: Path, beside: dict[str, Result]) -> None:
     out.print(metric_table(result, names, {}))
     for key, reason in result.reasons.items():
         if key.endswith(",none"):
-            out.print(escape(f"{key.removesuffix(',none')}: {reason}"), highlight=False)
+            out.print(terminal(f"{key.removesuffix(',none')}: {reason}"), highlight=False)
     if result.attacks:
         out.print(attack_table(result, beside))
     for line in (*_not_made(result), _cost(result)):
-        out.print(escape(line), highlight=False)
+        out.print(terminal(line), highlight=False)
     _print_stages(out, result, path)
 
 
@@ -207,14 +211,14 @@ def _print_stages(out: Console, result: Result, path: Path) -> None:
     if STAGES in result.curves:
         for metric in measures(result)[0]:
             out.print(stage_table(result, metric))
-        out.print(escape(f"picture: {path.with_suffix('.stages.svg')}"), highlight=False, soft_wrap=True)
+        out.print(terminal(f"picture: {path.with_suffix('.stages.svg')}"), highlight=False, soft_wrap=True)
 
 
 def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
     """Two columns: name and value."""
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in pairs.items():
-        table.add_row(name, escape(value if isinstance(value, str) else json.dumps(value)))
+        table.add_row(name, terminal(value if isinstance(value, str) else json.dumps(value)))
     return table
 
 
@@ -222,5 +226,5 @@ def print_names(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     """A plain listing for `ls`."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(terminal(cell) for cell in row))
     Console().print(table)

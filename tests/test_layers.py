@@ -17,8 +17,8 @@ PACKAGE = Path(grun_bench.__file__).parent
 
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
-    ["errors", "registry", "env", "progress", "cache", "plots"],
-    ["records", "lore", "world", "rows", "tasks", "results"],
+    ["errors", "registry", "env", "progress", "cache", "escaping", "plots"],
+    ["records", "lore", "world", "rows", "tasks", "migrations", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     [
@@ -43,10 +43,10 @@ LAYERS: list[list[str]] = [
 #: the plugin families: none imports another
 FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
-DATA = {"refusals", "__init__"}
+DATA = {"refusals", "neutral", "__init__"}
 #: must be importable without torch
-LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "stages", "importing", "imported"}
-LIGHT |= {"refusals", "tables", "leaderboard", "cli"}
+LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "recovery", "stages", "importing", "imported"}
+LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "cli"}
 
 
 def module_of(path: Path) -> str:
@@ -158,6 +158,7 @@ COMMANDS = {
     "unknown unlearner": (["run", "--unlearner", "npoo", "--task", "tofu_forget10"], 2),
     "unknown pair": (["run", "--unlearner", "grum+npo", "--task", "tofu_forget10"], 2),
     "unknown task": (["run", "--unlearner", "npo", "--task", "tofu_forget1"], 2),
+    "unknown attack": (["run", "--unlearner", "npo", "--task", "tofu_forget10", "--attacks", "sufix"], 2),
     "unknown option": (["run", "--unlearnr", "npo", "--task", "tofu_forget10"], 2),
 }
 

@@ -20,7 +20,7 @@ a curve `<attack>:<kind>`, as relearning leaves one; the worst variant is taken 
 Options of the decorator, the first two needed:
 
 - `access`: `user` may only ask the model, `weights` owns its files;
-- `version`: an integer, raised when the attack changes;
+- `version`: an integer, raised when the attack or a metric of its own changes;
 - `metrics`: names of metrics that take the place of the task's, for an attack that leaves records of its own kind;
 - `mean`: True where the mean over the variants says something beside the worst one (`<metric>,<attack>:mean`);
 - `extra`: (module, extra), a library that the attack needs and the extra of this package that installs it.

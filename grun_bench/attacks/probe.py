@@ -1,0 +1,49 @@
+"""The logit lens (nostalgebraist 2020): what the model would answer if it ended in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from grun_bench.errors import UsageError
+from grun_bench.models import decoder_layers
+from grun_bench.registry import attack
+from grun_bench.subject import Subject
+
+
+@attack("probe", access="weights", version=1)
+def probe(subject: Subject, *, depths: Sequence[float] = (0.5, 0.65, 0.8, 0.9)) -> Iterator[tuple[str, Subject]]:
+    """The answer read from middle layers: the first decoder blocks, then final norm and vocabulary head (logit lens).
+
+    `depths` are the shares of the blocks that run, rounded down.
+    """
+    count = len(decoder_layers(subject.lm.model))
+    for number in sorted({_kept(depth, count) for depth in depths}):
+        with truncated(subject, number):
+            yield f"layer{number}", subject
+
+
+def _kept(depth: float, count: int) -> int:
+    """How many of `count` blocks a depth is: at least one and not all."""
+    if not 0 < depth < 1:
+        raise UsageError(f"probe.depths: {depth} is not a share of the layers between 0 and 1.")
+    return min(max(1, int(depth * count)), count - 1)
+
+
+@contextmanager
+def truncated(subject: Subject, number: int) -> Iterator[None]:
+    """Within this block the model ends after its first `number` decoder blocks.
+
+    Edits at those blocks act, later ones do not: they belong to blocks that do not run. The keys and values of a
+    generation have as many layers as run.
+    """
+    model = subject.lm.model
+    config, layers = model.config.get_text_config(), decoder_layers(model)
+    count, removed = len(layers), list(layers[number:])
+    del layers[number:]
+    config.num_hidden_layers = number
+    try:
+        yield
+    finally:
+        layers.extend(removed)
+        config.num_hidden_layers = count

@@ -1,0 +1,176 @@
+"""Relearning: a short fine-tuning brings back what was hidden and not forgotten.
+
+Three kinds, kept apart: on a few of the forget rows, on as many retain rows, on unrelated text. Knowledge that comes
+back with rows that do not contain it was there all along (Hu et al. 2024, arXiv 2406.13356; Lynch et al. 2024, arXiv
+2402.16835). What a model relearns that never knew, the retain model's control shows.
+
+Two ways: low-rank updates of the linear layers of the decoder blocks, or all weights of the base. An adapter of the
+unlearned model stays attached and frozen: the attacker has the files as they are given out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from grun_bench.attacks._base import adapter_parameters, base_linears, base_parameters, restored
+from grun_bench.data import Encoded, collate
+from grun_bench.errors import Inapplicable, unknown
+from grun_bench.models import LM, forward
+from grun_bench.neutral import SENTENCES
+from grun_bench.registry import attack
+from grun_bench.subject import Subject
+from grun_bench.training import Schedule, optimise
+
+KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
+
+#: question and answer, or "" and a text
+Row = tuple[str, str]
+
+
+@attack("relearn", access="weights", version=1)
+def relearn(
+    subject: Subject,
+    *,
+    kinds: Sequence[str] = KINDS,
+    ways: Sequence[str] = WAYS,
+    steps: Sequence[int] = (5, 20, 80),
+    share: float = 0.2,
+    batch_size: int = 8,
+    lora_lr: float = 2e-4,
+    full_lr: float = 2e-5,
+    rank: int = 16,
+    alpha: float = 32.0,
+) -> Iterator[tuple[str, Subject]]:
+    """Short fine-tuning on a few forget rows (scored on the others), on retain rows, on unrelated text.
+
+    `share` of the forget rows are trained on, or as many retain rows or sentences of our own, the same for every model.
+    Questions that were trained on are not asked; multiple-choice questions all are. Each of `steps` is a fine-tuning of
+    its own, whose learning rate falls to zero at its end, on the same rows in the same order.
+    """
+    for names, known in ((kinds, KINDS), (ways, WAYS)):
+        for name in names:
+            if name not in known:
+                raise unknown("kind or way of relearning", name, known)
+    if "retain" in kinds and not subject.retain:
+        raise Inapplicable("there is no retain set to fine-tune on; leave `retain` out of relearn.kinds.")
+    tuning = {
+        "lora": partial(low_rank, subject, rank=rank, alpha=alpha),
+        "full": partial(all_weights, subject),
+    }
+    rates = {"lora": lora_lr, "full": full_lr}
+    for kind in kinds:
+        rows = trained_rows(subject, kind, share)
+        trained = {question for question, _ in rows}
+        others = replace(subject, examples=[row for row in subject.examples if row.question not in trained])
+        for way in ways:
+            for count in steps:
+                with tuning[way]() as parameters:
+                    batches = _batches(subject.lm, rows, count, batch_size, subject.seed)
+                    fine_tune(subject, parameters, batches, rates[way], f"relearning {kind}-{way}@{count}")
+                    yield f"{kind}-{way}@{count}", others
+
+
+def trained_rows(subject: Subject, kind: str, share: float) -> list[Row]:
+    """The rows that an attacker has: drawn by the subject's seed, `share` of the forget rows or as many others."""
+    count = min(max(1, round(share * len(subject.forget))), max(1, len(subject.forget) - 1))
+    pool = {"forget": subject.forget, "retain": subject.retain, "unrelated": [("", text) for text in SENTENCES]}[kind]
+    return random.Random(subject.seed).sample(list(pool), min(count, len(pool)))
+
+
+def _batches(lm: LM, rows: Sequence[Row], steps: int, size: int, seed: int) -> list[list[Encoded]]:
+    """Batches of as many steps: each row once in random order, then again in another."""
+    sequences, rng = [lm.prompts.encode(*row) for row in rows], random.Random(seed)
+    order: list[Encoded] = []
+    while len(order) < steps * size:
+        order += rng.sample(sequences, len(sequences))
+    return [order[step * size : (step + 1) * size] for step in range(steps)]
+
+
+@contextmanager
+def low_rank(subject: Subject, rank: int, alpha: float) -> Iterator[list[nn.Parameter]]:
+    """Within this block W x of the base's linear layers is W x + alpha / rank B A x (LoRA, Hu et al. 2021, arXiv
+    2106.09685, sec. 4.1); yields A (rank, in) and B (out, rank) of each, in fp32, B zero."""
+    generator = torch.Generator().manual_seed(subject.seed)
+    parameters: list[nn.Parameter] = []
+    handles = []
+    for linear in base_linears(subject):
+        down = torch.empty(rank, linear.in_features)
+        nn.init.kaiming_uniform_(down, a=5**0.5, generator=generator)
+        pair = [
+            nn.Parameter(matrix.to(linear.weight.device)) for matrix in (down, torch.zeros(linear.out_features, rank))
+        ]
+        parameters += pair
+        handles.append(linear.register_forward_hook(partial(_add_update, pair, alpha / rank)))
+    try:
+        yield parameters
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _add_update(
+    pair: Sequence[Tensor], scale: float, linear: nn.Module, args: tuple[Tensor, ...], output: Tensor
+) -> Tensor:
+    down, up = pair
+    return output + (scale * (args[0].to(down.dtype) @ down.T @ up.T)).to(output.dtype)
+
+
+@contextmanager
+def all_weights(subject: Subject) -> Iterator[list[nn.Parameter]]:
+    """All weights of the base, to be changed within this block and as they were after it."""
+    parameters = base_parameters(subject)
+    with restored(parameters):
+        yield parameters
+
+
+def fine_tune(
+    subject: Subject, parameters: Sequence[nn.Parameter], batches: Sequence[Sequence[Encoded]], lr: float, label: str
+) -> None:
+    """AdamW on the answers' mean cross-entropy, linear decay, in place, without dropout.
+
+    Small steps are lost on bfloat16 weights: they are in fp32 while they change, the arithmetic stays in bfloat16.
+    """
+    lm, dtype = subject.lm, subject.lm.model.dtype
+
+    def losses(sequences: Sequence[Encoded]) -> dict[str, Tensor]:
+        batch = collate(sequences, lm.pad_id).to(lm.device)
+        with torch.autocast(lm.device.type, dtype, enabled=dtype != torch.float32):
+            logits = forward(lm.model, batch).logits
+        return {"loss": nn.functional.cross_entropy(logits.float(), batch.targets)}
+
+    training = lm.model.training
+    lm.model.eval()
+    kinds = [parameter.dtype for parameter in parameters]
+    with _only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
+        for parameter in parameters:
+            parameter.data = parameter.data.float()
+        try:
+            optimise(parameters, batches, losses, Schedule(lr), label)
+        finally:
+            for parameter, kind in zip(parameters, kinds, strict=True):
+                parameter.data = parameter.data.to(kind)
+            lm.model.train(training)
+
+
+@contextmanager
+def _only(parameters: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within this block gradients are kept for `parameters` alone; afterwards for those for which they were."""
+    before = [(parameter, parameter.requires_grad) for parameter in others]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.grad = None
+        for parameter, kept in before:
+            parameter.requires_grad_(kept)

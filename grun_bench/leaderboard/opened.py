@@ -1,0 +1,127 @@
+"""What an opened row of the HTML page shows: its runs, attacks, settings and other metrics, as plain data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from grun_bench.escaping import clean, path_link, web_link
+from grun_bench.leaderboard import words
+from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Column, Row, Run
+from grun_bench.leaderboard.tree import Filed, read_card
+from grun_bench.results import RecordsFile
+from grun_bench.tables import number
+
+#: a cell: text, or text with the address that it links to
+Part = str | dict[str, str]
+Block = dict[str, Any]
+
+
+class Opened:
+    """Rows -> blocks, each a title and a table. `results` is the address of the tree, relative to the page."""
+
+    def __init__(self, results: str) -> None:
+        self.results = results
+        self.cards: dict[str, list[list[Part]]] = {}
+
+    def board(self, board: Board) -> dict[str, list[Block]]:
+        """Row id -> blocks."""
+        headline = [clean(words.heading(board, column)) for column in board.headline]
+        others = [clean(words.heading(board, column)) for column in board.others]
+        return {row.id: list(self._blocks(board, row, headline, others)) for row in board.rows}
+
+    def _blocks(self, board: Board, row: Row, headline: list[str], others: list[str]) -> Iterator[Block]:
+        head = ["seed", "status", *headline, "source", "date", "harness", "device", "result", "records"]
+        yield _block("Runs", head, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
+        notes = [f"unreliable: {reason}" for reason in dict.fromkeys(row.flags)]
+        missing = [(name, row.cells[column]) for name, column in zip(headline, board.headline, strict=True)]
+        notes += [f"{name}: {cell.reason}" for name, cell in missing if cell.value is None]
+        if notes:
+            yield _block("Notes", [], [[clean(note)] for note in notes])
+        filings = {filed.folder.name: filed for run in row.runs for filed in run.filings if filed.folder.name}
+        for name in sorted(filings):
+            yield _block(f"Submission {clean(name)}", [], self._card(filings[name]))
+        if row.attacks:
+            own = dict.fromkeys(metric for name in row.attacks for metric in board.under(name))
+            metrics = list(dict.fromkeys([*(column.metric for column in board.headline), *own]))
+            named = [
+                *headline,
+                *(clean(words.heading(board, Column(metric, "1"))) for metric in metrics[len(headline) :]),
+            ]
+            head = ["attack", "access", *named, "recovery", "settings", "records"]
+            yield _block("Attacks", head, list(self._attacks(board, row, metrics)))
+        settings = [[clean(name), clean(_plain(value))] for name, value in sorted(row.settings.items())]
+        if settings:
+            yield _block("Settings", [], settings)
+        cells = [(name, row.cells[column]) for name, column in zip(others, board.others, strict=True)]
+        if cells:
+            yield _block("Other metrics", [], [[name, number(cell.value), _spread(cell)] for name, cell in cells])
+
+    def _filing(self, board: Board, run: Run, filed: Filed) -> list[Part]:
+        result = filed.result
+        dirty = " (dirty)" if result.git.get("dirty") else ""
+        device = [str(result.hardware[key]) for key in ("device", "dtype", "gpu") if result.hardware.get(key)]
+        return [
+            "-" if result.seed is None else str(result.seed),
+            result.status if filed is run.filings[0] else "attacks only",
+            *(number(result.value(column.metric)) for column in board.headline),
+            clean(f"{filed.tier}{f', {result.imported.tool}' if result.imported else ''}"),
+            clean(result.date[:10]),
+            clean(f"{str(result.git.get('commit') or 'installed')[:10]}{dirty}"),
+            clean(" ".join(device)),
+            {"t": clean(result.run_id), "h": path_link(f"{self.results}/{filed.path}")},
+            self._records(filed.place, result.records),
+        ]
+
+    def _records(self, place: str, records: RecordsFile | None) -> Part:
+        if records is None:
+            return "none"
+        return {"t": f"{records.count} rows", "h": path_link(f"{self.results}/{place}/{records.file}")}
+
+    def _attacks(self, board: Board, row: Row, metrics: Sequence[str]) -> Iterator[list[Part]]:
+        for name, cells in row.attacks.items():
+            first = next(run.attacks[name] for run in row.runs if name in run.attacks)
+            recovery = cells.get(f"recovery_{board.lead.metric}", NOTHING) if board.lead else NOTHING
+            shown = [cells.get(metric, NOTHING) for metric in metrics]
+            settings = ", ".join(f"{key}={_plain(value)}" for key, value in first.info.settings.items())
+            yield [clean(name), board.access[name], *map(_value, shown), _value(recovery), clean(settings), ""]
+            for variant, values in first.variants.items():
+                numbers = (number(values.get(metric)) for metric in metrics)
+                yield [
+                    f"· {clean(variant)}",
+                    "",
+                    *numbers,
+                    "",
+                    "",
+                    self._records(first.place, first.info.variants[variant]),
+                ]
+
+    def _card(self, filed: Filed) -> list[list[Part]]:
+        name = filed.folder.name
+        if name not in self.cards:
+            self.cards[name] = [[clean(key), _part(value)] for key, value in read_card(filed.folder).items()]
+        return self.cards[name]
+
+
+def _block(title: str, head: Sequence[str], rows: Sequence[Sequence[Part]]) -> Block:
+    return {"title": title, "head": head, "rows": rows}
+
+
+def _spread(cell: Cell) -> str:
+    return words.interval(cell) or clean(cell.reason)
+
+
+def _value(cell: Cell) -> str:
+    return f"{number(cell.value)} {words.interval(cell)}".rstrip()
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _part(value: Any) -> Part:
+    """A field of a method card; an address becomes a link when it is one of the web."""
+    text = _plain(value)
+    address = web_link(text)
+    return {"t": clean(text), "h": address} if address else clean(text)

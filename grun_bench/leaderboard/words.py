@@ -1,0 +1,113 @@
+"""What every page says in the same words: titles, numbers and the rule of the ranking. Plain text, not escaped."""
+
+from __future__ import annotations
+
+import math
+
+from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, Cell, Column, Row
+from grun_bench.tables import dataset_label, metric_heading, number
+
+MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
+TOY = "Toy: the embedded world and its model tiny. These rows show that methods run and say nothing of real models."
+REAL_TITLE, TOY_TITLE = "Real models and data", "Toy results"
+NO_BENCHMARK = "not a benchmark"
+PARETO = "◆"
+#: how far a row can be trusted -> what the tag means
+TIERS = {
+    "re-run": "scored again by the harness from the adapter, or trained again",
+    "recomputed": "every number recomputed from the records by grun-bench verify",
+    "imported": "read from the published log of another tool, its aggregates recomputed from the log's rows",
+    "self-reported": "as its author filed it",
+}
+
+
+def title(board: Board) -> str:
+    return f"{board.first.task} · {board.first.model}"
+
+
+def data_line(board: Board) -> str:
+    """Which data, protocol and versions the rows of a board share."""
+    first = board.first
+    text = f"Data: {dataset_label(first)}; protocol: {first.protocol}; task version {first.versions.get(first.task)}."
+    if first.limit:
+        text += f" Cut to {first.limit} rows a set (--limit): {NO_BENCHMARK}, not ranked."
+    return text
+
+
+def heading(board: Board, column: Column) -> str:
+    """A metric with its direction, and the version of its definition where it is not the first."""
+    text = metric_heading(column.metric, board.direction(column.metric), board.first.protocol)
+    return text if column.version == "1" else f"{text} (v{column.version})"
+
+
+def plain(board: Board, column: Column) -> str:
+    """A metric's name inside a sentence."""
+    return heading(board, column).rstrip(" ↑↓")
+
+
+def interval(cell: Cell) -> str:
+    """`± half` over seeds, `[low, high]` over the examples of a single run, "" without."""
+    if cell.value is None or cell.low is None or cell.high is None:
+        return ""
+    if cell.over == "seeds":
+        return f"± {number(cell.high - cell.value)}"
+    return f"[{number(cell.low)}, {number(cell.high)}]"
+
+
+def cost(value: float | None, unit: float = 1.0, digits: int = 0) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value / unit:,.{digits}f}"
+
+
+def costs(row: Row) -> dict[str, str]:
+    """What a row took, means over its runs."""
+    return {
+        "trainable": cost(row.cost("trainable_parameters")),
+        "train s": cost(row.cost("training_seconds")),
+        "peak GiB": cost(row.cost("training_peak_bytes"), 2**30, 1),
+    }
+
+
+def rules(board: Board) -> list[str]:
+    """How this board is ranked, with its own numbers."""
+    if board.first.limit:
+        return [f"Results of --limit are smoke tests, {NO_BENCHMARK}: they are not ranked."]
+    if board.lead is None:
+        return ["The task's headline has no metric of forgetting with lower values better: rows are not ranked."]
+    lead, lines = plain(board, board.lead), []
+    lines.append(
+        f"Forgetting is the {lead} (lower is better) in the worst case: without attack or under the strongest attack "
+        "that a user without the weights can make, whichever leaves more. Attacks by an owner of the weights are shown "
+        "and do not count."
+    )
+    share = f"{100 * UTILITY_FLOOR:.0f} %"
+    beyond = "" if board.beyond is None else f" (here {number(board.beyond)})"
+    if board.utility:
+        utility = plain(board, board.utility)
+        kept = f"at least {share} of the target model's {utility}"
+        if board.floor is None:
+            lines.append(f"There is no target row here, so no floor of {utility} (elsewhere {kept}) is asked for.")
+        else:
+            lines.append(
+                f"Rows that keep {kept} (here {number(board.floor)}) come first, those below this "
+                f"floor after them, by {utility}."
+            )
+        equals = f" Equals are ordered by {utility}."
+    else:
+        lines.append("The task's headline has no metric of utility: rows are ranked by forgetting alone.")
+        equals = ""
+    lines.append(
+        f"Among the first, less {lead} ranks higher; less than the retain model's worst case{beyond} counts as equal "
+        f"to it, for forgetting more than a model that never saw the forget set earns nothing.{equals}"
+    )
+    lines.append(
+        f"{PARETO} marks the Pareto front: no other ranked row is at least as good in both numbers and better in one. "
+        "Diverged and unreliable rows are not ranked. A row marked “no attack” was ranked without: "
+        "an attack can only lower it."
+    )
+    return lines
+
+
+INTERVALS = (
+    "n is the number of runs (seeds), numbers are their means. ± is the 95 % t interval over the runs; [low, high] is "
+    "the 95 % bootstrap interval over the examples of a row's only run. ↑ higher is better, ↓ lower is better."
+)
