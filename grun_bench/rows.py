@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one source, with what a result must say about them."""
+    """Rows of one source, with what a result must say about them; `numbers` are their places in the data set."""
 
     rows: list[dict[str, Any]]
     origin: str
     sha256: str
+    numbers: list[int]
 
 
 def load_rows(
@@ -78,8 +80,17 @@ def load_rows(
     for number, row in enumerate(table, source.start):
         for column in columns or training_columns(row):
             _check(row, column, f"{place}, row {number}")
-    text = json.dumps(table, sort_keys=True, ensure_ascii=False)
-    return Rows(table, origin, hashlib.sha256(text.encode()).hexdigest())
+    return Rows(table, origin, _sha256(table), list(range(source.start, source.start + len(table))))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of several ranges of one data set as one."""
+    rows = [row for part in parts for row in part.rows]
+    return Rows(rows, parts[0].origin, _sha256(rows), [number for part in parts for number in part.numbers])
+
+
+def _sha256(rows: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def training_columns(row: dict[str, Any]) -> tuple[str, ...]:

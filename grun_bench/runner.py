@@ -46,7 +46,7 @@ from grun_bench.results import (
     save_records,
     write_whole,
 )
-from grun_bench.rows import Rows, Source, load_rows
+from grun_bench.rows import Rows, Source, joined, load_rows
 from grun_bench.sampling import sampled_records
 from grun_bench.saving import check_new, load_fitted, read_card, save
 from grun_bench.scoring import PROTOCOLS, Example, ScoringSettings, score
@@ -182,6 +182,10 @@ class Run:
         self.scored = {name: self._rows([source], _COLUMNS[name])[0] for name, source in self.task.scored.items()}
         if config.eval_every and not {"forget", "retain"} <= set(self.scored):
             raise UsageError(f"--eval-every: the task {self.task.name} scores no answers of a forget and a retain set.")
+        if self.task.stages:  # a limit cuts every request's rows
+            requests = self.task.requests(self.task.scored["forget"])
+            self.scored["forget"] = joined(self._rows(requests, _COLUMNS["forget"]))
+            self._check_stages()
         if self.task.measures:
             harness().check(self.task.measures, embedded=config.embedded)
         self.models = self._models()
@@ -199,6 +203,16 @@ class Run:
         except DataError as error:
             access = [self.task.access[source.data] for source in sources if source.data in self.task.access]
             raise DataError("\n".join([str(error), *access])) from None
+
+    def _check_stages(self) -> None:
+        """Raises UsageError when a forget set has rows that are in no stage."""
+        if self.config.limit is not None:
+            return
+        trained, scored = Source.parse(self.task.forget[0]), self.task.scored["forget"]
+        for source, parts in ((trained, self.training["forget"]), (scored, [self.scored["forget"]])):
+            count, covered = len(self._rows([source])[0].rows), sum(len(part.rows) for part in parts)
+            if count != covered:
+                raise UsageError(f"{self.task.name}: the stages hold {covered} of the {count} rows of {source}.")
 
     def _pairs(self, name: str) -> list[tuple[str, str]]:
         """The rows of a training set: (question, answer), or ("", text)."""
@@ -619,7 +633,7 @@ class Run:
         return [
             Example(
                 set=name,
-                index=self.task.scored[name].start + number,  # type: ignore[index]
+                index=number,
                 question=row["question"],
                 answer=row["answer"],
                 paraphrased_answer=row.get("paraphrased_answer"),
@@ -628,7 +642,7 @@ class Run:
             )
             for name in SETS
             if name in self.scored
-            for number, row in enumerate(self.scored[name].rows)
+            for number, row in zip(self.scored[name].numbers, self.scored[name].rows, strict=True)
         ]
 
     def _result(

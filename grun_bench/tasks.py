@@ -97,10 +97,12 @@ class Task(_Strict):
     def sources(self) -> dict[str, list[Source]]:
         """Training set name -> sources; with stages the forget set's are one a request."""
         forget = _parse(self.forget)
-        if self.stages:
-            first, start = forget[0], forget[0].start
-            forget = [replace(first, start=start + low, stop=start + high) for low, high in self.stages]
-        return {"forget": forget, "retain": _parse(self.retain)}
+        return {"forget": self.requests(forget[0]) if self.stages else forget, "retain": _parse(self.retain)}
+
+    def requests(self, source: Source) -> list[Source]:
+        """The ranges of a forget set that the stages are."""
+        first = source.start
+        return [replace(source, start=first + start, stop=first + stop) for start, stop in self.stages]
 
     @cached_property
     def scored(self) -> dict[str, Source]:

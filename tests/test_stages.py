@@ -284,12 +284,18 @@ def test_a_sequence_that_diverges_keeps_what_was_scored(task: Path, tmp_path: Pa
     assert [point.at for point in cell.result.curves["stages"].points] == [0]
 
 
+def test_rows_of_no_request_are_refused(task: Path, command: Callable[..., Said], tmp_path: Path) -> None:
+    task.write_text(yaml.safe_dump(TASK | {"stages": [[0, 2], [2, 3]]}))
+    said = command("run", "--unlearner", "ga", "--task", task, "--model", SMALL, "--output", tmp_path / "results")
+    assert said.code == 2 and "the stages hold 3 of the 4 rows of locuslab/TOFU:forget01" in said.err
+
+
 def test_a_limit_cuts_every_request(task: Path, tmp_path: Path) -> None:
     cell = run(RunConfig("full+ga", str(task), tmp_path, model=SMALL, overrides={"epochs": 1}, limit=1)).cell
     assert cell.result.data["train:forget"]["rows"] == 2
+    assert [record.index for record in cell.records.of("forget")] == [0, 2]
     values = cell.result.curves["stages"].points[-1].values
-    # of the scored set one row is left, the first request's
-    assert values["stage1_forget_probability"] is not None and values["stage2_forget_probability"] is None
+    assert None not in (values["stage1_forget_probability"], values["stage2_forget_probability"])
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
