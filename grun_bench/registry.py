@@ -101,10 +101,16 @@ def _python_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.py")) if path.is_dir() else [path]
 
 
+@cache
+def _tree(path: Path, changed: int) -> ast.Module:
+    """The syntax tree of a source file as it was at a time (nanoseconds); names are looked up often."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _declared(path: Path, kind: str) -> list[Entry]:
     """The plugins of one kind that a source file declares, read from its syntax tree."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = _tree(path, path.stat().st_mtime_ns)
     except SyntaxError as error:
         if _PACKAGE in path.parents:
             raise

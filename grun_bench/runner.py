@@ -515,7 +515,7 @@ class Run:
         for variant, answers in attacked.variants.items():
             records = answers.records
             reference = records if is_retain else retain.attacked(attack.name, variant) if retain else None
-            reason = "" if reference else "there is no retain model under the same attack."
+            reason = "there is no retain model under the same attack." if reference is None else ""
             values[variant] = self._values(answers, reference, metrics, reason)
             before = (cell.records, target.records, self.config.protocol, measures)
             values[variant] |= recoveries(values[variant], records, *before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -28,6 +29,10 @@ _DATASETS = tempfile.TemporaryDirectory(prefix="grun-bench-tests-")
 os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
 # now, before any test captures the stream that its logger writes to
 import datasets  # noqa: E402, F401
+
+# runs collect garbage between models: not through all of these libraries every time
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from grun_bench.attacking import Answers, Attack
 from grun_bench.data import collate
 from grun_bench.evaluate import Value, evaluate
 from grun_bench.models import LM, calling, forward
-from grun_bench.records import Continuation, Generation, Record, Records, load_records
+from grun_bench.records import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.recovery import LEAST_FORGOTTEN, average, recoveries, remove_attack, worst
 from grun_bench.results import AttackInfo, Result, read_result
 from grun_bench.runner import RunConfig, run
@@ -275,6 +275,21 @@ def test_recovery_is_the_share_of_what_was_forgotten() -> None:
     # an attack that asks row 1 alone is compared on row 1 alone
     assert rouge_recovery(told({1: 0.75}), before, target).value == 1
     assert rouge_recovery(told({1: 0.5}), before, target).value == 0.5
+
+
+def test_recovery_of_questions_is_on_forget_measures() -> None:
+    def answered(right: int, name: str) -> list[Record]:
+        logprobs = [[0.0, -1.0], [-1.0, 0.0]]
+        return [
+            Record(name, row, f"q{row}", Continuation(""), choices=Choices(logprobs[row >= right], [False] * 2, 0))
+            for row in range(8)
+        ]
+
+    directions = {"secrets": False, "facts": True}
+    after, before, target = (Records(answered(right, "secrets") + answered(8, "facts")) for right in (5, 2, 8))
+    values = evaluate(after, None, ["accuracy"], directions)
+    found = recoveries(values, after, before, target, "grun-bench", directions)
+    assert {key: value.value for key, value in found.items()} == {"recovery_secrets_accuracy": 0.5}
 
 
 def test_recovery_is_null_where_nothing_was_forgotten() -> None:

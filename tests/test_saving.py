@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import FORGET, SMALL, Said
-from torch import Tensor
+from torch import Tensor, nn
 
 import grun_bench
 from grun_bench.data import collate
 from grun_bench.errors import ModelError, UsageError
 from grun_bench.loading import Placement
 from grun_bench.loading import load as load_base
-from grun_bench.models import LM, forward
+from grun_bench.models import LM, decoder_layers, forward
 from grun_bench.runner import RunConfig, run
 from grun_bench.saving import CARD
 
@@ -42,8 +42,8 @@ def keep(environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(runner, "save", noting)
 
-    def kept(unlearner: str, folder: Path) -> Tensor:
-        settings = {"epochs": 2} if "+" in unlearner else {}
+    def kept(unlearner: str, folder: Path, **changes: float) -> Tensor:
+        settings = {"epochs": 2} | changes if "+" in unlearner else {}
         config = RunConfig(unlearner, str(hub / "small.yaml"), tmp_path / "results", model=SMALL, overrides=settings)
         run(RunConfig(**{**vars(config), "save": folder}))
         return seen[-1]
@@ -88,6 +88,34 @@ def test_a_base_of_another_precision_can_be_given(
     plain = logits(load_base(str(environment / card["base"]["cache"]), Placement("cpu", "bfloat16")))
     error = (found.float() - expected).norm() / expected.norm()
     assert 0 < error < 0.05 < (plain.float() - expected).norm() / expected.norm()
+
+
+@pytest.mark.parametrize("unlearner", ["grun+gd", "reft+gd", "lora+gd"])
+def test_a_quantised_base_can_be_given(
+    keep: Callable[..., Tensor], environment: Path, tmp_path: Path, unlearner: str
+) -> None:
+    """bitsandbytes' own 8-bit layers under a saved adapter: near the logits of the base that it was trained on."""
+    layers = pytest.importorskip("bitsandbytes.nn", reason="the extra `quantisation` is not installed")
+    expected = keep(unlearner, tmp_path / "model", lr=0.03)
+    card = json.loads((tmp_path / "model" / CARD).read_text())
+
+    def quantised() -> LM:
+        lm = load_base(str(environment / card["base"]["cache"]), Placement("cpu", "float32"))
+        for block in decoder_layers(lm.model):
+            for part in (block.self_attn, block.mlp):
+                for name, linear in list(part.named_children()):
+                    if isinstance(linear, nn.Linear):
+                        layer = layers.Linear8bitLt(*linear.weight.T.shape, bias=False, has_fp16_weights=False)
+                        layer.load_state_dict({"weight": linear.weight.detach().clone()})
+                        setattr(part, name, layer.to("cpu"))
+        return lm
+
+    plain, lm = quantised(), grun_bench.load(tmp_path / "model", base=quantised())
+    # the base is in 8 bits, the adapter is not
+    dtypes = [parameter.dtype for name, parameter in lm.model.named_parameters() if "_proj" in name]
+    assert dtypes.count(torch.int8) == 6 * 7 and {*dtypes} <= {torch.int8, torch.float32}
+    error = (logits(lm) - expected).norm() / expected.norm()
+    assert 0 < error < 0.1 < (logits(plain) - expected).norm() / expected.norm()
 
 
 def test_saving_again_replaces_and_something_else_is_left_alone(keep: Callable[..., Tensor], tmp_path: Path) -> None:
