@@ -116,8 +116,8 @@ def forward(
 
     The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
     memory, for any Hugging Face causal language model. `layers` are decoder blocks whose outputs are kept, as the
-    adapter leaves them. `trunk` is what the frozen first blocks give for this batch, where it is known. Without `head` the
-    vocabulary head is put off: it gets no rows now.
+    adapter leaves them. `trunk` is what the frozen first blocks give for this batch, where it is known. Without `head`
+    the vocabulary head is put off: it gets no rows now.
     """
     mask, hidden, states = batch.scored, {}, []
 
