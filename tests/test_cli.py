@@ -416,3 +416,13 @@ def test_reading_results_loads_no_torch(results: Path, tmp_path: Path, arguments
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == (2 if arguments[0] == "run" else 0), done.stderr
     assert "LOADED []" in done.stdout
+
+
+def test_eval_every_shows_the_best_and_the_last_step(
+    command: Command, small_run: list[str], results: Path, tmp_path: Path
+) -> None:
+    options = ["--unlearner", "grun+gd", "--output", shutil.copytree(results, tmp_path / "results"), "--no-trunk-cache"]
+    said = command(*small_run, *options, "--eval-every", 1)
+    assert said.code == 0, said.err
+    assert "during training" in said.out and "last step, 1" in said.out and "best" in said.out
+    refused(command(*small_run, *options, "--eval-every", 0), "--eval-every")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from grun_bench.runner import RunConfig, run
 from grun_bench.unlearn import FitContext, Fitted, make_unlearner
 
 #: optimiser steps of a run, one an epoch
-EPOCHS = 60
+EPOCHS = 40
 #: the program with a checkpoint after each step
 PROGRAM = """
 import sys
@@ -159,6 +160,8 @@ def test_a_run_killed_by_the_system(
         task, saved = str(hub / "small.yaml"), tmp_path / output / "saved"
         return RunConfig(name, task, tmp_path / output, model=SMALL, overrides=overrides, save=saved)
 
+    for output in ("whole", "killed"):
+        shutil.copytree(results, tmp_path / output)
     whole = run(config("whole"))
     kept = environment / "checkpoints"
     assert not list(kept.glob("*"))

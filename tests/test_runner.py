@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import torch
 from conftest import FORGET, SMALL
 
 from grun_bench.data import collate
+from grun_bench.errors import UsageError
 from grun_bench.loading import finetune
 from grun_bench.models import LM, forward
-from grun_bench.results import read_result, result_files
+from grun_bench.results import Point, best_step, read_result, result_files
 from grun_bench.runner import RunConfig, run
 from grun_bench.tasks import FineTuning
 
@@ -117,3 +119,54 @@ def test_fine_tuning_changes_the_weights_that_it_trains_with(make_lm: Callable[.
     finetune(lm, FORGET, recipe, 0, "fine-tuning", dtype)
     assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.float32}
     assert loss() < 0.2 < 2 < before
+
+
+# --- the training's settings ------------------------------------------------------------------------------------------
+
+
+def test_eval_every_writes_a_curve_and_changes_no_number(
+    environment: Path, hub: Path, results: Path, tmp_path: Path
+) -> None:
+    output = shutil.copytree(results, tmp_path / "results")
+    overrides = {"epochs": 5, "batch_size": 4}
+    plain = run(config(hub, output, "lora+gd", overrides=overrides)).cell.result
+    # a row without a curve is run again to get one, a row with one is not
+    outcome = run(config(hub, output, "lora+gd", overrides=overrides, eval_every=2))
+    watched, target = outcome.cell, outcome.target
+    assert not watched.reused
+    assert run(config(hub, output, "lora+gd", overrides=overrides, eval_every=2)).cell.reused
+    assert watched.result.results == plain.results and watched.result.history == plain.history
+    curve = watched.result.curves["training"]
+    assert curve.unit == "steps" and [point.at for point in curve.points] == [0, 2, 4, 5]
+    # step 0 is the target model and the last step the result, since the sample holds all rows of this task
+    for point, result in ((curve.points[0], target.result), (curve.points[-1], watched.result)):
+        for key in ("forget_probability", "retain_probability", "model_utility"):
+            assert point.values[key] == pytest.approx(result.value(key))
+    named = ("probability", "rougeL_recall", "extraction_strength")
+    assert {f"{side}_{name}" for side in ("forget", "retain") for name in named} <= set(curve.points[0].values)
+
+
+def test_eval_every_needs_scored_answers(environment: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--eval-every"):
+        run(RunConfig("grun+rmu", "wmdp_cyber", tmp_path, eval_every=5))
+
+
+def test_the_best_step_is_that_of_the_rule() -> None:
+    def point(at: int, extraction: float | None, retain: float | None) -> Point:
+        return Point(at=at, values={"forget_extraction_strength": extraction, "retain_probability": retain})
+
+    start = point(0, 0.1, 0.8)
+    assert best_step([start, point(5, 0.5, 0.73), point(10, 0.3, 0.73), point(15, 0.2, 0.71)]) == 10
+    assert best_step([start, point(5, 0.3, 0.9), point(10, 0.3, 0.9)]) == 5
+    assert best_step([start, point(5, 0.3, 0.1), point(10, None, 0.9), point(15, 0.3, None)]) is None
+    assert best_step([point(5, 0.3, 0.9)]) is None
+
+
+def test_the_trunk_cache_is_part_of_the_cost(environment: Path, hub: Path, results: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(results, tmp_path / "results")
+    kept = run(config(hub, output, "grun+npo", overrides={"epochs": 1})).cell
+    assert kept.reused
+    plain = run(config(hub, output, "grun+npo", overrides={"epochs": 1}, trunk_cache=False, overwrite=True)).cell
+    assert kept.result.cost.trunk_bytes > 0 == plain.result.cost.trunk_bytes
+    assert kept.path == plain.path
+    assert kept.result.history["forget"] == pytest.approx(plain.result.history["forget"], rel=1e-4)
