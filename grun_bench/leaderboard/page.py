@@ -111,7 +111,7 @@ def _headline(board: Board, notes: Notes) -> list[str]:
         if worst:
             cells.append(f"{_cell(row.worst, notes)}{_under(row)}")
         cells += [_cell(row.cells[column], notes) for column in board.headline]
-        cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), row.tier]
+        cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), _source(row)]
         rows.append(cells)
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 
@@ -156,6 +156,11 @@ def _label(row: Row, notes: Notes) -> str:
     flags = "".join(notes.mark(f"unreliable: {reason}") for reason in dict.fromkeys(row.flags))
     marks = f" <sub>({markdown(', '.join(row.marks))})</sub>" if row.marks else ""
     return f"{_name(row)}{marks}{flags}"
+
+
+def _source(row: Row) -> str:
+    imported = row.runs[0].result.imported
+    return f"{row.tier} ({markdown(imported.tool)})" if imported else row.tier
 
 
 def _under(row: Row) -> str:
