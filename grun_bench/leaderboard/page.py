@@ -98,9 +98,8 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
 
 
 def _headline(board: Board, notes: Notes) -> list[str]:
-    worst = board.lead is not None and any(row.worst_attack for row in board.rows)
     head = ["rank", "unlearner"]
-    if worst and board.lead:
+    if board.lead and board.attacked:
         head.append(f"{markdown(words.heading(board, board.lead))} worst case")
     head += [markdown(words.heading(board, column)) for column in board.headline]
     head += ["n", "attacks", *words.costs(board.rows[0]), "source"]
@@ -108,7 +107,7 @@ def _headline(board: Board, notes: Notes) -> list[str]:
     for row in board.rows:
         rank = f"{row.rank}{f' {words.PARETO}' if row.pareto else ''}" if row.rank else ""
         cells = [rank, _label(row, notes)]
-        if worst:
+        if board.attacked:
             cells.append(f"{_cell(row.worst, notes)}{_under(row)}")
         cells += [_cell(row.cells[column], notes) for column in board.headline]
         cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), _source(row)]
