@@ -57,7 +57,7 @@ def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Resul
         interval = result.intervals.get(f"{metric},none")
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
         others = [number(other.value(metric)) for other in beside.values()]
-        table.add_row(heading(result, metric), number(result.value(metric)), shown, *others)
+        table.add_row(terminal(heading(result, metric)), number(result.value(metric)), shown, *others)
     return table
 
 
@@ -239,9 +239,9 @@ def _print_stages(out: Console, result: Result, path: Path) -> None:
 
 def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
     """Two columns: name and value."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=terminal(title), title_justify="left", show_header=False)
     for name, value in pairs.items():
-        table.add_row(name, terminal(value if isinstance(value, str) else json.dumps(value)))
+        table.add_row(terminal(name), terminal(value if isinstance(value, str) else json.dumps(value)))
     return table
 
 

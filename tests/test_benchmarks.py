@@ -33,3 +33,8 @@ def test_speed_on_tiny() -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
 def test_memory_of_scoring() -> None:
     assert "ratio" in run("eval_memory.py")
+
+
+def test_rendering_many_results() -> None:
+    """The same script with 10,000, its default, must stay under 5 s of CPU and 1 GB."""
+    assert "400 runs shown" in run("leaderboard_speed.py", "--results", "400")

@@ -270,7 +270,7 @@ def test_unwritable_cache_says_what_to_set(
 
 def test_page_that_cannot_be_saved_is_a_failure(command: Command, results: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said = command("leaderboard", "--results", results, "--page", tmp_path / "file" / "README.md")
+    said = command("leaderboard", "--results", results, "--out", tmp_path / "file" / "pages")
     assert said.code == 1 and said.err.startswith("error: ") and said.err.count("\n") == 1
     assert "could not be saved" in said.err
 
@@ -363,20 +363,19 @@ def test_ls_names_every_kind(command: Command) -> None:
 
 
 def test_leaderboard_pins_the_references(command: Command, results: Path, tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    said = command("leaderboard", "--results", results, "--page", page)
+    page = tmp_path / "pages" / "small" / "org__small.md"
+    said = command("leaderboard", "--results", results, "--out", tmp_path)
     assert said.code == 0 and "3 results" in said.out
     rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
-    assert [row.split("|")[1].strip() for row in rows[2:]] == ["**target model**", "**retain model**", "`grun+npo`"]
-    first = page.read_bytes()
-    command("leaderboard", "--results", results, "--page", page)
-    assert page.read_bytes() == first
+    names = [row.split("|")[2].split("<sub>")[0].strip() for row in rows[2:5]]
+    assert names == ["**target model**", "**retain model**", "grun+npo"]
+    assert command("leaderboard", "--results", results, "--out", tmp_path, "--check").code == 0
 
 
 def test_diverged_row_is_kept_marked_and_a_failure(
     command: Command, small_run: list[str], results: Path, tmp_path: Path
 ) -> None:
-    output, page = tmp_path / "results", tmp_path / "page.md"
+    output, page = tmp_path / "results", tmp_path / "pages" / "small" / "org__small.md"
     shutil.copytree(results, output)
     arguments = [*small_run, "--unlearner", "ga", "--set", "lr=1e30", "--set", "clip=1e30", "--set", "epochs=4"]
     said = command(*arguments, "--output", output, "--json")
@@ -391,8 +390,8 @@ def test_diverged_row_is_kept_marked_and_a_failure(
 
     again = command(*arguments, "--output", output)
     assert again.code == 1 and "diverged" in again.out and "already run" in again.out and "unlearning" not in again.err
-    assert command("leaderboard", "--results", output, "--page", page).code == 0
-    line = next(line for line in page.read_text().splitlines() if line.startswith("| `full+ga`"))
+    assert command("leaderboard", "--results", output, "--out", tmp_path).code == 0
+    line = next(line for line in page.read_text().splitlines() if "full+ga" in line)
     assert "(diverged)" in line
     assert "diverged" in command("show", row.run_id, "--output", output).out
 

@@ -295,7 +295,7 @@ def test_an_imported_row_is_called_so_whatever_was_verified(tree: Path) -> None:
         json.dumps({path.relative_to(tree).as_posix(): {"sha256": sha256, "tier": "re-run"}})
     )
     assert {filed.tier for filed in read_tree(tree) if filed.result.imported} == {"imported"}
-    assert any(line[-1] == "imported" for line in tables(rendered(tree)["pages/letters/org__small.md"])[0])
+    assert any(line[-1] == "imported (Other)" for line in tables(rendered(tree)["pages/letters/org__small.md"])[0])
 
 
 def move(to: str) -> Change:

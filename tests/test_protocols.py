@@ -148,6 +148,12 @@ def log_of(rows: Callable[[str], list[dict[str, Any]]] = rows_of, shift: float =
     return log
 
 
+def only_page() -> str:
+    """The leaderboard's one page of one task and model."""
+    (path,) = Path("pages/pages").glob("*/*.md")
+    return path.read_text()
+
+
 def saved() -> list[Result]:
     return [read_result(path) for path in result_files(Path("out"))]
 
@@ -166,10 +172,10 @@ def test_a_missing_reference_is_null_with_the_reason_and_the_way_out(command: Co
     assert result.value("forget_quality") is None
     assert "--retain-log" in result.reasons["forget_quality,none"]
     assert result.value("model_utility") is not None and "model_utility,none" not in result.reasons
-    assert command("leaderboard", "--results", "out", "--page", "page.md")[0] == 0
-    page = Path("page.md").read_text()
-    assert re.search(r"\| \*\*target model\*\* \| 1 \| - \|", page)
-    assert re.search(r"^- none: forget quality ↑: .*--retain-log", page, flags=re.MULTILINE)
+    assert command("leaderboard", "--results", "out", "--out", "pages")[0] == 0
+    page = only_page()
+    assert re.search(r"\| \*\*target model\*\* .*\| -<sup>1</sup> \|", page)
+    assert re.search(r"^1\. .*--retain-log", page, flags=re.MULTILINE)
 
 
 # --- protocols --------------------------------------------------------------------------------------------------------
@@ -184,12 +190,13 @@ def test_rows_of_two_protocols_never_meet_in_one_table(command: Command, folder:
     assert theirs.headline == ["forget_quality_open_unlearning", "model_utility_open_unlearning", "forget_probability"]
     # the template's tail is scored and the ends of turn are hidden: other numbers for the same model and rows
     assert abs(ours.value("forget_probability") - theirs.value("forget_probability")) > 1e-4
-    command("leaderboard", "--results", "out", "--page", "page.md")
-    tables = Path("page.md").read_text().split("### ")[1:]
+    command("leaderboard", "--results", "out", "--out", "pages")
+    tables = only_page().split("## Data: ")[1:]
     assert len(tables) == 2
     for table, protocol in zip(tables, ("grun-bench", "open-unlearning"), strict=True):
-        assert f"protocol: {protocol}." in table
-        assert table.count("**target model**") == 1
+        assert f"protocol: {protocol};" in table
+        headline = table.split("### ")[0]
+        assert headline.count("**target model**") == 1
 
 
 def test_open_unlearning_needs_a_chat_template(command: Command, folder: Path) -> None:
@@ -285,28 +292,31 @@ def test_published_target_and_retain_rows_share_a_table(command: Command) -> Non
         model = f"open-unlearning/tofu_{name}_full"
         assert import_log(command, full, "none", model, "--retain-log", retain)[0] == 0
         assert import_log(command, retain, "retain", model)[0] == 0
-    assert command("leaderboard", "--results", "out", "--page", "page.md")[0] == 0
-    tables = Path("page.md").read_text().split("### ")[1:]
-    assert len(tables) == 2
+    assert command("leaderboard", "--results", "out", "--out", "pages")[0] == 0
+    assert len(list(Path("pages/pages").glob("*/*.md"))) == 2
     for name in names:
-        (table,) = (table for table in tables if f"tofu_{name}_full" in table.splitlines()[0])
-        assert "protocol: open-unlearning." in table
-        rows = [
-            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "imported" in line
+        page = Path(f"pages/pages/tofu_forget10/open-unlearning__tofu_{name}_full.md").read_text()
+        table = page.split("### ")[0]
+        assert "protocol: open-unlearning;" in table
+        lines = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"
         ]
-        assert [row[0] for row in rows] == [
-            "**target model** (imported from OpenUnlearning)",
-            "**retain model** (imported from OpenUnlearning)",
-        ]
+        rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+        assert [row["unlearner"] for row in rows] == ["**target model**", "**retain model**"]
+        assert {row["source"] for row in rows} == {"imported (OpenUnlearning)"}
+        shown = {
+            "model utility ↑": "model_utility",
+            "forget extraction strength ↓": "extraction_strength",
+            "forget probability ↓": "forget_Q_A_Prob",
+        }
         for row, log in zip(rows, (f"{name}_full_evals_forget10", f"{name}_retain90"), strict=True):
             stated = json.loads((LOGS / f"tofu_{log}.json").read_text())
-            for place, key in ((3, "model_utility"), (4, "extraction_strength"), (5, "forget_Q_A_Prob")):
-                assert row[place] == f"{stated[key]['agg_value']:.3f}", key
+            for column, key in shown.items():
+                assert row[column].split(" <sub>")[0] == f"{stated[key]['agg_value']:.3f}", key
         quality = json.loads((LOGS / f"tofu_{name}_full_evals_forget10.json").read_text())["forget_quality"][
             "agg_value"
         ]
-        assert rows[0][2] == f"{quality:.1e}"
-        assert rows[1][2] == "1.000"
+        assert [row["forget quality ↑"] for row in rows] == [f"{quality:.1e}", "1.000"]
 
 
 def test_an_imported_row_says_where_it_is_from(command: Command, folder: Path) -> None:

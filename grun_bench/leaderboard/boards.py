@@ -176,6 +176,11 @@ class Board:
         return [column for column in self.columns if column not in self.headline]
 
     @property
+    def attacked(self) -> bool:
+        """Whether an attack is some row's worst case: without, the worst case is the lead metric itself."""
+        return any(row.worst_attack for row in self.rows)
+
+    @property
     def runs(self) -> int:
         return sum(len(row.runs) for row in self.rows)
 

@@ -98,9 +98,8 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
 
 
 def _headline(board: Board, notes: Notes) -> list[str]:
-    worst = board.lead is not None and any(row.worst_attack for row in board.rows)
     head = ["rank", "unlearner"]
-    if worst and board.lead:
+    if board.lead and board.attacked:
         head.append(f"{markdown(words.heading(board, board.lead))} worst case")
     head += [markdown(words.heading(board, column)) for column in board.headline]
     head += ["n", "attacks", *words.costs(board.rows[0]), "source"]
@@ -108,10 +107,10 @@ def _headline(board: Board, notes: Notes) -> list[str]:
     for row in board.rows:
         rank = f"{row.rank}{f' {words.PARETO}' if row.pareto else ''}" if row.rank else ""
         cells = [rank, _label(row, notes)]
-        if worst:
+        if board.attacked:
             cells.append(f"{_cell(row.worst, notes)}{_under(row)}")
         cells += [_cell(row.cells[column], notes) for column in board.headline]
-        cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), row.tier]
+        cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), _source(row)]
         rows.append(cells)
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 
@@ -156,6 +155,11 @@ def _label(row: Row, notes: Notes) -> str:
     flags = "".join(notes.mark(f"unreliable: {reason}") for reason in dict.fromkeys(row.flags))
     marks = f" <sub>({markdown(', '.join(row.marks))})</sub>" if row.marks else ""
     return f"{_name(row)}{marks}{flags}"
+
+
+def _source(row: Row) -> str:
+    imported = row.runs[0].result.imported
+    return f"{row.tier} ({markdown(imported.tool)})" if imported else row.tier
 
 
 def _under(row: Row) -> str:

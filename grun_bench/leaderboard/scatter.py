@@ -123,8 +123,15 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
     # the front on top of the rest, the references on top of all
     drawn.sort(key=lambda point: (point[0].pinned, point[0].pareto, -(point[0].rank or 0)))
     parts += [_point(board, row, across(x), up(y), across, up, colours) for row, x, y in drawn]
-    floor = [(LEFT, up(board.floor) - 18, LEFT + 78, up(board.floor))] if board.floor is not None else []
-    parts += _names([(row, across(x), up(y)) for row, x, y in drawn], floor)
+    placed = [(row, across(x), up(y)) for row, x, y in drawn]
+    taken = [(x - 9, y - 9, x + 9, y + 9) for _, x, y in placed]
+    if board.floor is not None:
+        y = up(board.floor)
+        boxes = [(x, y - 18, x + 84, y) for x in range(LEFT, WIDTH - RIGHT - 84, 40)]
+        box = next((box for box in boxes if not any(_meet(box, other) for other in taken)), boxes[0])
+        taken.append(box)
+        parts.append(f'<text x="{box[0] + 5}" y="{y - 6}">utility floor</text>')
+    parts += _names(placed, taken)
     return "".join(parts)
 
 
@@ -143,7 +150,6 @@ def _axes(board: Board, across: _Scale, up: _Scale) -> list[str]:
     if board.floor is not None:
         y = up(board.floor)
         parts.append(f'<path class="floor" d="M{LEFT} {y}H{right}"/>')
-        parts.append(f'<text x="{LEFT + 6}" y="{y - 6}">utility floor</text>')
     lead, utility = html(words.plain(board, board.lead)), html(words.plain(board, board.utility))
     parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 10}" text-anchor="end">{lead}, worst case</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 10}">← forgets more</text>')
@@ -176,13 +182,13 @@ def _point(board: Board, row: Row, x: float, y: float, across: _Scale, up: _Scal
 
 def _names(drawn: Sequence[tuple[Row, float, float]], taken: Sequence[_Box]) -> list[str]:
     """Names beside the references, the front and the first ranks, where they cover no point and no other name."""
-    taken = [*taken, *((x - 9, y - 9, x + 9, y + 9) for _, x, y in drawn)]
+    taken = list(taken)
     parts = []
     for row, x, y in sorted(drawn, key=lambda point: (not point[0].pinned, not point[0].pareto, point[0].rank or 0)):
         if not (row.pinned or row.pareto or (row.rank or 0) <= NAMED):
             continue
         text = row.label if len(row.label) <= 28 else row.label[:27] + "…"
-        width = 6.6 * len(text)
+        width = 7.3 * len(text)
         places = ((x + 11, y + 4, "start"), (x - 11, y + 4, "end"), (x, y - 13, "middle"), (x, y + 22, "middle"))
         for at, base, anchor in places:
             left = at if anchor == "start" else at - width if anchor == "end" else at - width / 2

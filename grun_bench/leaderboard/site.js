@@ -33,7 +33,7 @@ function filter() {
   by("count").textContent = shown === 1 ? "1 row" : `${shown} rows`;
   by("empty").hidden = shown > 0;
 }
-filters.forEach((field) => field.addEventListener("input", filter));
+filters.forEach((field) => field.addEventListener(field.tagName === "SELECT" ? "change" : "input", filter));
 document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
 by("reset").addEventListener("click", () => {
   filters.forEach((field) => { field.value = ""; });

@@ -97,7 +97,7 @@ def _section(board: Board, colours: dict[str, int]) -> str:
 def _head(board: Board) -> tuple[str, int]:
     """The header cells, and how many there are. `data-first` is the direction in which a first click sorts."""
     columns: list[tuple[str, str]] = [("rank", "up"), ("unlearner", "text")]
-    if board.lead:
+    if board.lead and board.attacked:
         columns.append((f"{words.heading(board, board.lead)} worst case", "up"))
     for column in board.headline:
         columns.append((words.heading(board, column), "down" if board.direction(column.metric) else "up"))
@@ -137,7 +137,7 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
         ]
     )
     cells = [_td(f"{pareto}{rank}", row.rank, "rank"), f'<td class="l name">{name}</td>']
-    if board.lead:
+    if board.attacked:
         under = f'<span class="under">{html(row.worst_attack)}</span>' if row.worst_attack else ""
         cells.append(_number(row.worst, under))
     cells += [_number(row.cells[column]) for column in board.headline]
