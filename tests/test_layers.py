@@ -17,14 +17,16 @@ PACKAGE = Path(grun_bench.__file__).parent
 
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
-    ["errors", "registry", "env", "progress", "cache"],
+    ["errors", "escaping", "untrusted", "registry", "env", "progress", "cache"],
     ["records", "lore", "world", "rows", "tasks", "results"],
     ["data", "models", "training", "tiny", "keyvalues", "engine", "scoring", "sampling", "loading", "subject"],
     ["adapters", "objectives", "metrics", "attacks"],
     ["alternates", "unlearn", "unlearners", "evaluate", "saving", "importing", "imported", "harness", "lm_eval_plugin"],
+    ["recovery", "recompute"],
     ["attacking"],
     ["runner"],
     ["tables", "leaderboard"],
+    ["bundles", "submitting", "rerunning", "verifying"],
     ["cli", "__main__"],
 ]
 #: the plugin families: none imports another
@@ -32,8 +34,8 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "__init__"}
 #: must be importable without torch
-LIGHT = {"errors", "registry", "env", "progress", "cache", *LAYERS[1], "metrics", "evaluate", "importing", "imported"}
-LIGHT |= {"refusals", "tables", "leaderboard", "cli"}
+LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "importing", "imported"}
+LIGHT |= {"refusals", "recovery", "recompute", "tables", "leaderboard", "bundles", "submitting", "verifying", "cli"}
 
 
 def module_of(path: Path) -> str:

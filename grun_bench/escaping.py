@@ -1,0 +1,71 @@
+"""Text from result files is untrusted: one function for each place that it is shown in. No torch."""
+
+from __future__ import annotations
+
+import html as _html
+import json
+import re
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import rich.markup
+
+#: ASCII punctuation that means something in Markdown; an underscore inside a word does not
+_MARKS = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|(?<=^\d)\.|:(?=//)|(?<=[wW]{3})\.")
+#: what would begin a numbered list
+_NUMBERED = re.compile(r"^(\d{2,9})(?=\.)")
+
+
+def clean(text: str, limit: int = 1000) -> str:
+    """The text on one line of at most `limit` characters.
+
+    Blanks of any kind become spaces. Other characters that cannot be seen (controls, bidirectional overrides, zero
+    widths, surrogates, private use) become U+FFFD.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
+    text = text.strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def markdown(text: str) -> str:
+    """Text as plain words in a Markdown table cell, heading or list item: no markup, no link, no HTML."""
+    return _NUMBERED.sub(r"\1\\", _MARKS.sub(lambda match: "\\" + match.group(), clean(text)))
+
+
+def html(text: str) -> str:
+    """Text in an HTML or SVG element or in a quoted attribute."""
+    return _html.escape(clean(text), quote=True)
+
+
+def terminal(text: str) -> str:
+    """Text in rich's console markup: no markup, no control sequence."""
+    return rich.markup.escape(clean(text, limit=10_000))
+
+
+def cell(text: str) -> str:
+    """Text in a CSV file that a spreadsheet opens: nothing that begins as a formula does."""
+    text = clean(text, limit=10_000)
+    return "'" + text if text[:1] in ("=", "+", "-", "@") else text
+
+
+def script(data: Any) -> str:
+    """Data as JSON inside an HTML script element, which no text in it can close."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def path_link(path: str) -> str:
+    """A relative path as the target of a link in Markdown or HTML."""
+    return quote(path, safe="/+._-,", errors="replace")
+
+
+def web_link(address: str) -> str | None:
+    """An http(s) address as the target of a link in Markdown or HTML; None for any other (javascript:, data:, ...)."""
+    if clean(address, limit=2000) != address or not re.match(r"https?://[\w.-]+(:\d+)?([/?#]|$)", address):
+        return None
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    return quote(address, safe="/:?#@!$,;=+%._-~", errors="replace") if parts.hostname else None
