@@ -302,7 +302,7 @@ class Run:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
             if self.config.save and name == self.name:
-                save(fitted, name, self.config.save)
+                save(fitted, name, self.config.save, run_id)
             cost, records, asked = self._score(fitted)
         no_reference = self.models.no_retain if reference is None and name != "retain" else ""
         values = self._values(

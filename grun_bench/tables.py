@@ -180,6 +180,23 @@ def print_result(result: Result, path: Path, beside: dict[str, Result]) -> None:
         out.print(escape(line), highlight=False)
 
 
+def print_bundle(folder: Path, results: Sequence[Result], models: Sequence[str], warnings: Sequence[str]) -> None:
+    """What a bundle holds, what its reviewers will ask about, and the next command."""
+    rows = [
+        (
+            *(result.task, result.model, result.unlearner.name, result.run_id),
+            "yes" if result.run_id in models else "",
+            ", ".join(result.attacks),
+        )
+        for result in results
+    ]
+    print_names(f"bundle {folder}", ("task", "model", "unlearner", "run", "saved model", "attacks"), rows)
+    out = Console()
+    for warning in warnings:
+        out.print(escape(f"note: {warning}"), highlight=False, soft_wrap=True)
+    out.print(escape(f"next: grun-bench verify {folder}"), highlight=False, soft_wrap=True)
+
+
 def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
     """Two columns: name and value."""
     table = Table(title=title, title_justify="left", show_header=False)
