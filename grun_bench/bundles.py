@@ -1,11 +1,11 @@
 """Bundles: the folder that submits a method, read as what it is, untrusted input. No torch.
 
-    card.json                                             who submits what: `Card`
-    results/<task>/<org__model>/<unlearner>/<run_id>.json the rows, and the target and retain rows that they compare with
-    results/.../<run_id>[.<attack>.<variant>].records.jsonl
-    models/<run_id>/                                      the unlearned model as `run --save` writes it, safetensors only
-    plugin.py                                             a method of its own; run by nobody who does not say so
-    verified.json                                         what `grun-bench verify` found: `Mark` by result file
+    card.json         who submits what: `Card`
+    results/          <task>/<org__model>/<unlearner>/<run_id>.json, the rows and the target and retain rows that they
+                      compare with; beside each the records that it names
+    models/<run_id>/  the unlearned model as `run --save` writes it, safetensors only
+    plugin.py         a method of its own; run by nobody who does not say so
+    verified.json     what `grun-bench verify` found: `Mark` by result file
 
 Nothing else may be in it, and nothing in it is executed by reading it.
 """

@@ -24,7 +24,10 @@ Labelled = dict[str, dict[str, Value]]
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a result, as stated and as found; `allowed` is the largest difference, None where none is judged."""
+    """One number of a result, as stated and as found.
+
+    `allowed` is the largest difference; None where it is not judged.
+    """
 
     place: str
     stated: float | str | None
@@ -56,12 +59,12 @@ def recompute(
     retain row they are the same. `target` are the target model's without attack. What a metric misses is null in both.
     Raises GrunBenchError where a metric breaks its contract.
     """
-    values = recomputed(result, own, retain, target)
-    return [
-        *_values(result, values, relative),
-        *_details(result, values),
-        *_curves(result, values),
-    ]
+    return compared(result, recomputed(result, own, retain, target))
+
+
+def compared(result: Result, values: Labelled) -> list[Number]:
+    """Every number of a result against values by filter."""
+    return [*_values(result, values, relative), *_details(result, values), *_curves(result, values)]
 
 
 def relative(key: str, stated: float, found: float) -> float:

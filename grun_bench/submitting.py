@@ -152,7 +152,7 @@ def _near(runs: Sequence[str], output: Path) -> list[Path]:
 
 
 def _check_methods(rows: Sequence[Row], plugin: Path | None) -> None:
-    """Raises UsageError when a method is not built in and its plugin file is not given, or the file declares nothing."""
+    """Raises UsageError when a method is not built in and its plugin file is not given, or declares something else."""
     if plugin is not None:
         if not plugin.is_file():
             raise UsageError(f"--plugin {plugin}: no such file.")
@@ -223,5 +223,3 @@ def _warnings(rows: Sequence[Row], models: dict[str, Path]) -> list[str]:
         if None not in seeds and len(seeds) < 3
     ]
     return told
-
-

@@ -18,8 +18,9 @@ from grun_bench.errors import UsageError
 from grun_bench.escaping import clean
 
 MAX_FILES, MAX_DEPTH = 2_000, 6
-#: bytes of a JSON file (tokenizers of today take up to 20 MB), of a records file, of one line of it, of a text, of tensors
+#: bytes of a JSON file (tokenizers take up to 20 MB), of a records file and of one line of it
 JSON_BYTES, RECORDS_BYTES, LINE_BYTES = 32 * 2**20, 512 * 2**20, 4 * 2**20
+#: bytes of a text and of a file of tensors
 TEXT_BYTES, TENSOR_BYTES = 8 * 2**20, 64 * 2**30
 #: lines of a records file; WMDP with MMLU has 18,000
 MAX_LINES = 50_000

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from grun_bench import __version__
+import grun_bench
 from grun_bench.bundles import MODELS, VERIFICATION, Bundle, Row, control, read_bundle, read_row
 from grun_bench.errors import GrunBenchError, UsageError
 from grun_bench.escaping import clean, terminal
@@ -84,9 +84,7 @@ def _tree_rows(tree: Path, rows: Sequence[Row]) -> Iterable[Row]:
             yield read_row(tree, inner.as_posix())
 
 
-def _verify(
-    bundle: Bundle, row: Row, among: Sequence[Row], include: tuple[Path, ...], rerun: Rerun | None
-) -> Verified:
+def _verify(bundle: Bundle, row: Row, among: Sequence[Row], include: tuple[Path, ...], rerun: Rerun | None) -> Verified:
     found = Verified(row, "recomputed")
     problem = row.problem() or task_problem(row.result, include)
     if problem:
@@ -147,7 +145,7 @@ def task_problem(result: Result, include: tuple[Path, ...] = ()) -> str | None:
 def _write(bundle: Bundle, found: Sequence[Verified]) -> None:
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     marks = {
-        each.row.path: {"sha256": each.row.sha256, "tier": each.tier, "date": day, "harness": __version__}
+        each.row.path: {"sha256": each.row.sha256, "tier": each.tier, "date": day, "harness": grun_bench.__version__}
         for each in found
     }
     write_whole(bundle.folder / VERIFICATION, json.dumps(marks, indent=1, sort_keys=True) + "\n")
@@ -200,5 +198,3 @@ def _differences(found: Verified, rerun: bool) -> Table:
 
 def _told(value: float | str | None) -> str:
     return terminal(value) if isinstance(value, str) else number(value, 6)
-
-

@@ -37,7 +37,7 @@ tuning: "two learning rates on seed 0"
 
 @pytest.fixture(scope="module")
 def made(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `results`, `model` (saved) and `card.yaml` of one real run on the small model. Not to be changed."""
+    """A folder with `results`, `model` (saved) and `card.yaml` of a real run on the small model. Not to be changed."""
     from grun_bench.runner import RunConfig, run
 
     folder = tmp_path_factory.mktemp("made")
@@ -57,13 +57,13 @@ def little(hub: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     from grun_bench.submitting import submit
 
     folder = tmp_path_factory.mktemp("little")
-    task = {**TASK, "metrics": ["forget_quality", "mia_loss"], "headline": ["forget_quality"]}
+    task = {**TASK, "metrics": ["forget_quality", "extraction_strength"], "headline": ["forget_quality"]}
     (hub / "little.yaml").write_text(yaml.safe_dump(task))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRUN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("GRUN_BENCH_HUB", str(hub))
         config = RunConfig("grun+npo", str(hub / "little.yaml"), folder / "results", model=SMALL)
-        run(RunConfig(**{**vars(config), "overrides": {"epochs": 1}, "save": folder / "model"}))
+        run(RunConfig(**{**vars(config), "overrides": {"epochs": 1}, "save": folder / "model", "attacks": "suffix"}))
     submit([run_of(folder).stem], folder / "bundle", made / "card.yaml", folder / "results", [folder / "model"], None)
     return folder / "bundle"
 
@@ -175,7 +175,9 @@ def test_a_method_of_ones_own_needs_its_file(command: Command, made: Path, tmp_p
     options = ["submit", mine, "--out", tmp_path / "out", "--card", made / "card.yaml", "--output", results]
     assert "the objective 'mine' is not built in" in command(*options).err
     plugin = tmp_path / "plugin.py"
-    plugin.write_text("from grun_bench.registry import objective\n\n@objective('other')\ndef other(batch):\n    '''.'''\n")
+    plugin.write_text(
+        "from grun_bench.registry import objective\n\n@objective('other')\ndef other(batch):\n    '''.'''\n"
+    )
     assert "does not declare the objective 'mine'" in command(*options, "--plugin", plugin).err
     plugin.write_text(plugin.read_text().replace("'other'", "'mine'"))
     assert command(*options, "--plugin", plugin).code == 0
@@ -206,39 +208,36 @@ def test_an_edited_number_is_named_and_nothing_is_written(command: Command, bund
     assert not (bundle / "verified.json").exists()
 
 
-def test_every_number_is_looked_at(bundle: Path, hub: Path) -> None:
-    """Each value, interval, count, direction and version, changed or left out, alone: each is found."""
+def test_every_number_is_looked_at(little: Path) -> None:
+    """Each value, interval, count, direction and version, of attacks too, changed or left out alone: each is found."""
     from grun_bench.bundles import read_row
-    from grun_bench.verifying import recompute_row
+    from grun_bench.recompute import compared, recomputed
 
-    paths = [path.relative_to(bundle).as_posix() for path in bundle.glob("results/*/*/*/*.json")]
-    rows = [read_row(bundle, path) for path in paths]
-    row = next(row for row in rows if row.result.unlearner.name == "grun+npo")
-    assert all(number.ok for number in recompute_row(row, rows))
-    result = row.result
-    changed: list[tuple[dict[str, Any], str]] = [
-        *((result.results["small"], key) for key in result.results["small"]),
-        *((result.intervals, key) for key in result.intervals),
-        *((result.n_samples["small"], key) for key in result.n_samples["small"]),
-        *((result.higher_is_better["small"], key) for key in result.higher_is_better["small"]),
-        *((result.versions, key) for key in result.versions if key != "small"),
-    ]
-    assert len(changed) > 60
-    from grun_bench import recompute as module
-
-    values = module.recomputed(result, row.records(), next(r for r in rows if r.result.unlearner.name == "retain").records(), None)
+    paths = [path.relative_to(little).as_posix() for path in little.glob("results/*/*/*/*.json")]
+    rows = {row.result.unlearner.name: row for row in (read_row(little, path) for path in paths)}
+    result, task = rows["grun+npo"].result, "little"
+    own, retain = rows["grun+npo"].records(), rows["retain"].records()
+    values = recomputed(result, own, retain, rows["none"].records()["none"])
 
     def wrong() -> int:
-        numbers = [*module._values(result, values, module.relative), *module._details(result, values)]
-        return sum(not number.ok for number in numbers)
+        return sum(not number.ok for number in compared(result, values))
 
     assert wrong() == 0
+    assert {"recovery_forget_extraction_strength,suffix", "forget_quality,suffix"} <= set(result.results[task])
+    changed: list[tuple[dict[str, Any], str]] = [
+        *((result.results[task], key) for key in result.results[task]),
+        *((result.intervals, key) for key in result.intervals),
+        *((result.n_samples[task], key) for key in result.n_samples[task]),
+        *((result.higher_is_better[task], key) for key in result.higher_is_better[task]),
+        *((result.versions, key) for key in result.versions if key != task),
+    ]
+    assert len(changed) > 40
     for place, key in changed:
         before = place[key]
         if isinstance(before, tuple):
             place[key] = (before[0] + 1e-6, before[1])
         elif before is None or isinstance(before, bool):
-            place[key] = 0.5 if place is result.results["small"] else not before
+            place[key] = 0.5 if place is result.results[task] else not before
         else:
             place[key] = before + 1e-6 if isinstance(before, float) else before + 1
         assert wrong(), key
@@ -270,6 +269,7 @@ def test_models_are_scored_again(command: Command, bundle: Path, hub: Path) -> N
     assert said.code == 1 and "forget_gate" in said.out, said.out
 
 
+@pytest.mark.slow
 def test_rows_without_a_model_are_trained_again(command: Command, bundle: Path, hub: Path) -> None:
     shutil.rmtree(bundle / "models")
     said = command("verify", bundle, "--rerun", "--include-path", hub)
@@ -280,7 +280,9 @@ def test_rows_without_a_model_are_trained_again(command: Command, bundle: Path, 
     assert said.code == 1 and "gate" in said.out
 
 
-def test_a_plugin_runs_for_nobody_who_does_not_trust_it(command: Command, bundle: Path, hub: Path, tmp_path: Path) -> None:
+def test_a_plugin_runs_for_nobody_who_does_not_trust_it(
+    command: Command, bundle: Path, hub: Path, tmp_path: Path
+) -> None:
     mark = tmp_path / "ran"
     (bundle / "plugin.py").write_text(
         "from pathlib import Path\nfrom grun_bench.registry import objective\n"
@@ -333,10 +335,11 @@ def test_json_that_is_refused_with_its_place(text: str, place: str, what: str) -
     assert len(str(refused.value)) < 1100
 
 
+texts = st.text(st.characters(exclude_categories=["Cs"]))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner),
     max_leaves=20,
 )  # fmt: skip
 
@@ -516,7 +519,9 @@ def _mangle_file(path: Path, draw: Callable[..., Any]) -> None:
 
 def _mangle_tree(bundle: Path, path: Path, draw: Callable[..., Any]) -> None:
     how = draw(st.sampled_from(["remove", "rename", "link", "hard", "folder", "copy", "swap", "pipe"]))
-    name = draw(st.sampled_from(["x.json", "a b", "-rf", "..x", "x\n.json", "verified.json", "plugin.py", "\u202e.json"]))
+    name = draw(
+        st.sampled_from(["x.json", "a b", "-rf", "..x", "x\n.json", "verified.json", "plugin.py", "\u202e.json"])
+    )
     beside = path.with_name(name)
     if how == "remove":
         path.unlink()
