@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -379,6 +380,70 @@ def test_plugin(
         print_names(f"{kind} {name}", ("contract", "result"), rows)
     if failed:
         raise GrunBenchError(f"{name} breaks {failed} of its contracts.")
+
+
+@app.command()
+def submit(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, their beginnings, or result files.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder, made new.")],
+    card: Annotated[Path, typer.Option(help="The method card, as YAML or JSON; leaderboards/SUBMITTING.md has one.")],
+    model: Annotated[
+        list[Path], typer.Option(help="A folder that `run --save` wrote, one for each run; repeat it.")
+    ] = [],  # noqa: B006
+    plugin: Annotated[Path | None, typer.Option(help="The plugin file, for a method of your own.")] = None,
+    output: Output = RESULTS,
+) -> None:
+    """Bundle runs of a method for a pull request to the leaderboards."""
+    from grun_bench.submitting import submit as make_bundle
+    from grun_bench.tables import print_bundle
+
+    made = make_bundle(runs, out, card, output, model, plugin)
+    print_bundle(out, [row.result for row in made.bundle.rows], list(made.bundle.models), made.warnings)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder, as `submit` makes it.")],
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Score the saved models again; train again what has none.")
+    ] = False,
+    trust_plugin: Annotated[
+        bool, typer.Option("--trust-plugin", help="With --rerun: run the bundle's plugin.py. Read it first.")
+    ] = False,
+    results: Annotated[Path, typer.Option(help="Reviewed results, for retain rows that the bundle lacks.")] = RESULTS,
+    device: Annotated[str, typer.Option(help="With --rerun: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """Make every number of a bundle again, from its records or from its models."""
+    from grun_bench.bundles import read_bundle
+    from grun_bench.verifying import print_verified
+    from grun_bench.verifying import verify as verify_bundle
+
+    _include(include_path)
+    if trust_plugin and not rerun:
+        raise UsageError("--trust-plugin: only --rerun runs anything; without it nothing needs to be trusted.")
+    include = tuple(include_path)
+    if rerun:
+        plugin = read_bundle(bundle).plugin
+        if plugin and trust_plugin:
+            _include([plugin])
+        with tempfile.TemporaryDirectory(prefix="grun-bench-") as folder:
+            found = verify_bundle(bundle, results, include, _rerunner(Path(folder), device, include))
+    else:
+        found = verify_bundle(bundle, results, include)
+    print_verified(bundle, found, rerun)
+    failed = sum(not each.ok for each in found)
+    if failed:
+        raise GrunBenchError(f"{bundle}: {failed} of {len(found)} rows failed verification.")
+
+
+def _rerunner(output: Path, device: str, include: tuple[Path, ...]) -> Any:
+    from grun_bench.env import offline_if_unreachable
+
+    offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
+    from grun_bench.rerunning import Rerunner
+
+    return Rerunner(output, device, include)
 
 
 def _include(paths: list[Path]) -> None:

@@ -7,12 +7,21 @@ or newly defined without the model. Logs of other tools are imported into the sa
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
-from grun_bench.errors import UsageError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from grun_bench import untrusted
+
+#: how records are read: as they are written, nothing converted
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+#: words in a text that ROUGE compares: its time and memory grow with their product
+MAX_WORDS = 4_000
+_WORD = re.compile(r"[A-Za-z0-9]+")
 #: the example sets of a TOFU-style task, in the order of tables
 SETS = ("forget", "retain", "real_authors", "world_facts")
 
@@ -28,6 +37,8 @@ class Continuation:
     wrote it; `tokens` may be unknown.
     """
 
+    __pydantic_config__ = _STRICT
+
     text: str
     logprobs: list[float] | None = None
     matches: list[int] | None = None
@@ -39,6 +50,12 @@ class Continuation:
 
     def __post_init__(self) -> None:
         if self.logprobs is not None:
+            if not self.logprobs:
+                raise ValueError("logprobs: no tokens")
+            for name in ("matches", "means", "deviations"):
+                each = getattr(self, name)
+                if each is not None and len(each) != len(self.logprobs):
+                    raise ValueError(f"{name}: {len(each)} entries for {len(self.logprobs)} tokens")
             self.tokens = len(self.logprobs)
             if self.loss is None:
                 self.loss = -sum(self.logprobs) / len(self.logprobs)
@@ -47,6 +64,8 @@ class Continuation:
 @dataclass
 class Generation:
     """Greedy text after the prompt; `finished` is False when it ran into the limit of new tokens."""
+
+    __pydantic_config__ = _STRICT
 
     text: str
     tokens: int | None = None
@@ -61,9 +80,17 @@ class Choices:
     greedy decoding gives the option; `target`: the index of the right one.
     """
 
+    __pydantic_config__ = _STRICT
+
     logprobs: list[float]
     greedy: list[bool]
     target: int
+
+    def __post_init__(self) -> None:
+        if len(self.greedy) != len(self.logprobs):
+            raise ValueError(f"greedy: {len(self.greedy)} entries for {len(self.logprobs)} options")
+        if not 0 <= self.target < len(self.logprobs):
+            raise ValueError(f"target: {self.target} is none of {len(self.logprobs)} options")
 
 
 @dataclass
@@ -76,6 +103,8 @@ class Record:
     `prefill` are the first words of the answer that were given: `answer` and `generation` are what comes after them;
     `samples` are answers sampled at temperature 1.
     """
+
+    __pydantic_config__ = _STRICT
 
     set: str
     index: int
@@ -126,19 +155,27 @@ def _compact(value):  # type: ignore[no-untyped-def]
     return value
 
 
+@cache
+def _reader() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
 def load_records(path: Path) -> Records:
-    """Read a records file. Raises UsageError with the line when one is not a record."""
+    """Read a records file, strictly: it may come from a stranger.
+
+    Raises UsageError with the line and the place in it for a field that is unknown, missing, of another type or not
+    finite, for lists of different lengths, and for what `untrusted.parse_json` refuses.
+    """
     records = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                row["answer"] = Continuation(**row["answer"])
-                row["paraphrased"] = Continuation(**row["paraphrased"]) if row.get("paraphrased") else None
-                row["perturbed"] = [Continuation(**item) for item in row.get("perturbed", [])]
-                row["generation"] = Generation(**row["generation"]) if row.get("generation") else None
-                row["choices"] = Choices(**row["choices"]) if row.get("choices") else None
-                records.append(Record(**row))
-            except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(f"{path}, line {number}: not a record ({error}).") from None
+    for line, place in untrusted.json_lines(untrusted.read(path, untrusted.RECORDS_BYTES), path):
+        try:
+            record = _reader().validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the line"
+            untrusted.refuse(place, f"not a record ({where}: {first['msg']})")
+        texts = [record.answer.text, *record.samples, *([record.generation.text] if record.generation else ())]
+        if any(len(text) > MAX_WORDS and len(_WORD.findall(text)) > MAX_WORDS for text in texts):
+            untrusted.refuse(place, f"a text of more than {MAX_WORDS:,} words")
+        records.append(record)
     return Records(records)

@@ -348,7 +348,7 @@ class Run:
             cost, records, asked = Cost(parameters=0), Records([]), None
         else:
             if self.config.save and name == self.name:
-                save(fitted, name, self.config.save)
+                save(fitted, name, self.config.save, run_id)
             cost, records, asked = self._score(fitted)
             cost = _total([*(each for each, _ in earlier), cost])
         no_reference = self.models.no_retain if reference is None and name != "retain" else ""

@@ -33,8 +33,8 @@ CARD = "grun_bench.json"
 class Saved(BaseModel):
     """What `grun_bench.json` says.
 
-    `adapter` is None for a whole model. `base` is the target model's origin: its name with the Hub's revision or the
-    SHA-256 of its weights, and for a fine-tuned one its place in the cache.
+    `run_id` is the row that it was made for; `adapter` is None for a whole model. `base` is the target model's origin:
+    its name with the Hub's revision or the SHA-256 of its weights, and for a fine-tuned one its place in the cache.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,6 +45,7 @@ class Saved(BaseModel):
     options: dict[str, Any]
     base: dict[str, Any]
     prompts: Literal["chat", "qa"]
+    run_id: str | None = None
 
 
 def check_new(folder: Path) -> None:
@@ -59,7 +60,7 @@ def check_new(folder: Path) -> None:
         raise UsageError(f"--save {folder}: cannot be written. Choose another folder.")
 
 
-def save(fitted: Fitted, unlearner: str, folder: Path) -> None:
+def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None) -> None:
     """Write an unlearned model as a folder, whole or not at all; a model saved there before is replaced.
 
     Raises GrunBenchError when it cannot be saved.
@@ -79,6 +80,7 @@ def save(fitted: Fitted, unlearner: str, folder: Path) -> None:
         options=fitted.options,
         base=lm.origin,
         prompts=lm.prompts.style,
+        run_id=run_id,
     )
     write_folder(saved, folder, fill)
 

@@ -237,6 +237,23 @@ def _print_stages(out: Console, result: Result, path: Path) -> None:
         out.print(terminal(f"picture: {path.with_suffix('.stages.svg')}"), highlight=False, soft_wrap=True)
 
 
+def print_bundle(folder: Path, results: Sequence[Result], models: Sequence[str], warnings: Sequence[str]) -> None:
+    """What a bundle holds, what its reviewers will ask about, and the next command."""
+    rows = [
+        (
+            *(result.task, result.model, result.unlearner.name, result.run_id),
+            "yes" if result.run_id in models else "",
+            ", ".join(result.attacks),
+        )
+        for result in results
+    ]
+    print_names(f"bundle {folder}", ("task", "model", "unlearner", "run", "saved model", "attacks"), rows)
+    out = Console()
+    for warning in warnings:
+        out.print(escape(f"note: {warning}"), highlight=False, soft_wrap=True)
+    out.print(escape(f"next: grun-bench verify {folder}"), highlight=False, soft_wrap=True)
+
+
 def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
     """Two columns: name and value."""
     table = Table(title=terminal(title), title_justify="left", show_header=False)

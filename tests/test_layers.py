@@ -17,7 +17,7 @@ PACKAGE = Path(grun_bench.__file__).parent
 
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
-    ["errors", "registry", "env", "progress", "cache", "escaping", "plots"],
+    ["errors", "escaping", "untrusted", "registry", "env", "progress", "cache", "plots"],
     ["records", "lore", "world", "rows", "tasks", "migrations", "results"],
     [
         "data",
@@ -50,9 +50,11 @@ LAYERS: list[list[str]] = [
         "harness",
         "lm_eval_plugin",
     ],
+    ["recompute"],
     ["attacking"],
     ["runner", "testing"],
     ["tables", "leaderboard"],
+    ["bundles", "submitting", "rerunning", "verifying"],
     ["cli", "__main__"],
 ]
 #: the plugin families: none imports another
@@ -60,8 +62,8 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "neutral", "__init__"}
 #: must be importable without torch
-LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "recovery", "stages", "importing", "imported"}
-LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "cli"}
+LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "recovery", "stages", "importing", "imported", "recompute"}
+LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "bundles", "submitting", "verifying", "cli"}
 
 
 def module_of(path: Path) -> str:

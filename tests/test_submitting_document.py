@@ -1,0 +1,61 @@
+"""leaderboards/SUBMITTING.md, typed as it stands: from a plugin file to a verified bundle and an attack on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "leaderboards" / "SUBMITTING.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_worked_example(tmp_path: Path) -> None:
+    """Every block in order, in an empty folder: Python and YAML saved under the names that the text gives."""
+    program = tmp_path / "bin" / "grun-bench"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m grun_bench "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    work = tmp_path / "work"
+    work.mkdir()
+    ran = 0
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL):
+        if language == "python":
+            (work / "my_method.py").write_text(block)
+        elif language == "yaml":
+            (work / "card.yaml").write_text(block)
+        elif language == "sh":
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block], cwd=work, env=environment, text=True, capture_output=True
+            )
+            assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+            ran += 1
+    assert ran == 6
+    marks = json.loads((work / "unlikelihood" / "verified.json").read_text())
+    assert len(marks) == 5 and {mark["tier"] for mark in marks.values()} == {"re-run"}
+    filed = json.loads(next(work.glob("unlikelihood-prefix/results/*/*/lora+*/*.json")).read_text())
+    assert set(filed["attacks"]) == {"suffix", "prefix"}
+
+
+def test_the_document_says_what_the_program_does() -> None:
+    from grun_bench import rerunning, untrusted
+    from grun_bench.recompute import TOLERANCE
+    from grun_bench.submitting import CARD_TEMPLATE
+
+    assert f"{TOLERANCE:g}".replace("e-09", "e-9") in TEXT
+    assert f"({rerunning.RESCORED} + 1/n)" in TEXT and f"({rerunning.RETRAINED} + 1/n)" in TEXT
+    assert f"recovery under attack | {rerunning.DISTANCE} |" in TEXT and rerunning.DISTANCE == rerunning.RECOVERY
+    assert f"at most {untrusted.MAX_FILES:,} files" in TEXT
+    fields = re.findall(r"^(\w+):", CARD_TEMPLATE, flags=re.MULTILINE)
+    block = re.search(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert block is not None and re.findall(r"^(\w+):", block[1], flags=re.MULTILINE) == fields
