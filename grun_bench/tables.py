@@ -250,8 +250,8 @@ def print_bundle(folder: Path, results: Sequence[Result], models: Sequence[str],
     print_names(f"bundle {folder}", ("task", "model", "unlearner", "run", "saved model", "attacks"), rows)
     out = Console()
     for warning in warnings:
-        out.print(escape(f"note: {warning}"), highlight=False, soft_wrap=True)
-    out.print(escape(f"next: grun-bench verify {folder}"), highlight=False, soft_wrap=True)
+        out.print(terminal(f"note: {warning}"), highlight=False, soft_wrap=True)
+    out.print(terminal(f"next: grun-bench verify {folder}"), highlight=False, soft_wrap=True)
 
 
 def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
