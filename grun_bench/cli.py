@@ -31,6 +31,23 @@ Include = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", help="Folder of the result files.")]
 RESULTS = Path("leaderboards/results")
+TaskName = Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")]
+Model = Annotated[str | None, typer.Option("--model", help="Hub id or folder; default: tiny, the embedded toy model.")]
+Target = Annotated[str | None, typer.Option("--target", help="A target model already fine-tuned on the task.")]
+Retain = Annotated[str | None, typer.Option("--retain", help="A retain model, fine-tuned without the forget set.")]
+RetainLog = Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+BatchSize = Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")]
+ProtocolName = Annotated[
+    str, typer.Option("--protocol", help="grun-bench, or open-unlearning to compare with its tables.")
+]
+Attacks = Annotated[
+    str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
+]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")]
 #: the base of the errors of parsing; newer versions of typer carry their own copy of click
 ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -38,29 +55,21 @@ ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ 
 @app.command()
 def run(
     unlearner: Annotated[str, typer.Option(help="adapter+objective, as in grun+npo; `ls` lists them.")],
-    task: Annotated[str, typer.Option(help="A task's name, or the path of its YAML.")],
-    model: Annotated[str | None, typer.Option(help="Hub id or folder; default: tiny, the embedded toy model.")] = None,
-    target: Annotated[str | None, typer.Option(help="A target model already fine-tuned on the task.")] = None,
-    retain: Annotated[str | None, typer.Option(help="A retain model, fine-tuned without the forget set.")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")
-    ] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="grun-bench, or open-unlearning to compare with its tables.")
-    ] = "grun-bench",
-    retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None,
+    task: TaskName,
+    model: Model = None,
+    target: Target = None,
+    retain: Retain = None,
+    settings: Set = [],  # noqa: B006
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+    limit: Limit = None,
+    protocol: ProtocolName = "grun-bench",
+    retain_log: RetainLog = None,
     seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
-    attacks: Annotated[
-        str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
-    ] = "",
+    attacks: Attacks = "",
     save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
     trunk_cache: Annotated[
         bool,
@@ -70,24 +79,14 @@ def run(
         int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
 ) -> None:
     """Unlearn, score and record one unlearner on one task."""
     _include(include_path)
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
-    from grun_bench.results import check_writable
-    from grun_bench.tasks import load_task
-
-    loaded = load_task(task, tuple(include_path))
-    if attacks:
-        registry.attack_names(attacks, loaded.attacks)
     registry.parse_unlearner(unlearner)
+    _check_names(task, attacks, dtype, output, tuple(include_path))
     overrides, size = _settings(settings), _batch_size(batch_size)
-    check_writable(output)
     _offline_first(model or target)
     with waiting("loading torch and transformers"):
         from grun_bench.runner import RunConfig
@@ -137,13 +136,11 @@ def attack(
     target: Annotated[str | None, typer.Option(help="The target model that the run named.")] = None,
     retain: Annotated[str | None, typer.Option(help="The retain model that the run named.")] = None,
     retain_log: Annotated[Path | None, typer.Option(help="The retain log that the run named.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto",
+    device: Device = "auto",
+    batch_size: BatchSize = "auto",
     output: Output = RESULTS,
     include_path: Include = [],  # noqa: B006
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file instead of tables.")] = False,
 ) -> None:
     """Attack the model of a result that is there already, and add what comes of it to the result."""
@@ -187,6 +184,19 @@ def attack(
     _run(config, as_json)
 
 
+def _check_names(task: str, attacks: str, dtype: str, output: Path, include: tuple[Path, ...]) -> None:
+    """What can be refused before anything is loaded."""
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
+    from grun_bench.results import check_writable
+    from grun_bench.tasks import load_task
+
+    loaded = load_task(task, include)
+    if attacks:
+        registry.attack_names(attacks, loaded.attacks)
+    check_writable(output)
+
+
 def _offline_first(needed: Any) -> None:
     """Find out whether the Hub is there before its libraries are imported: they read it then."""
     if needed:
@@ -210,6 +220,65 @@ def _run(config: RunConfig, as_json: bool) -> Result:
         name = config.unlearner
         raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
     return cell.result
+
+
+@app.command()
+def sweep(
+    unlearners: Annotated[
+        list[str], typer.Option("--unlearner", metavar="all|NAME", help="What to run, as in grun+npo; repeat it.")
+    ],
+    task: TaskName,
+    seeds: Annotated[str, typer.Option(metavar="0,1,...", help="Seeds of unlearning.")] = "0",
+    model: Model = None,
+    target: Target = None,
+    retain: Retain = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+    limit: Limit = None,
+    protocol: ProtocolName = "grun-bench",
+    retain_log: RetainLog = None,
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+    attacks: Attacks = "",
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Run many unlearners and seeds on one task; what is there already is not run again."""
+    _include(include_path)
+    _check_names(task, attacks, dtype, output, tuple(include_path))
+    size, numbers = _batch_size(batch_size), seeds.split(",")
+    if not all(number.isdigit() for number in numbers):
+        raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2.")
+    _offline_first(model or target)
+    with waiting("loading torch and transformers"):
+        from grun_bench.runner import RunConfig
+        from grun_bench.sweeping import expand
+        from grun_bench.sweeping import sweep as run_all
+        from grun_bench.tables import print_sweep
+    names = expand(unlearners)
+
+    config = RunConfig(
+        unlearner="",
+        task=task,
+        model=model,
+        target=target,
+        retain=retain,
+        device=device,
+        dtype=dtype,
+        batch_size=size,
+        limit=limit,
+        protocol=protocol,
+        retain_log=retain_log,
+        output=output,
+        include=tuple(include_path),
+        attacks=attacks,
+        trust_remote_code=trust_remote_code,
+    )
+    done = list(run_all(config, names, map(int, numbers)))
+    print_sweep(task, done)
+    failed = sum(not each.refused and (each.result is None or each.result.status != "ok") for each in done)
+    if failed:
+        raise GrunBenchError(f"{failed} of {len(done)} runs failed or diverged.")
 
 
 @app.command("ls")

@@ -298,7 +298,10 @@ class Run:
     def _run_id(self, name: str, unlearner: Unlearner) -> str:
         fingerprint = digest(
             {
-                "task": self.task.model_dump(exclude={"description", "headline", "models", "attacks"}),
+                # without defaults: a key that task files get later leaves the rows that are there as they are
+                "task": self.task.model_dump(
+                    exclude={"description", "headline", "models", "attacks"}, exclude_defaults=True
+                ),
                 "unlearner": name,
                 "settings": unlearner.settings,
                 "models": self.models.identity,

@@ -15,6 +15,7 @@ from grun_bench.stages import STAGES, measures, stage_count
 
 if TYPE_CHECKING:
     from grun_bench.results import Curve, Result
+    from grun_bench.sweeping import Swept
 
 #: the better direction of a metric
 _ARROWS = {True: "↑", False: "↓", None: ""}
@@ -260,6 +261,26 @@ def pairs_table(title: str, pairs: dict[str, Any]) -> Table:
     for name, value in pairs.items():
         table.add_row(terminal(name), terminal(value if isinstance(value, str) else json.dumps(value)))
     return table
+
+
+def print_sweep(task: str, done: Sequence[Swept]) -> None:
+    """One row a run: its headline numbers, or why there are none."""
+    shown = next((each.result for each in done if each.result), None)
+    headline = shown.headline if shown else []
+    table = Table("unlearner", "seed", "status", title=f"sweep of {terminal(task)}", title_justify="left")
+    for metric in headline:
+        table.add_column(heading(shown, metric) if shown else metric, justify="right")
+    for each in done:
+        seed = "" if each.result and each.result.seed is None else str(each.seed)
+        status = each.result.status if each.result else "refused" if each.refused else "failed"
+        values = [number(each.result.value(metric)) for metric in headline] if each.result else []
+        table.add_row(terminal(each.unlearner), seed, status, *values)
+    out = Console()
+    out.print(table)
+    for each in done:
+        if each.problem:
+            out.print(terminal(f"{each.unlearner}: {each.problem}"), highlight=False)
+    out.print("next: grun-bench leaderboard", highlight=False)
 
 
 def print_names(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

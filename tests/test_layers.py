@@ -52,7 +52,7 @@ LAYERS: list[list[str]] = [
     ],
     ["recompute"],
     ["attacking"],
-    ["runner", "testing"],
+    ["runner", "sweeping", "testing"],
     ["tables", "leaderboard"],
     ["bundles", "submitting", "rerunning", "verifying"],
     ["cli", "__main__"],
