@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -28,10 +27,6 @@ _DATASETS = tempfile.TemporaryDirectory(prefix="grun-bench-tests-")
 os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
 # now, before any test captures the stream that its logger writes to
 import datasets  # noqa: E402, F401
-
-# runs collect garbage between models: not through all of these libraries every time
-gc.collect()
-gc.freeze()
 
 SPECIAL = ["<bos>", "<eos>", "<pad>"]
 #: question-answer pairs of several lengths
