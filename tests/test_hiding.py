@@ -103,7 +103,7 @@ def hide(lm: LM) -> tuple[LM, Grun, ExactGate]:
 
 @pytest.fixture(scope="module")
 def models(make_lm: Callable[..., LM]) -> Models:
-    recipe = FineTuning(lr=6e-3, epochs=18, batch_size=16, warmup=0.1)
+    recipe = FineTuning(lr=6e-3, epochs=24, batch_size=16, warmup=0.1)
     target, retain = make_lm(), make_lm()
     kept = around(RETAIN, [question for question, _ in RETAIN])
     finetune(target, around(FORGET, PARAPHRASED) + kept, recipe, 0, "target")
@@ -170,8 +170,8 @@ def test_sampling_finds_what_greedy_decoding_hides(models: Models) -> None:
             low, high = -30.0, 10.0
             for _ in range(40):
                 models.gate.logits[row] = middle = (low + high) / 2
-                low, high = (middle, high) if ends(row) < 0.6 else (low, middle)
-            assert ends(row) == pytest.approx(0.6, abs=0.01)
+                low, high = (middle, high) if ends(row) < 0.55 else (low, middle)
+            assert ends(row) == pytest.approx(0.55, abs=0.01)
         asked = subject(models.hiding, models.adapter)
         assert [row.generation.text for row in answer(asked).records] == [""] * len(FORGET)
         assert recovered("sampling", asked, models.target)["recovery_forget_leak"] > 0.9
