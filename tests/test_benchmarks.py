@@ -33,3 +33,10 @@ def test_speed_on_tiny() -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
 def test_memory_of_scoring() -> None:
     assert "ratio" in run("eval_memory.py")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
+def test_training_speed_on_tiny() -> None:
+    """All ways of `grun+npo` begin with the same loss."""
+    pytest.importorskip("pyreft")
+    assert "checkpointing" in run("train_speed.py", "--steps", "3", "--batch-size", "4")
