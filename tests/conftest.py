@@ -29,10 +29,6 @@ os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
 # now, before any test captures the stream that its logger writes to
 import datasets  # noqa: E402, F401
 
-# runs collect garbage between models: not through all of these libraries every time
-gc.collect()
-gc.freeze()
-
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerBase:

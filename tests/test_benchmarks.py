@@ -38,3 +38,10 @@ def test_memory_of_scoring() -> None:
 def test_rendering_many_results() -> None:
     """The same script with 10,000, its default, must stay under 5 s of CPU and 1 GB."""
     assert "400 runs shown" in run("leaderboard_speed.py", "--results", "400")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
+def test_training_speed_on_tiny() -> None:
+    """All ways of `grun+npo` begin with the same loss."""
+    pytest.importorskip("pyreft")
+    assert "checkpointing" in run("train_speed.py", "--steps", "3", "--batch-size", "4")
