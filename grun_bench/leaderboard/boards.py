@@ -62,6 +62,8 @@ class Filing(NamedTuple):
 
     filed: Filed
     attacks: dict[str, Attacked]
+    #: what the row is of: runs that share it differ in nothing but the seed
+    identity: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Run:
     result: Result
     filings: list[Filed]
     attacks: dict[str, Attacked]
+    identity: tuple[str, ...]
 
 
 @dataclass
@@ -188,12 +191,16 @@ class Board:
     def best(self) -> Row | None:
         return next((row for row in self.rows if row.rank == 1), None)
 
-    def under(self, attack: str) -> list[str]:
-        """The metrics that show an attack: the ranking's, or the attack's own where it has no such number."""
-        metrics = dict.fromkeys(metric for row in self.rows for metric in row.attacks.get(attack, {}))
-        if self.lead and self.lead.metric in metrics:
-            return [self.lead.metric]
-        return [metric for metric in metrics if not metric.startswith("recovery_")]
+    @cached_property
+    def under(self) -> dict[str, list[str]]:
+        """Attack -> the metrics that show it: the ranking's, or the attack's own where it has no such number."""
+        found = {}
+        for name in self.attacks:
+            metrics = dict.fromkeys(metric for row in self.rows for metric in row.attacks.get(name, {}))
+            if self.lead and self.lead.metric in metrics:
+                metrics = {self.lead.metric: None}
+            found[name] = [metric for metric in metrics if not metric.startswith("recovery_")]
+        return found
 
     def direction(self, metric: str) -> bool | None:
         """Whether a higher value is better; None for a metric without direction."""
@@ -247,7 +254,7 @@ def _filing(filed: Filed) -> Filing:
     keys = [f"{metric},none" for metric in metrics]
     kept = {"results": {result.task: {key: values[key] for key in keys if key in values}}}
     empty = {name: {} for name in ("attacks", "configs", "curves", "data", "history", "n_samples")}
-    return Filing(replace(filed, result=result.model_copy(update=kept | empty)), found)
+    return Filing(replace(filed, result=result.model_copy(update=kept | empty)), found, _identity(result))
 
 
 def _attack_label(name: str, info: AttackInfo) -> str:
@@ -300,7 +307,7 @@ def _board(key: tuple[str, ...], filings: Sequence[Filing], flags: Mapping[str, 
 def _runs(filings: Sequence[Filing]) -> list[Run]:
     same: dict[tuple[str, ...], list[Filing]] = defaultdict(list)
     for one in filings:
-        same[(one.filed.result.run_id, *_identity(one.filed.result))].append(one)
+        same[(one.filed.result.run_id, *one.identity)].append(one)
     best_first = (
         sorted(of_run, key=lambda one: (TIERS.index(one.filed.tier), one.filed.path)) for of_run in same.values()
     )
@@ -308,7 +315,7 @@ def _runs(filings: Sequence[Filing]) -> list[Run]:
 
 
 def _identity(result: Result) -> tuple[str, ...]:
-    """What a row is of: runs that share it differ in nothing but the seed."""
+    """The unlearner, its settings, and the tool that an imported result is from."""
     tool = result.imported.tool if result.imported else ""
     return (result.unlearner.name, _canonical(result.unlearner.settings), tool)
 
@@ -325,7 +332,7 @@ def _merge(filings: list[Filing]) -> Run:
                 if worse != known.worst.get(metric):
                     known.worst[metric] = worse
                     known.intervals.pop(metric, None)
-    return Run(result, [one.filed for one in filings], attacks)
+    return Run(result, [one.filed for one in filings], attacks, filings[0].identity)
 
 
 def _worse(one: float | None, other: float | None, better: bool | None) -> float | None:
@@ -338,7 +345,7 @@ def _worse(one: float | None, other: float | None, better: bool | None) -> float
 def _rows(runs: Sequence[Run]) -> list[Row]:
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[_identity(run.result)].append(run)
+        groups[run.identity].append(run)
     rows = []
     for key in sorted(groups):
         members = sorted(groups[key], key=lambda run: (run.result.seed or 0, run.result.run_id))

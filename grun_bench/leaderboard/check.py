@@ -62,6 +62,6 @@ def _read(tree: Path) -> Iterator[Filed | str]:
             verified = {}
         for path in result_paths(folder):
             try:
-                yield read_file(folder, path, verified, tree)
+                yield read_file(folder, path, verified)
             except GrunBenchError as error:
                 yield str(error)

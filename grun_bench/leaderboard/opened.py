@@ -43,7 +43,7 @@ class Opened:
         for name in sorted(filings):
             yield _block(f"Submission {clean(name)}", [], self._card(filings[name]))
         if row.attacks:
-            own = dict.fromkeys(metric for name in row.attacks for metric in board.under(name))
+            own = dict.fromkeys(metric for name in row.attacks for metric in board.under[name])
             metrics = list(dict.fromkeys([*(column.metric for column in board.headline), *own]))
             named = [
                 *headline,

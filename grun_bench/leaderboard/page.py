@@ -117,7 +117,7 @@ def _headline(board: Board, notes: Notes) -> list[str]:
 
 def _attacks(board: Board, notes: Notes) -> list[str]:
     assert board.lead
-    columns = [(name, metric) for name in board.attacks for metric in board.under(name)]
+    columns = [(name, metric) for name in board.attacks for metric in board.under[name]]
     head = ["unlearner", "no attack"]
     for name, metric in columns:
         other = "" if metric == board.lead.metric else f": {markdown(words.heading(board, Column(metric, '1')))}"

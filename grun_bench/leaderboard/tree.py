@@ -76,14 +76,14 @@ def _below(top: str, inner: str, depth: int) -> Iterator[str]:
                 yield inner + name
 
 
-def read_file(folder: Folder, path: str, verified: dict[str, Any], tree: Path) -> Filed:
+def read_file(folder: Folder, path: str, verified: dict[str, Any]) -> Filed:
     """A result, checked to lie where its own fields say. Raises UsageError with the place."""
-    file = folder.results / path
+    file = f"{folder.results}/{path}"
     try:
-        content = file.read_bytes()
+        content = Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}.") from None
-    result = parse_result(content, str(file))
+    result = parse_result(content, file)
     said = (result.task, result.model.replace("/", "__"), result.unlearner.name, f"{result.run_id}.json")
     if tuple(path.split("/")) != said:
         raise UsageError(f"{file}: its fields belong in {'/'.join(said)}.")
@@ -92,11 +92,11 @@ def read_file(folder: Folder, path: str, verified: dict[str, Any], tree: Path) -
     outside = [records.file for records in records_of(result) if not is_name(records.file)]
     if outside:
         raise UsageError(f"{file}: {outside[0]}: records lie beside their result.")
-    mark = verified.get(file.relative_to(folder.base).as_posix())
+    mark = verified.get(f"results/{path}" if folder.name else path)
     tier = "imported" if result.imported else "self-reported"
     if not result.imported and mark and mark["sha256"] == hashlib.sha256(content).hexdigest():
         tier = mark["tier"]
-    return Filed(result, file.relative_to(tree).as_posix(), tier, folder)
+    return Filed(result, f"{SUBMISSIONS}/{folder.name}/results/{path}" if folder.name else path, tier, folder)
 
 
 def records_of(result: Result) -> Iterator[RecordsFile]:
@@ -119,7 +119,7 @@ def read_tree(tree: Path) -> Iterator[Filed]:
     for folder in folders(tree):
         verified = read_verified(folder)
         for path in result_paths(folder):
-            yield read_file(folder, path, verified, tree)
+            yield read_file(folder, path, verified)
 
 
 @contextmanager
