@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -624,3 +625,18 @@ def test_thousands_of_mangled_bundles_are_refused_cleanly(
 
 def test_the_run_of_the_fixture_is_an_ordinary_one(made: Path) -> None:
     assert read_result(run_of(made)).status == "ok"
+
+
+def test_verifying_from_records_loads_no_torch(little: Path, hub: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(little, tmp_path / "bundle"))
+    program = (
+        "import atexit, sys\n"
+        "heavy = ('torch', 'transformers', 'datasets')\n"
+        "atexit.register(lambda: print('LOADED', [name for name in heavy if name in sys.modules], file=sys.stderr))\n"
+        "from grun_bench.cli import main\n"
+        "main()"
+    )
+    arguments = [sys.executable, "-c", program, "verify", str(bundle), "--include-path", str(hub)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "LOADED []" in done.stderr
