@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -50,22 +51,34 @@ def made(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def little(hub: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the same model with two metrics, whose numbers are made again in no time. Not to be changed."""
+def bundle_of(hub: Path, made: Path, folder: Path, metrics: list[str], attacks: str) -> Path:
+    """A bundle of a run on the small model with few metrics, whose numbers are made again in no time."""
     from grun_bench.runner import RunConfig, run
     from grun_bench.submitting import submit
 
-    folder = tmp_path_factory.mktemp("little")
-    task = {**TASK, "metrics": ["forget_quality", "extraction_strength"], "headline": ["forget_quality"]}
-    (hub / "little.yaml").write_text(yaml.safe_dump(task))
+    task = hub / f"{'attacked' if attacks else 'little'}.yaml"
+    task.write_text(yaml.safe_dump({**TASK, "metrics": metrics, "headline": ["forget_quality"]}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRUN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("GRUN_BENCH_CACHE", str(folder.parent / "cache"))
         patch.setenv("GRUN_BENCH_HUB", str(hub))
-        config = RunConfig("grun+npo", str(hub / "little.yaml"), folder / "results", model=SMALL)
-        run(RunConfig(**{**vars(config), "overrides": {"epochs": 1}, "save": folder / "model", "attacks": "suffix"}))
+        options = {"model": SMALL, "overrides": {"epochs": 1}, "save": folder / "model", "attacks": attacks}
+        run(RunConfig("grun+npo", str(task), folder / "results", **options))
     submit([run_of(folder).stem], folder / "bundle", made / "card.yaml", folder / "results", [folder / "model"], None)
     return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def little(hub: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle without attacks. Not to be changed."""
+    return bundle_of(hub, made, tmp_path_factory.mktemp("little"), ["forget_quality", "mia_loss"], "")
+
+
+@pytest.fixture(scope="module")
+def attacked(hub: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an attack. Not to be changed."""
+    return bundle_of(
+        hub, made, tmp_path_factory.mktemp("attacked"), ["forget_quality", "extraction_strength"], "suffix"
+    )
 
 
 def run_of(made: Path, unlearner: str = "grun+npo") -> Path:
@@ -208,14 +221,14 @@ def test_an_edited_number_is_named_and_nothing_is_written(command: Command, bund
     assert not (bundle / "verified.json").exists()
 
 
-def test_every_number_is_looked_at(little: Path) -> None:
+def test_every_number_is_looked_at(attacked: Path) -> None:
     """Each value, interval, count, direction and version, of attacks too, changed or left out alone: each is found."""
     from grun_bench.bundles import read_row
     from grun_bench.recompute import compared, recomputed
 
-    paths = [path.relative_to(little).as_posix() for path in little.glob("results/*/*/*/*.json")]
-    rows = {row.result.unlearner.name: row for row in (read_row(little, path) for path in paths)}
-    result, task = rows["grun+npo"].result, "little"
+    paths = [path.relative_to(attacked).as_posix() for path in attacked.glob("results/*/*/*/*.json")]
+    rows = {row.result.unlearner.name: row for row in (read_row(attacked, path) for path in paths)}
+    result, task = rows["grun+npo"].result, "attacked"
     own, retain = rows["grun+npo"].records(), rows["retain"].records()
     values = recomputed(result, own, retain, rows["none"].records()["none"])
 
@@ -624,3 +637,18 @@ def test_thousands_of_mangled_bundles_are_refused_cleanly(
 
 def test_the_run_of_the_fixture_is_an_ordinary_one(made: Path) -> None:
     assert read_result(run_of(made)).status == "ok"
+
+
+def test_verifying_from_records_loads_no_torch(little: Path, hub: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(little, tmp_path / "bundle"))
+    program = (
+        "import atexit, sys\n"
+        "heavy = ('torch', 'transformers', 'datasets')\n"
+        "atexit.register(lambda: print('LOADED', [name for name in heavy if name in sys.modules], file=sys.stderr))\n"
+        "from grun_bench.cli import main\n"
+        "main()"
+    )
+    arguments = [sys.executable, "-c", program, "verify", str(bundle), "--include-path", str(hub)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "LOADED []" in done.stderr
