@@ -430,7 +430,7 @@ def leaderboard(
 
 @app.command("test")
 def test_plugin(
-    name: Annotated[str, typer.Argument(help="An adapter, objective, metric or unlearner.")],
+    name: Annotated[str, typer.Argument(help="An adapter, objective, metric, unlearner or attack.")],
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Check that a plugin keeps the contract of its kind, on a small random model."""

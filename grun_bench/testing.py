@@ -6,9 +6,11 @@ what it checks. All run on a random model of six small layers, in seconds.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,12 +23,15 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from grun_bench import registry
+from grun_bench.adapters import Grun
+from grun_bench.attacking import Answers, Attack, make_attacks
 from grun_bench.data import Batch, collate
 from grun_bench.errors import UsageError
 from grun_bench.evaluate import evaluate
 from grun_bench.models import LM, Prompts, forward
 from grun_bench.records import Choices, Continuation, Record, Records
 from grun_bench.scoring import Example, ScoringSettings, score
+from grun_bench.subject import Subject
 from grun_bench.unlearn import FitContext, Fitted, Pair, Unlearner, make_unlearner
 
 #: question-answer pairs of several lengths
@@ -272,6 +277,85 @@ def says_whether_seeds_matter(name: str) -> None:
     assert torch.equal(_logits(first.lm), _logits(second.lm)), "the same seed gave another model"
 
 
+# --- attacks ----------------------------------------------------------------------------------------------------------
+
+
+def attacked_subject() -> Subject:
+    """A small random model with a GRUN adapter that changes a lot, and examples of two sets."""
+    lm = small_lm()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        adapter = Grun(gate_widths=(8, 4))
+        adapter.attach(lm.model)
+        with torch.no_grad():
+            for parameter in adapter.trainable_parameters():
+                parameter.add_(torch.randn_like(parameter))
+    lm.model.eval()
+    return Subject(lm, two_sets(), FORGET, RETAIN, 0, adapter)
+
+
+def two_sets() -> list[Example]:
+    """The forget and the retain rows as examples with all that may be asked of them."""
+    return [
+        Example(name, index, *pair, f"{pair[1]} too", ("No.", "Not that."), f"Say, {pair[0]}")
+        for name, rows in (("forget", FORGET), ("retain", RETAIN))
+        for index, pair in enumerate(rows)
+    ]
+
+
+def _attack_of(name: str) -> Attack:
+    (attack,) = make_attacks([name], {}, embedded=False)
+    return attack
+
+
+def _nothing(altered: Subject) -> Answers:
+    return Answers(Records([]))
+
+
+def yields_variants(name: str) -> None:
+    """at least one variant with names of their own, or Inapplicable; model and examples are then as before, to the bit"""
+    subject = attacked_subject()
+    with _untouched(subject):
+        attacked = _attack_of(name).run(subject, _nothing)
+    assert attacked.variants or attacked.reason, "no variant, and no Inapplicable that says why"
+
+
+def may_be_abandoned(name: str) -> None:
+    """stopped in its first variant, it leaves model and examples as before, to the bit"""
+    subject = attacked_subject()
+
+    def stop(altered: Subject) -> Answers:
+        raise KeyboardInterrupt
+
+    with _untouched(subject), suppress(KeyboardInterrupt):
+        _attack_of(name).run(subject, stop)
+
+
+@contextmanager
+def _untouched(subject: Subject) -> Iterator[None]:
+    """Whatever happens within this block: model and examples are afterwards what they were."""
+    model, before, examples = subject.lm.model, _logits(subject.lm), copy.deepcopy(subject.examples)
+    kept = {key: value.clone() for key, value in model.state_dict().items()}
+    forms = _forms(model)
+    yield
+    assert subject.examples == examples, "the examples are not what they were"
+    state = model.state_dict()
+    assert state.keys() == kept.keys(), "the model has other weights than it had"
+    changed = [key for key, value in state.items() if not torch.equal(value, kept[key])]
+    assert not changed, f"{', '.join(changed[:3])} is not what it was"
+    assert _forms(model) == forms, "modes, dtypes, hooks or what is trainable are not what they were"
+    with torch.no_grad():
+        logits = forward(model, _batch(subject.lm)).logits  # in the mode that it was left in
+    assert torch.equal(logits, before), "the logits are not what they were"
+
+
+def _forms(model: torch.nn.Module) -> list[Any]:
+    """What a model is beside its weights."""
+    hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
+    flags = [(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()]
+    return [hooks, flags, [part.training for part in model.modules()]]
+
+
 #: plugin kind -> its contract
 CONTRACTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "adapter": (
@@ -284,6 +368,7 @@ CONTRACTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "objective": (works_with_every_adapter, the_seed_decides, records_its_settings),
     "metric": (stays_in_bounds, does_not_depend_on_order),
     "unlearner": (fits, says_whether_seeds_matter),
+    "attack": (yields_variants, may_be_abandoned),
 }
 
 

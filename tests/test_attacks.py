@@ -3,8 +3,6 @@ leaves no trace on the model."""
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,11 +15,8 @@ import torch
 import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 from rouge_score.rouge_scorer import RougeScorer
-from torch import Tensor
 
-from grun_bench import registry
-from grun_bench.adapters import Grun
-from grun_bench.attacking import Answers, Attack
+from grun_bench import registry, testing
 from grun_bench.data import collate
 from grun_bench.evaluate import Value, evaluate
 from grun_bench.models import LM, calling, forward
@@ -32,7 +27,6 @@ from grun_bench.runner import RunConfig, run
 from grun_bench.sampling import sampled_records
 from grun_bench.scoring import Example, ScoringSettings, score
 from grun_bench.subject import Subject
-from grun_bench.unlearn import options_of
 
 Command = Callable[..., Said]
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]
@@ -336,70 +330,14 @@ def test_the_worst_attack_by_a_user(results: Path) -> None:
 
 
 @pytest.fixture
-def gated(lm: LM) -> tuple[LM, Grun]:
+def gated() -> LM:
     """A random model with a GRUN adapter that changes a lot."""
-    torch.manual_seed(5)
-    adapter = Grun(gate_widths=(8, 4))
-    adapter.attach(lm.model)
-    with torch.no_grad():
-        for parameter in adapter.trainable_parameters():
-            parameter.add_(torch.randn_like(parameter))
-    lm.model.eval()
-    return lm, adapter
+    return testing.attacked_subject().lm
 
 
-def asked_of(lm: LM, adapter: Grun | None) -> Subject:
-    pairs = [("forget", FORGET), ("retain", RETAIN)]
-    examples = [
-        Example(name, number, *pair, f"{pair[1]} too", ("No.", "Not that."), f"Say, {pair[0]}")
-        for name, rows in pairs
-        for number, pair in enumerate(rows)
-    ]
-    return Subject(lm, examples, FORGET, RETAIN, 0, adapter)
-
-
-@torch.no_grad()
-def logits(lm: LM) -> Tensor:
-    return forward(lm.model, collate([lm.prompts.encode(*pair) for pair in FORGET], lm.pad_id)).logits
-
-
-@pytest.mark.parametrize("name", registry.names("attack"))
-def test_an_attack_leaves_model_and_examples_as_they_were(gated: tuple[LM, Grun], name: str) -> None:
-    lm, adapter = gated
-    plugin = registry.get("attack", name)
-    module, _ = plugin.options.get("extra", (None, None))
-    if module and importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed")
-    subject = asked_of(lm, adapter)
-    examples, before = copy.deepcopy(subject.examples), logits(lm)
-    state = {key: value.clone() for key, value in lm.model.state_dict().items()}
-    flags = [(parameter.requires_grad, parameter.dtype) for parameter in lm.model.parameters()]
-    hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in lm.model.modules())
-    settings = options_of(plugin.target)
-
-    def check() -> None:
-        assert subject.examples == examples
-        assert lm.model.state_dict().keys() == state.keys()
-        assert all(torch.equal(value, state[key]) for key, value in lm.model.state_dict().items())
-        assert [(parameter.requires_grad, parameter.dtype) for parameter in lm.model.parameters()] == flags
-        assert sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in lm.model.modules()) == hooks
-        assert not lm.model.training
-        assert torch.equal(logits(lm), before)
-
-    seen = []
-    attack = Attack(plugin, settings)
-    attacked = attack.run(subject, lambda altered: seen.append(altered) or Answers(Records([])))
-    assert attacked.reason is None and seen
-    check()
-    # also when it is stopped in the middle
-    with pytest.raises(KeyboardInterrupt):
-        attack.run(subject, lambda altered: (_ for _ in ()).throw(KeyboardInterrupt))
-    check()
-
-
-def test_given_words_move_the_edit_and_nothing_else(gated: tuple[LM, Grun], make_lm: Callable[..., LM]) -> None:
+def test_given_words_move_the_edit_and_nothing_else(gated: LM, make_lm: Callable[..., LM]) -> None:
     """The rest of an answer after its given words: what it was without an edit, with GRUN edited at their last."""
-    (edited, _), plain = gated, make_lm()
+    edited, plain = gated, make_lm()
     plugin = registry.get("attack", "prefill")
     answer = "In Rome, by the sea."
     row = Example("forget", 0, "Where does Bo live?", answer)
@@ -424,7 +362,7 @@ def test_given_words_move_the_edit_and_nothing_else(gated: tuple[LM, Grun], make
 
 def test_few_shots_are_other_rows(lm: LM) -> None:
     plugin = registry.get("attack", "fewshot")
-    subject = asked_of(lm, None)
+    subject = Subject(lm, testing.two_sets(), FORGET, RETAIN, 0)
     variants = {name: altered.examples for name, altered in plugin.target(subject, shots=3)}
     assert list(variants) == ["forget", "retain"]
     for name, rows in {"forget": FORGET, "retain": RETAIN}.items():
@@ -437,8 +375,8 @@ def test_few_shots_are_other_rows(lm: LM) -> None:
     assert text == blocks
 
 
-def test_samples_follow_the_models_distribution(gated: tuple[LM, Grun]) -> None:
-    lm, _ = gated
+def test_samples_follow_the_models_distribution(gated: LM) -> None:
+    lm = gated
     row, count = Example("forget", 0, "Who?", "Ada."), 4000
     with torch.no_grad():
         expected = forward(lm.model, collate([lm.prompts.encode("Who?", "x")], 2)).logits[0].softmax(-1)

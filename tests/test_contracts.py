@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from grun_bench.adapters import Adapter
-from grun_bench.registry import adapter, metric, objective, unlearner
+from grun_bench.errors import Inapplicable
+from grun_bench.registry import adapter, attack, metric, objective, unlearner
 from grun_bench.unlearn import Unlearner
 
 
@@ -66,11 +67,53 @@ class Noise(Unlearner):
         torch.seed()
         lm.model.lm_head.weight.data.add_(torch.rand(()))
         return Fitted(lm)
+
+
+@attack("unfinished", access="weights", version=1)
+def unfinished(subject):
+    "Puts the head back only when nothing stops it."
+    head = subject.lm.model.get_output_embeddings().weight
+    before = head.data
+    head.data = before * 2
+    yield "twice", subject
+    head.data = before
+
+
+@attack("wandering", access="user", version=1)
+def wandering(subject):
+    "Moves the questions about for good."
+    subject.examples.reverse()
+    yield "backwards", subject
+
+
+@attack("twins", access="user", version=1)
+def twins(subject):
+    "Two variants of one name."
+    yield "a", subject
+    yield "a", subject
+
+
+@attack("idle", access="user", version=1)
+def idle(subject):
+    "No variant."
+    yield from ()
+
+
+@attack("picky", access="user", version=1)
+def picky(subject):
+    "Fine: it says why."
+    raise Inapplicable("there is nothing here.")
+    yield
 """
 
 
 @pytest.mark.parametrize(("kind", "name"), BUILT_IN, ids=lambda value: value)
-def test_built_in_plugins_keep_their_contracts(kind: str, name: str) -> None:
+def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _ = registry.get(kind, name).options.get("extra", (None, None))
+    if module:
+        pytest.importorskip(module)
+    if name == "relearn":  # its 18 fine-tunings in full take half a minute
+        monkeypatch.setitem(registry.get(kind, name).target.__kwdefaults__, "steps", (1, 3))
     assert [checked.problem for checked in testing.check(kind, name)] == [None] * len(testing.CONTRACTS[kind])
 
 
@@ -82,6 +125,10 @@ def test_built_in_plugins_keep_their_contracts(kind: str, name: str) -> None:
         ("undefined", "Diverged"),
         ("percent", "forget_percent is 100.0, the bounds are 0.0 to 1.0"),
         ("noise", "the same seed gave another model"),
+        ("unfinished", "lm_head.weight is not what it was"),
+        ("wandering", "the examples are not what they were"),
+        ("twins", "yields 'a', which cannot name a variant"),
+        ("idle", "no variant, and no Inapplicable that says why"),
     ],
 )
 def test_broken_plugins_are_seen(command: Command, tmp_path: Path, name: str, problem: str) -> None:
@@ -92,9 +139,10 @@ def test_broken_plugins_are_seen(command: Command, tmp_path: Path, name: str, pr
     assert f"error: {name} breaks" in said.err
 
 
-def test_a_plugin_that_keeps_its_contract(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["first", "picky"])
+def test_a_plugin_that_keeps_its_contract(command: Command, tmp_path: Path, name: str) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
-    said = command("test", "first", "--include-path", tmp_path / "broken.py")
+    said = command("test", name, "--include-path", tmp_path / "broken.py")
     assert said.code == 0, said.out + said.err
     assert "ok" in said.out
 

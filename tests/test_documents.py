@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import Command
 
 from grun_bench import registry
 from grun_bench.tasks import load_task
@@ -18,18 +19,35 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("objective", "margin"), ("adapter", "last-layers"), ("metric", "answer_length"), ("unlearner", "shrink-head")],
-)
-def test_every_plugin_example_registers(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PLUGINS = [
+    ("objective", "margin"),
+    ("adapter", "last-layers"),
+    ("metric", "answer_length"),
+    ("unlearner", "shrink-head"),
+    ("attack", "shout"),
+]
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The plugin examples of CONTRIBUTING as files in a folder."""
     monkeypatch.setattr(registry, "_included", [])
     for number, block in enumerate(blocks("python")):
         (tmp_path / f"example_{number}.py").write_text(block)
-    registry.include(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("kind", "name"), PLUGINS)
+def test_every_plugin_example_keeps_its_contract(kind: str, name: str, examples: Path, command: Command) -> None:
+    said = command("test", name, "--include-path", examples)
+    assert said.code == 0, said.out + said.err
     plugin = registry.get(kind, name)
     assert plugin.name == name
     assert registry.entries(kind)[name].summary
+
+
+def test_every_plugin_example_is_tested() -> None:
+    assert len(blocks("python")) == len(PLUGINS)
 
 
 def test_the_task_example_loads(tmp_path: Path) -> None:
