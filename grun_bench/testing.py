@@ -313,7 +313,7 @@ def _nothing(altered: Subject) -> Answers:
 
 
 def yields_variants(name: str) -> None:
-    """at least one variant with names of their own, or Inapplicable; model and examples are then as before, to the bit"""
+    """variants with names of their own, or Inapplicable; afterwards model and examples are as before, to the bit"""
     subject = attacked_subject()
     with _untouched(subject):
         attacked = _attack_of(name).run(subject, _nothing)
