@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,10 +21,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from grun_bench import untrusted
-from grun_bench.records import Records, load_records
-from grun_bench.results import RecordsFile, Result
+from grun_bench.results import Result
 from grun_bench.saving import CARD as MODEL_CARD
 from grun_bench.saving import Saved
+from grun_bench.stored import Row, records_of
 from grun_bench.untrusted import refuse
 
 CARD, RESULTS, MODELS, PLUGIN, VERIFICATION = "card.json", "results", "models", "plugin.py", "verified.json"
@@ -68,45 +67,6 @@ class Mark(_Strict):
 
 
 @dataclass(frozen=True)
-class Row:
-    """A result file; `path` is relative to the folder that it was read from."""
-
-    result: Result
-    folder: Path
-    path: str
-    sha256: str
-
-    @property
-    def file(self) -> Path:
-        return self.folder / self.path
-
-    def beside(self, records: RecordsFile) -> Path:
-        return self.file.with_name(records.file)
-
-    def problem(self) -> str | None:
-        """Why the records beside the result are not those that it names; None where they are."""
-        for records in records_of(self.result):
-            path = self.beside(records)
-            if not path.is_file():
-                return f"{records.file} is missing"
-            content = untrusted.read(path, untrusted.RECORDS_BYTES)
-            if hashlib.sha256(content).hexdigest() != records.sha256:
-                return f"{records.file} has another SHA-256 than the result says: it was changed"
-            lines = content.count(b"\n")
-            if lines != records.count:
-                return f"{records.file} has {lines} lines, and the result says {records.count}"
-        return None
-
-    def records(self) -> dict[str, Records]:
-        """The row's records by filter: `none`, and `<attack>:<variant>`."""
-        found = {"none": load_records(self.beside(self.result.records))} if self.result.records else {}
-        for attack, info in self.result.attacks.items():
-            for variant, records in info.variants.items():
-                found[f"{attack}:{variant}"] = load_records(self.beside(records))
-        return found
-
-
-@dataclass(frozen=True)
 class Bundle:
     """A bundle that is in order as far as one can see without its records. `models`: run id -> saved model."""
 
@@ -115,16 +75,6 @@ class Bundle:
     rows: list[Row]
     models: dict[str, Saved]
     plugin: Path | None
-
-
-def records_of(result: Result) -> Iterator[RecordsFile]:
-    """All records that a result names: its own, and those of its attacks and curves."""
-    if result.records:
-        yield result.records
-    for info in result.attacks.values():
-        yield from info.variants.values()
-    for curve in result.curves.values():
-        yield from (point.records for point in curve.points if point.records)
 
 
 def checked(kind: type[T] | Any, content: bytes, place: object) -> T:
@@ -253,22 +203,3 @@ def _check_lora(data: Any, path: Path) -> None:
     modules = data.get("target_modules")
     if not isinstance(modules, list) or not all(isinstance(name, str) and name.isidentifier() for name in modules):
         refuse(path, "$.target_modules: must be a list of module names")
-
-
-# --- the rows that a row compares with --------------------------------------------------------------------------------
-
-
-def reads_control(row: Result, other: Result, name: str) -> bool:
-    """Whether `other` is the target (`none`) or retain row that `row` was made with, or its imported retain log."""
-    if other.unlearner.name != name or other.task != row.task or other.protocol != row.protocol:
-        return False
-    log = row.reference.get("retain_log")
-    if name == "retain" and log is not None:
-        return other.imported is not None and other.imported.sha256 == log
-    same = ("model", "dataset_hash", "limit", "reference")
-    return all(getattr(other, key) == getattr(row, key) for key in same)
-
-
-def control(row: Result, name: str, among: Iterable[Row]) -> Row | None:
-    """The first target (`none`) or retain row of `row` whose records are in order."""
-    return next((other for other in among if reads_control(row, other.result, name) and not other.problem()), None)

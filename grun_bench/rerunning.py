@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench import registry
-from grun_bench.bundles import Row
 from grun_bench.errors import GrunBenchError, UsageError
 from grun_bench.recompute import Number, compare
 from grun_bench.results import Result
 from grun_bench.runner import CONTROLS, Run, RunConfig
 from grun_bench.saving import load_fitted, read_card
+from grun_bench.stored import Row
 from grun_bench.unlearn import FitContext, Fitted, Unlearner
 
 #: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
@@ -149,11 +149,11 @@ def differences(stated: Result, found: Result, share: float) -> list[Number]:
             return share * max(abs(value), abs(new))
         return (share + 1 / max(rows.get(metric, 1), 1)) * (high - low)
 
-    numbers = [compare(key, one, other, allowed) for key in dict.fromkeys([*one, *other])]
+    numbers = [compare(key, one, other, allowed, "results.") for key in dict.fromkeys([*one, *other])]
     # whether there is enough to recover hangs on a threshold
     return [
         Number(each.place, each.stated, each.found, None)
-        if each.place.startswith("recovery_") and (each.stated is None or each.found is None)
+        if each.place.startswith("results.recovery_") and (each.stated is None or each.found is None)
         else each
         for each in numbers
     ]

@@ -14,23 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from grun_bench import registry
-from grun_bench.bundles import (
-    CARD,
-    MODELS,
-    PLUGIN,
-    RESULTS,
-    Bundle,
-    Card,
-    Row,
-    control,
-    read_bundle,
-    read_row,
-    records_of,
-)
+from grun_bench.bundles import CARD, MODELS, PLUGIN, RESULTS, Bundle, Card, read_bundle, read_row
 from grun_bench.errors import GrunBenchError, UsageError, unknown
 from grun_bench.results import check_writable, find_result, result_files, write_whole
 from grun_bench.saving import CARD as MODEL_CARD
 from grun_bench.saving import read_card as read_model_card
+from grun_bench.stored import Row, control, records_of
 
 #: what a card file looks like; `--card` takes it as YAML or JSON
 CARD_TEMPLATE = """\

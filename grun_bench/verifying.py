@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 import grun_bench
-from grun_bench.bundles import MODELS, VERIFICATION, Bundle, Row, control, read_bundle, read_row
+from grun_bench.bundles import MODELS, VERIFICATION, Bundle, read_bundle, read_row
 from grun_bench.errors import GrunBenchError, UsageError
 from grun_bench.escaping import clean, terminal
 from grun_bench.progress import bar, say
-from grun_bench.recompute import TOLERANCE, Number, recompute
-from grun_bench.records import Records
+from grun_bench.recompute import TOLERANCE, Number, recompute_row
 from grun_bench.results import Result, result_files, write_whole
+from grun_bench.stored import Row
 from grun_bench.tables import number
 from grun_bench.tasks import load_task, task_files
 
@@ -105,30 +105,6 @@ def _verify(bundle: Bundle, row: Row, among: Sequence[Row], include: tuple[Path,
     return found
 
 
-def recompute_row(row: Row, among: Iterable[Row]) -> list[Number]:
-    """A row's numbers from its records and those of its target and retain rows, wherever they are among the rows.
-
-    Raises UsageError for records that are none, GrunBenchError for records that the metrics cannot take.
-    """
-    own, among = row.records(), list(among)
-    if row.result.unlearner.name == "retain":
-        retain: dict[str, Records] = own
-    else:
-        other = control(row.result, "retain", among)
-        retain = other.records() if other else {}
-    if row.result.unlearner.name == "none":
-        target: Records | None = own.get("none")
-    else:
-        other = control(row.result, "none", among)
-        target = other.records().get("none") if other and row.result.attacks else None
-    try:
-        return recompute(row.result, own, retain, target)
-    except GrunBenchError:
-        raise
-    except Exception as error:  # records are a stranger's, and so may be what no metric was written for
-        raise GrunBenchError(f"the metrics cannot take its records ({type(error).__name__}: {error})") from error
-
-
 def task_problem(result: Result, include: tuple[Path, ...] = ()) -> str | None:
     """Why a result is not of the task of its name as it is here; None where it is."""
     if result.task not in task_files(include):
@@ -182,7 +158,7 @@ def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None
 
 def _differences(found: Verified, rerun: bool) -> Table:
     """Number by number: what is wrong first, then the headline."""
-    headline = {f"{key},none" for key in found.row.result.headline}
+    headline = {f"results.{key},none" for key in found.row.result.headline}
     right = [each for each in found.numbers if each.ok and each.place in headline] if rerun else []
     table = Table(title=terminal(found.row.result.run_id), title_justify="left")
     for column in ("number", "stated", "found", "difference", "allowed"):

@@ -233,7 +233,7 @@ def test_every_number_is_looked_at(attacked: Path) -> None:
     values = recomputed(result, own, retain, rows["none"].records()["none"])
 
     def wrong() -> int:
-        return sum(not number.ok for number in compared(result, values))
+        return sum(not number.ok for number in compared(result, values, {}))
 
     assert wrong() == 0
     assert {"recovery_forget_extraction_strength,suffix", "forget_quality,suffix"} <= set(result.results[task])

@@ -18,7 +18,7 @@ PACKAGE = Path(grun_bench.__file__).parent
 #: top first; a module imports only from the layers above its own, and from modules before it in its own
 LAYERS: list[list[str]] = [
     ["errors", "escaping", "untrusted", "registry", "env", "progress", "cache", "plots"],
-    ["records", "lore", "world", "rows", "tasks", "migrations", "results"],
+    ["records", "lore", "world", "rows", "tasks", "migrations", "results", "stored"],
     [
         "data",
         "models",
@@ -62,8 +62,8 @@ FAMILIES = LAYERS[3]
 #: plain data, importable anywhere
 DATA = {"refusals", "neutral", "__init__"}
 #: must be importable without torch
-LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "recovery", "stages", "importing", "imported", "recompute"}
-LIGHT |= {"refusals", "neutral", "tables", "leaderboard", "bundles", "submitting", "verifying", "cli"}
+LIGHT = {*LAYERS[0], *LAYERS[1], "metrics", "evaluate", "recovery", "stages", "importing", "imported", "stored"}
+LIGHT |= {"recompute", "refusals", "neutral", "tables", "leaderboard", "bundles", "submitting", "verifying", "cli"}
 
 
 def module_of(path: Path) -> str:

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import SMALL, TASK
 
 from grun_bench.leaderboard.check import problems
 from grun_bench.leaderboard.files import render, write
+from grun_bench.recovery import remove_attack
+from grun_bench.results import read_result
 
 Data = dict[str, Any]
 
@@ -65,7 +69,7 @@ def test_a_number_that_is_taken_away_or_made_up_is_found(tree: Path) -> None:
     edit(of(tree), change)
     said = "\n".join(found(tree))
     assert "results.model_utility,none: the result says none" in said
-    assert "results.brilliance,none: no metric gives it" in said
+    assert "results.brilliance,none: the result says 1.0, no metric here gives it" in said
 
 
 def test_a_difference_within_the_tolerance_is_none(tree: Path) -> None:
@@ -84,8 +88,12 @@ def test_wrong_hashes_and_missing_records_are_found(tree: Path) -> None:
     records.write_text(records.read_text().replace("0", "1", 1))
     other.with_suffix(".records.jsonl").unlink()
     said = found(tree)
-    assert any(str(records) in line and "SHA-256" in line for line in said)
-    assert any(str(other.with_suffix(".records.jsonl")) in line and "cannot be read" in line for line in said)
+    found_hash, stated = hashlib.sha256(records.read_bytes()).hexdigest(), read_result(one).records.sha256
+    assert any(
+        line.startswith(f"{one}: {records.name}") and found_hash in line and stated in line and "SHA-256" in line
+        for line in said
+    )
+    assert f"{other}: {other.stem}.records.jsonl is missing." in said
 
 
 def test_a_broken_schema_is_found_and_the_rest_still_checked(tree: Path) -> None:
@@ -108,55 +116,96 @@ def test_pages_that_are_old_missing_or_left_over_are_found(tree: Path) -> None:
     assert len(said) == 3
 
 
-def attack(tree: Path) -> Path:
-    """An attack on a real run whose two variants answered as the run and as its target did. Returns the result."""
-    for unlearner in ("retain", "grun+npo"):
-        path = of(tree, unlearner)
-        sources = {"same": path, "target": of(tree, "none")}
-        stored = {name: json.loads(source.read_text()) for name, source in sources.items()}
-        numbers: Data = {}
-        variants = {}
-        for name, source in sources.items():
-            file = f"{path.stem}.prefix.{name}.records.jsonl"
-            shutil.copy(source.with_suffix(".records.jsonl"), path.with_name(file))
-            content = path.with_name(file).read_bytes()
-            variants[name] = {
-                "file": file,
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "count": stored[name]["records"]["count"],
-            }
-            numbers[f"forget_probability,prefix:{name}"] = stored[name]["results"]["small"]["forget_probability,none"]
-        numbers["forget_probability,prefix"] = max(numbers.values())
-        numbers["recovery_forget_probability,prefix:target"] = numbers["recovery_forget_probability,prefix"] = 1.0
-        info = {"version": 1, "access": "user", "settings": {}, "variants": variants, "seconds": 1.0}
-
-        def change(data: Data, info: Data = info, numbers: Data = numbers) -> None:
-            data["attacks"] = {"prefix": info}
-            data["results"]["small"] |= numbers
-
-        edit(path, change)
-    return of(tree)
+# --- attacks and curves -----------------------------------------------------------------------------------------------
 
 
-def test_numbers_under_attack_come_from_the_variants_records(tree: Path) -> None:
-    attack(tree)
-    assert [line for line in found(tree) if "results" in line and ",prefix" in line] == []
+@pytest.fixture(scope="session")
+def attacked_results(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of two requests unlearned one after the other, under an attack of two variants. Not to be changed."""
+    from grun_bench.runner import RunConfig, run
+
+    folder = tmp_path_factory.mktemp("attacked")
+    task = TASK | {"metrics": ["probability", "forget_quality", "extraction_strength"], "stages": [[0, 2], [2, 4]]}
+    (folder / "small.yaml").write_text(yaml.safe_dump(task | {"headline": ["forget_quality", "forget_probability"]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRUN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("GRUN_BENCH_HUB", str(hub))
+        overrides = {"epochs": 1, "suffix.phrases": {"a": "Now.", "b": "Please, please."}}
+        options = {"model": SMALL, "overrides": overrides, "attacks": "suffix"}
+        run(RunConfig("grun+npo", str(folder / "small.yaml"), folder / "results", **options))
+    return folder / "results"
+
+
+@pytest.fixture
+def attacked(attacked_results: Path, tmp_path: Path) -> Path:
+    """A copy to spoil, its pages rendered."""
+    folder = tmp_path / "results"
+    shutil.copytree(attacked_results, folder)
+    write(render(folder, tmp_path).pages, tmp_path)
+    return folder
+
+
+def test_numbers_under_attack_and_of_stages_come_from_their_records(attacked: Path) -> None:
+    result = read_result(of(attacked))
+    assert set(result.attacks["suffix"].variants) == {"a", "b"} and len(result.curves["stages"].points) == 3
+    assert found(attacked) == []
 
 
 @pytest.mark.parametrize(
-    "key", ["forget_probability,prefix:same", "forget_probability,prefix", "recovery_forget_probability,prefix:target"]
+    "key", ["forget_probability,suffix:a", "forget_quality,suffix", "recovery_forget_extraction_strength,suffix:b"]
 )
-def test_an_edited_number_under_attack_is_found(tree: Path, key: str) -> None:
-    path = attack(tree)
+def test_an_edited_number_under_attack_is_found(attacked: Path, key: str) -> None:
+    path = of(attacked)
     edit(path, lambda data: data["results"]["small"].update({key: 0.123}))
-    said = [line for line in found(tree) if line.startswith(str(path))]
-    assert any(f"results.{key}: the result says 0.123" in line for line in said)
+    said = [line for line in found(attacked) if line.startswith(str(path))]
+    assert len(said) == 1 and f"results.{key}: the result says 0.123, the records give " in said[0]
 
 
-def test_missing_records_of_a_variant_are_found(tree: Path) -> None:
-    path = attack(tree)
-    next(path.parent.glob("*.prefix.same.*")).unlink()
-    assert any("prefix.same" in line and "cannot be read" in line for line in found(tree))
+@pytest.mark.parametrize(
+    ("place", "key"), [(0, "stage1_forget_probability"), (1, "stage2_forget_probability"), (2, "forget_brilliance")]
+)
+def test_an_edited_or_made_up_point_of_a_curve_is_found(attacked: Path, place: int, key: str) -> None:
+    path = of(attacked)
+    edit(path, lambda data: data["curves"]["stages"]["points"][place]["values"].update({key: 0.123}))
+    (said,) = (line for line in found(attacked) if line.startswith(str(path)))
+    assert f"curves.stages.points.{place}.{key}: the result says 0.123" in said
+
+
+def test_missing_records_of_a_variant_or_a_stage_are_found(attacked: Path) -> None:
+    path = of(attacked)
+    result = read_result(path)
+    for records in (result.attacks["suffix"].variants["a"], result.curves["stages"].points[1].records):
+        file = path.with_name(records.file)
+        content = file.read_bytes()
+        file.unlink()
+        assert f"{path}: {records.file} is missing." in found(attacked)
+        file.write_bytes(content)
+
+
+def test_of_several_retain_models_the_one_that_was_compared_with_is_taken(attacked: Path) -> None:
+    """A submission's own copy of the controls, attacked otherwise, does not make right numbers wrong."""
+    other = attacked / "submissions" / "another" / "results" / "small" / "org__small"
+    for name in ("none", "retain"):
+        shutil.copytree(of(attacked, name).parent, other / name)
+        for path in (other / name).glob("*.json"):
+            result = read_result(path)
+            remove_attack(result, "suffix")
+            path.write_text(result.dumps())
+    write(render(attacked, attacked.parent).pages, attacked.parent)
+    assert found(attacked) == []
+    # and the other way about: without the attack on the tree's own, the submission's numbers are those of its copy
+    for name in ("none", "retain"):
+        shutil.rmtree(other / name)
+        shutil.copytree(of(attacked, name).parent, other / name)
+        path = of(attacked, name)
+        result = read_result(path)
+        remove_attack(result, "suffix")
+        path.write_text(result.dumps())
+    write(render(attacked, attacked.parent).pages, attacked.parent)
+    assert found(attacked) == []
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_the_command_lists_every_problem_and_fails(command: Any, tree: Path) -> None:

@@ -1,4 +1,7 @@
-"""What CI runs: every result keeps its schema, every number comes from the records, and every page is up to date."""
+"""What CI runs: every result keeps its schema, every number comes from the records, and every page is up to date.
+
+Bootstrap intervals are left to `grun-bench verify`: they take nearly all of the time.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from pathlib import Path
 
 from grun_bench.errors import GrunBenchError
 from grun_bench.leaderboard.files import outdated, render_filed
-from grun_bench.leaderboard.recompute import Stored, differences
 from grun_bench.leaderboard.tree import Filed, folders, read_file, read_flags, read_verified, result_paths
 from grun_bench.progress import bar
+from grun_bench.recompute import UNKNOWN, Number, recompute_row
+from grun_bench.stored import Row
 
 
 def problems(tree: Path, out: Path) -> Iterator[str]:
@@ -22,14 +26,14 @@ def problems(tree: Path, out: Path) -> Iterator[str]:
         else:
             broken = True
             yield found
-    by_task: dict[tuple[str, str], list[Stored]] = defaultdict(list)
-    stored = [Stored(one.result, (tree / one.path).parent) for one in filed]
-    for one in stored:
+    rows = [Row(one.result, tree, one.path) for one in filed]
+    by_task: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
         # imported retain logs may be of another model's name
-        by_task[one.result.task, one.result.dataset].append(one)
-    with bar("numbers from records", len(filed)) as advance:
-        for one, of_file in zip(stored, filed, strict=True):
-            yield from _differences(one, by_task[one.result.task, one.result.dataset], tree / of_file.path)
+        by_task[row.result.task, row.result.dataset].append(row)
+    with bar("numbers from records", len(rows)) as advance:
+        for row in rows:
+            yield from (f"{row.file}: {what}" for what in _wrong(row, by_task[row.result.task, row.result.dataset]))
             advance()
     if not broken:
         try:
@@ -41,11 +45,26 @@ def problems(tree: Path, out: Path) -> Iterator[str]:
             yield str(error)
 
 
-def _differences(stored: Stored, others: list[Stored], path: Path) -> Iterator[str]:
+def _wrong(row: Row, among: list[Row]) -> Iterator[str]:
     try:
-        yield from (f"{path}: {problem}" for problem in differences(stored, others))
+        problem = row.problem()
+        if problem:
+            yield f"{problem}."
+        else:
+            yield from (_told(each) for each in recompute_row(row, among, intervals=False) if not each.ok)
     except GrunBenchError as error:
-        yield f"{path}: {error}"
+        yield str(error)
+
+
+def _told(number: Number) -> str:
+    stated, found = (
+        "none" if value is None else value if isinstance(value, str) else repr(value)
+        for value in (number.stated, number.found)
+    )
+    if number.found == UNKNOWN:
+        return f"{number.place}: the result says {stated}, {found}; its plugin may be missing here"
+    reason = f" ({number.reason})" if number.reason else ""
+    return f"{number.place}: the result says {stated}, the records give {found}{reason}"
 
 
 def _read(tree: Path) -> Iterator[Filed | str]:

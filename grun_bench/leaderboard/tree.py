@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench.errors import UsageError
-from grun_bench.results import RecordsFile, Result, parse_result
+from grun_bench.results import Result, parse_result
+from grun_bench.stored import records_of
 
 #: how far a row can be trusted, best first
 TIERS = ("re-run", "recomputed", "imported", "self-reported")
@@ -97,16 +98,6 @@ def read_file(folder: Folder, path: str, verified: dict[str, Any]) -> Filed:
     if not result.imported and mark and mark["sha256"] == hashlib.sha256(content).hexdigest():
         tier = mark["tier"]
     return Filed(result, f"{SUBMISSIONS}/{folder.name}/results/{path}" if folder.name else path, tier, folder)
-
-
-def records_of(result: Result) -> Iterator[RecordsFile]:
-    """All records that a result names: its own, and those of its attacks and curves."""
-    if result.records:
-        yield result.records
-    for info in result.attacks.values():
-        yield from info.variants.values()
-    for curve in result.curves.values():
-        yield from (point.records for point in curve.points if point.records)
 
 
 def is_name(text: str) -> bool:
