@@ -18,7 +18,8 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,6 +103,18 @@ def _python_files(path: Path) -> list[Path]:
 
 def _declared(path: Path, kind: str) -> list[Entry]:
     """The plugins of one kind that a source file declares, read from its syntax tree."""
+    return _parsed(path, kind, path.stat().st_mtime_ns)
+
+
+@cache
+def _installed(group: str) -> EntryPoints:
+    """The entry points of a group: the same while the program runs, and read from a file of every package."""
+    return entry_points(group=group)
+
+
+@cache
+def _parsed(path: Path, kind: str, changed: int) -> list[Entry]:
+    """The same for one state of the file: every look-up of a name asks for all of them."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -132,9 +145,7 @@ def entries(kind: str) -> dict[str, Entry]:
     files += [file for path in _included for file in _python_files(path)]
     found: dict[str, Entry] = {}
     declared = [entry for file in files if file.exists() for entry in _declared(file, kind)]
-    declared += [
-        Entry(kind, point.name, f"from {point.value}", point) for point in entry_points(group=f"grun_bench.{kind}s")
-    ]
+    declared += [Entry(kind, point.name, f"from {point.value}", point) for point in _installed(f"grun_bench.{kind}s")]
     for entry in declared:
         if entry.name in found:
             raise UsageError(f"two {kind}s are named '{entry.name}': {found[entry.name]} and {entry}. Rename yours.")

@@ -519,10 +519,13 @@ def _mangle_file(path: Path, draw: Callable[..., Any]) -> None:
         except (ValueError, UnicodeError):
             path.write_bytes(b"")
     elif how == "json" and path.suffix == ".jsonl" and content:
-        lines = content.decode().splitlines()
+        lines = content.split(b"\n")
         number = draw(st.integers(0, len(lines) - 1))
-        lines[number] = _mangle_json(lines[number], draw).replace("\n", " ")
-        path.write_text("\n".join(lines) + "\n")
+        try:
+            lines[number] = _mangle_json(lines[number].decode(), draw).replace("\n", " ").encode()
+        except (ValueError, UnicodeError):  # mangled before
+            lines[number] = b""
+        path.write_bytes(b"\n".join(lines))
     elif how == "cut":
         path.write_bytes(content[:at])
     elif how == "insert":
