@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -139,6 +139,21 @@ class Records(Sequence[Record]):
     def of(self, name: str) -> list[Record]:
         """The records of one set, in row order."""
         return sorted((record for record in self._records if record.set == name), key=lambda record: record.index)
+
+    def summarised(self) -> Records:
+        """The records without the tokens of paraphrased and wrong answers, whose losses are all that metrics read."""
+
+        def short(answer: Continuation) -> Continuation:
+            return Continuation(answer.text, loss=answer.loss, tokens=answer.tokens)
+
+        return Records(
+            replace(
+                record,
+                paraphrased=record.paraphrased and short(record.paraphrased),
+                perturbed=[short(answer) for answer in record.perturbed],
+            )
+            for record in self
+        )
 
     def dumps(self) -> str:
         """JSON Lines: one record a line, absent fields left out."""

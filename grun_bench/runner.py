@@ -516,10 +516,11 @@ class Run:
         metrics = for_protocol(attack.metrics, self.config.protocol) if attack.metrics else self.metrics
         stem, values, saved = cell.path.with_suffix(""), {}, {}
         for variant, answers in attacked.variants.items():
-            records = answers.records
+            # there are dozens of variants
+            records = answers.records.summarised()
             reference = records if is_retain else retain.attacked(attack.name, variant) if retain else None
             reason = "there is no retain model under the same attack." if reference is None else ""
-            values[variant] = self._values(answers, reference, metrics, reason)
+            values[variant] = self._values(replace(answers, records=records), reference, metrics, reason)
             before = (cell.records, target.records, self.config.protocol, measures)
             values[variant] |= recoveries(values[variant], records, *before)
             place = stem.with_name(f"{stem.name}.{attack.name}.{variant}.records.jsonl")

@@ -178,7 +178,14 @@ def _record(lm: LM, protocol: Protocol, row: Example, work: Work, result: Result
 
 def _continuation(text: str, tokens: Sequence[int], scores: TokenScores) -> Continuation:
     matches = [int(token == best) for token, best in zip(tokens, scores.argmax, strict=True)]
-    return Continuation(text, scores.logprobs, matches, scores.means or None, scores.deviations or None)
+    values = (scores.logprobs, scores.means or None, scores.deviations or None)
+    logprobs, means, deviations = (None if each is None else [_float32(value) for value in each] for each in values)
+    return Continuation(text, logprobs, matches, means, deviations)
+
+
+def _float32(value: float) -> float:
+    """The number with the nine digits that tell any two of float32 apart: half the size of a records file."""
+    return float(f"{value:.9g}")
 
 
 def _generation(lm: LM, protocol: Protocol, tokens: list[int]) -> Generation:

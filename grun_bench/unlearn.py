@@ -594,6 +594,9 @@ def override(defaults: dict[str, Any], overrides: Mapping[str, Any], plugin: str
 
 
 def _coerce(key: str, value: Any, default: Any) -> Any:
+    # of layers a whole number is a block, a float a share of them
+    if isinstance(default, float) and isinstance(value, int) and key == "layer":
+        return value
     if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)

@@ -95,10 +95,11 @@ def read(path: Path, limit: int) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         refuse(path, f"cannot be read ({error.strerror})")
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        refuse(path, "not a plain file")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            refuse(path, "not a plain file")
         if status.st_size > limit:
             refuse(path, f"{status.st_size:,} bytes, and {limit:,} are allowed")
         return file.read(limit)
