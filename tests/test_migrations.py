@@ -34,6 +34,15 @@ def test_a_file_of_the_current_version_comes_back_as_it_was() -> None:
     assert read_result(stored(CURRENT)).dumps() == stored(CURRENT).read_text()
 
 
+def test_attacks_and_curves_of_version_2_are_read() -> None:
+    result = read_result(stored(2))
+    assert {name: info.access for name, info in result.attacks.items()} == {"suffix": "user", "relearn": "weights"}
+    assert set(result.curves) == {"training", "relearn:retain-lora"}
+    for point in result.curves["relearn:retain-lora"].points:
+        stated = result.value("forget_probability", f"relearn:retain-lora@{point.at}")
+        assert point.values["forget_probability"] == stated and point.records is not None
+
+
 def test_the_steps_have_no_gap() -> None:
     assert sorted(STEPS) == list(range(1, CURRENT))
 
