@@ -552,7 +552,7 @@ def _mangle_tree(bundle: Path, path: Path, draw: Callable[..., Any]) -> None:
     elif how == "folder":
         path.unlink()
         path.mkdir()
-    elif how == "copy":
+    elif how == "copy" and not beside.exists():
         shutil.copy(path, beside)
     elif how == "pipe":
         path.unlink()
