@@ -267,7 +267,9 @@ def print_sweep(task: str, done: Sequence[Swept]) -> None:
     """One row a run: its headline numbers, or why there are none."""
     shown = next((each.result for each in done if each.result), None)
     headline = shown.headline if shown else []
-    table = Table("unlearner", "seed", "status", title=f"sweep of {terminal(task)}", title_justify="left")
+    table = Table(title=f"sweep of {terminal(task)}", title_justify="left")
+    for column in ("unlearner", "seed", "status"):
+        table.add_column(column, no_wrap=True)
     for metric in headline:
         table.add_column(heading(shown, metric) if shown else metric, justify="right")
     for each in done:
