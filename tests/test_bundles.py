@@ -622,7 +622,7 @@ def _check_mangled(original: Path, hub: Path, folder: Path, capfd: pytest.Captur
 
 
 MANGLED = settings(
-    max_examples=200,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
