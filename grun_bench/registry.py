@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,9 +130,9 @@ def _declared(path: Path, kind: str) -> list[Entry]:
 
 
 @cache
-def _installed(kind: str) -> list[EntryPoint]:
-    """The entry points of installed packages; looking through all of those takes a while."""
-    return list(entry_points(group=f"grun_bench.{kind}s"))
+def _installed() -> EntryPoints:
+    """The entry points of all installed packages; looking through those takes a while."""
+    return entry_points()
 
 
 def entries(kind: str) -> dict[str, Entry]:
@@ -145,7 +145,10 @@ def entries(kind: str) -> dict[str, Entry]:
     files += [file for path in _included for file in _python_files(path)]
     found: dict[str, Entry] = {}
     declared = [entry for file in files if file.exists() for entry in _declared(file, kind)]
-    declared += [Entry(kind, point.name, f"from {point.value}", point) for point in _installed(kind)]
+    declared += [
+        Entry(kind, point.name, f"from {point.value}", point)
+        for point in _installed().select(group=f"grun_bench.{kind}s")
+    ]
     for entry in declared:
         if entry.name in found:
             raise UsageError(f"two {kind}s are named '{entry.name}': {found[entry.name]} and {entry}. Rename yours.")
