@@ -224,8 +224,9 @@ def _use_mirrors() -> Callable[[], None]:
 class Measured:
     """What lm-eval gave on one model: our records, and what a result says of how they came about.
 
-    `configs`: measure -> lm-eval's settings; `versions`: `lm_eval:<measure>` -> lm-eval's version of the task; `data`:
-    measure -> the questions' source, number and SHA-256; `missing`: measure -> why there are no questions.
+    `configs`: `lm_eval:<measure>` -> lm-eval's settings (a task may have a measure's name); `versions`: the same -> its
+    version of the task; `data`: measure -> the questions' source, number and SHA-256; `missing`: measure -> why there are
+    no questions.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -410,7 +411,7 @@ def _keep(measured: Measured, name: str, found: dict[str, Any], batch_size: int 
         }
         for task, config in found["configs"].items()
     }
-    measured.configs[name] = {"tasks": tasks, "first_task": template} | settings
+    measured.configs[f"lm_eval:{name}"] = {"tasks": tasks, "first_task": template} | settings
     versions = sorted({str(version) for version in found["versions"].values()})
     measured.versions[f"lm_eval:{name}"] = ", ".join(versions)
     hashes = [sample["doc_hash"] for _, sample in rows]

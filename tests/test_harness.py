@@ -191,7 +191,7 @@ def test_embedded_questions_become_records(edited: LM, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(records.dumps())
     assert list(load_records(path)) == list(records)
-    assert measured.configs["facts"]["tasks"]["embedded_facts"]["n-shot"] == 0
+    assert measured.configs["lm_eval:facts"]["tasks"]["embedded_facts"]["n-shot"] == 0
     assert measured.versions == {"lm_eval:wmdp_cyber": "1", "lm_eval:facts": "1"}
     assert measured.data["facts"]["rows"] == 5
 
