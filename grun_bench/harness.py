@@ -225,8 +225,8 @@ class Measured:
     """What lm-eval gave on one model: our records, and what a result says of how they came about.
 
     `configs`: `lm_eval:<measure>` -> lm-eval's settings (a task may have a measure's name); `versions`: the same -> its
-    version of the task; `data`: measure -> the questions' source, number and SHA-256; `missing`: measure -> why there are
-    no questions.
+    version of the task; `data`: measure -> the questions' source, number and SHA-256; `missing`: measure -> why there
+    are no questions.
     """
 
     records: list[Record] = field(default_factory=list)
