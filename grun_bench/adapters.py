@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import Cache
 
 from grun_bench.errors import ModelError, UsageError
 from grun_bench.models import current_call, decoder_layers
@@ -279,7 +280,8 @@ class Reft(Adapter):
         """Where a forward pass edits that `calling` does not tell: the last attended column of a prefill."""
         if current_call() is not None:
             return
-        cache = kwargs.get("past_key_values")
+        # by its type: `generate` hands it over as past_key_values, in newer transformers as cache
+        cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
         if cache is not None and cache.get_seq_length() > 0:
             self._positions = None
             return
