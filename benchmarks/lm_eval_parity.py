@@ -46,7 +46,8 @@ def theirs(
         command += ["--batch_size", str(batch_size), "--log_samples", "--output_path", work]
         command += ["--limit", str(limit)] if limit else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        lines = next(Path(work).rglob(f"samples_{name}_*.jsonl")).read_text().splitlines()
+        # as bytes: questions may hold what Unicode counts as the end of a line
+        lines = next(Path(work).rglob(f"samples_{name}_*.jsonl")).read_bytes().splitlines()
     samples = [json.loads(line) for line in lines]
     return {row["doc_id"]: [float(value) for value, _ in row["filtered_resps"]] for row in samples}
 
