@@ -71,3 +71,10 @@ def collate_prompts(prompts: Sequence[list[int]], pad_id: int) -> tuple[Tensor, 
     input_ids = torch.tensor([[pad_id] * (width - len(prompt)) + prompt for prompt in prompts])
     attention_mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     return input_ids, attention_mask
+
+
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences begin with alike."""
+    first, last = min(sequences, default=()), max(sequences, default=())
+    pairs = zip(first, last, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(last)))

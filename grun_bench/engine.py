@@ -29,7 +29,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from grun_bench.keyvalues import KeyValues, Slots, grouped_queries
+from grun_bench.data import common_length
+from grun_bench.kernels import fast_kernels
+from grun_bench.keyvalues import KeyValues, Slots
 from grun_bench.models import calling
 
 T = TypeVar("T")
@@ -154,7 +156,10 @@ class Head:
         size = max(1, LOGIT_BYTES[kind_of(kept.device)] // (4 * self.vocabulary))
         for start in range(0, len(kept), size):
             rows = kept[start : start + size]
-            yield slice(start, start + size), (self._module(rows) if self.plain else rows).float()
+            if self.plain:
+                with fast_kernels(self._model):
+                    rows = self._module(rows)
+            yield slice(start, start + size), rows.float()
 
     def argmax(self, kept: Tensor) -> list[int]:
         """The likeliest token after each row."""
@@ -334,7 +339,9 @@ class Engine:
         self._works = works
         self._results: dict[int, Result] = {}
         self._queue: list[Row] = []
-        self._prefix = _common_prefix([work.prompt for work in works])
+        prompts = [work.prompt for work in works]
+        # what all prompts begin with; each has at least one token of its own
+        self._prefix = list(prompts[0][: min(common_length(prompts), min(map(len, prompts)) - 1)])
         self._prefixes: dict[bool, KeyValues] = {}
         self._branching = self._takes_trees()
         order = sorted(range(len(works)), key=lambda number: len(works[number].prompt))
@@ -402,7 +409,7 @@ class Engine:
         visible = present if hidden is None else present & (ids != hidden)
         mask = visible.long() if past is None else torch.cat([past.visible, visible.long()], 1)
         attended = self._tree_mask(trees, mask, width) if any(tree.branches for tree in trees) else mask
-        with calling(prompt_end) as call, self._head.keeping(wanted) as kept, grouped_queries(self.model):
+        with calling(prompt_end) as call, self._head.keeping(wanted) as kept, fast_kernels(self.model):
             output = self.model(
                 input_ids=ids,
                 attention_mask=attended,
@@ -685,12 +692,3 @@ def _greedy_prefix(tokens: Sequence[int], argmax: Sequence[int]) -> list[int]:
         if token != best:
             return [*tokens[:index], best]
     return list(tokens)
-
-
-def _common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The longest common beginning that leaves each prompt at least one token of its own."""
-    low, high = min(prompts), max(prompts)
-    length = min(map(len, prompts)) - 1
-    while low[:length] != high[:length]:
-        length -= 1
-    return list(low[:length])

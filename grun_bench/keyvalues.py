@@ -1,17 +1,14 @@
-"""Keys and values of a batch, and attention that reads them where they lie."""
+"""Keys and values of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 
 @dataclass
@@ -55,6 +52,28 @@ class KeyValues:
             return tensor.gather(2, index)
 
         return KeyValues([(move(keys), move(values)) for keys, values in self.layers], self.visible.gather(1, order))
+
+
+class Before(DynamicCache):
+    """Keys and values of the tokens before a pass, in the layers from `first` on, which the pass reads and does not add
+    to: a block that runs again in the backward pass finds the same."""
+
+    def __init__(self, past: KeyValues, first: int) -> None:
+        super().__init__()
+        self._past, self._first = past, first
+
+    # ---- what transformers asks of a cache
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The keys and values of a layer with the pass's own after them."""
+        before = self._past.layers[layer - self._first]
+        return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._past.visible.shape[1]
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
 
 
 class Slots(DynamicCache):
@@ -124,48 +143,3 @@ class Slots(DynamicCache):
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self.width + query_length, 0
-
-
-@contextmanager
-def grouped_queries(model: PreTrainedModel) -> Iterator[None]:
-    """Within this block, query heads that share a key head are handed to attention as one head with more queries.
-
-    Models repeat keys and values for each query head instead, which for a decoding step costs more than the attention:
-    they are as many copies of all keys and values as query heads share one. The sums are the same. Only for models that
-    use torch's scaled dot-product attention; others run as they are.
-    """
-    modules = [module for module in model.modules() if getattr(module, "num_key_value_groups", 1) > 1]
-    if not modules or model.config._attn_implementation != "sdpa":
-        yield
-        return
-    groups = [module.num_key_value_groups for module in modules]
-    for module in modules:
-        module.num_key_value_groups = 1
-    try:
-        with _GroupedQueries():
-            yield
-    finally:
-        for module, count in zip(modules, groups, strict=True):
-            module.num_key_value_groups = count
-
-
-class _GroupedQueries(TorchFunctionMode):
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is scaled_dot_product_attention:
-            return _attention(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
-
-
-def _attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **options: Any
-) -> Tensor:
-    """Scaled dot-product attention of (batch, heads, queries, dimension) with fewer key heads than query heads."""
-    options.pop("enable_gqa", None)
-    batch, heads, length, dimension = query.shape
-    share = heads // key.shape[1]
-    if share == 1 or attn_mask is None or attn_mask.shape[1] > 1:
-        key, value = (each if share == 1 else each.repeat_interleave(share, 1) for each in (key, value))
-        return scaled_dot_product_attention(query, key, value, attn_mask, *args, **options)
-    grouped = query.reshape(batch, key.shape[1], share * length, dimension)
-    mask = attn_mask.expand(-1, -1, length, -1).repeat(1, 1, share, 1)
-    return scaled_dot_product_attention(grouped, key, value, mask, *args, **options).reshape(query.shape)

@@ -7,19 +7,22 @@ prompts end and collects the values of their gates, so neither training nor scor
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from grun_bench.data import Batch, Encoded
-from grun_bench.errors import DataError, UsageError
+from grun_bench.errors import DataError
+from grun_bench.keyvalues import Before, KeyValues
 
 #: questions with their answers
 Pairs = Sequence[tuple[str, str]]
@@ -40,6 +43,30 @@ class Call:
     prompt_end: Tensor | None
     gates: dict[int, Tensor] = field(default_factory=dict)
     trunk: Tensor | None = None
+
+
+@dataclass
+class Frozen:
+    """What is left to run of a batch, and what comes before it (see `trunk`).
+
+    `batch` is what runs. `states` (batch, length, hidden) is the output of the first `blocks` decoder blocks for it,
+    before an adapter acts on it. `before` are the keys and values in the later blocks of the tokens before `batch`,
+    None where it has all tokens or no later block runs.
+    """
+
+    batch: Batch
+    states: Tensor
+    before: KeyValues | None
+    blocks: int
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model must be told of the tokens before."""
+        if self.before is None:
+            return {}
+        mask = torch.cat([self.before.visible, self.batch.attention_mask], 1)
+        positions = (mask.cumsum(1) - 1)[:, -self.batch.input_ids.shape[1] :]
+        past = Before(self.before, self.blocks)
+        return {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
 
 
 _current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
@@ -69,11 +96,12 @@ def current_call() -> Call | None:
 @dataclass
 class Forward:
     """`logits` (scored, vocabulary) in the order of `Batch.targets`, gate logits by layer, and the outputs of the
-    decoder blocks that were asked for, layer -> (batch, length, hidden).
+    decoder blocks that were asked for, layer -> (batch, length, hidden) at the positions of `batch`, what was run.
 
     `states` (scored, hidden) are what the vocabulary head gets, and `logits` None, where the head was put off.
     """
 
+    batch: Batch
     logits: Tensor | None
     gates: dict[int, Tensor]
     hidden: dict[int, Tensor]
@@ -92,36 +120,51 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing(model: PreTrainedModel, on: bool) -> Iterator[None]:
-    """Gradient checkpointing within this block: blocks run again in the backward pass instead of keeping what is
-    inside them. They run again as the same call: an adapter acts where it did in the forward pass.
-
-    Raises UsageError where the model cannot do it.
-    """
-    if not on:
-        yield
-        return
-    options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _within(current_call()))}
-    try:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    except ValueError as error:
-        raise UsageError(f"checkpointing: {error}") from None
+def wrapped_forwards(blocks: Iterable[nn.Module], wrap: Callable[..., Any]) -> Iterator[None]:
+    """Within this block `wrap(own, *args, **kwargs)` is called in place of each block's own forward; hooks stay."""
+    before = [(block, vars(block).get("forward")) for block in blocks]
+    for block, _ in before:
+        block.forward = partial(wrap, block.forward)
     try:
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        for block, forward in before:
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+@contextmanager
+def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
+    """Gradient checkpointing within this block: decoder blocks run again in the backward pass instead of keeping what
+    is inside them. They run again as the same call: an adapter acts where it did in the forward pass.
+
+    Not transformers' own, which has no keys and values of earlier tokens in training.
+    """
+
+    def run(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return own(*args, **kwargs)
+        call = current_call()
+        return checkpoint(own, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _within(call)), **kwargs)
+
+    with wrapped_forwards(decoder_layers(model) if on else (), run):
+        yield
 
 
 def forward(
-    model: nn.Module, batch: Batch, layers: Sequence[int] = (), trunk: Tensor | None = None, head: bool = True
+    model: nn.Module, batch: Batch, layers: Sequence[int] = (), frozen: Frozen | None = None, head: bool = True
 ) -> Forward:
     """Run a batch and compute logits at the positions that predict answer tokens only.
 
     The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
     memory, for any Hugging Face causal language model. `layers` are decoder blocks whose outputs are kept, as the
-    adapter leaves them. `trunk` is what the frozen first blocks give for this batch, where it is known. Without `head`
-    the vocabulary head is put off: it gets no rows now.
+    adapter leaves them. `frozen` is what need not run of this batch, where it is known. Without `head` the vocabulary
+    head is put off: it gets no rows now.
     """
+    inputs: dict[str, Any] = {}
+    if frozen is not None:
+        batch, inputs = frozen.batch, frozen.inputs()
     mask, hidden, states = batch.scored, {}, []
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -138,13 +181,14 @@ def forward(
 
     # a hook that is registered later runs later: it sees what an adapter's hook made of the output
     handles += [decoder_layers(model)[layer].register_forward_hook(keep(layer)) for layer in layers]
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask} | inputs
     try:
-        with calling(batch.prompt_end, trunk) as call:
-            output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        with calling(batch.prompt_end, frozen.states if frozen else None) as call:
+            output = model(**inputs, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return Forward(output.logits if head else None, call.gates, hidden, states[0])
+    return Forward(batch, output.logits if head else None, call.gates, hidden, states[0])
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -1,140 +1,180 @@
-"""The frozen trunk: what the first decoder blocks give, computed once where nothing that is trained can change it.
+"""The frozen trunk: what nothing that is trained can change, computed once.
 
 An adapter that acts from some block on leaves the blocks before it as they were, so their output for a sequence is the
 same in every epoch. It is kept by sequence, without padding (attention is causal and padding on the right, so what
 stands beside a sequence in a batch changes nothing but the order of floating-point sums), and a forward pass that is
-given it skips those blocks. All else of the pass (masks, positions, later blocks, hooks, the head) is the model's own.
+given it skips those blocks.
+
+An adapter that edits the last prompt token only leaves the tokens before it as they were in all blocks. Their keys and
+values in the blocks that do run are kept by prompt, what all prompts begin with once, and a pass begins at the last
+prompt token. All else of the pass (masks, later blocks, hooks, the head) is the model's own.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
-from grun_bench.data import Batch, Encoded, collate
+from grun_bench.data import IGNORED, Batch, Encoded, collate, common_length
 from grun_bench.env import cache_folder
 from grun_bench.errors import UsageError
-from grun_bench.models import LM, calling, current_call, decoder_layers, evaluating
+from grun_bench.keyvalues import KeyValues
+from grun_bench.models import LM, Frozen, calling, current_call, decoder_layers, evaluating, wrapped_forwards
 from grun_bench.progress import bar, say
 
-#: bytes of states that are kept in memory; more go to a file in the cache folder, which is gone with the run
+#: bytes that are kept in memory; more go to a file in the cache folder, which is gone with the run
 MEMORY_LIMIT = 4 * 2**30
 #: relative difference of two passes in training mode from which on they are random, not only rounded otherwise
 RANDOM = 1e-3
 
+#: token ids of a sequence, or of a prompt without its last token
+Ids = tuple[int, ...]
+
 
 class _Reached(Exception):
-    """A pass has come to the end of the trunk."""
-
-    def __init__(self, output: Any) -> None:
-        self.output = output
+    """A pass has come as far as it was meant to."""
 
 
 class Trunk:
-    """The first `count` decoder blocks of a model, and what they give for the sequences that are kept."""
+    """The first `count` decoder blocks of a model, and what they give for the sequences that are kept.
 
-    def __init__(self, lm: LM, count: int) -> None:
-        self._lm, self._blocks = lm, decoder_layers(lm.model)[:count]
-        self._places: dict[tuple[int, ...], slice] = {}
-        self._kept = torch.empty(0)
+    With `prompts`, what later blocks make of a prompt before its last token belongs to it too.
+    """
+
+    def __init__(self, lm: LM, count: int, prompts: bool = False) -> None:
+        self._lm, self._count, self._blocks = lm, count, decoder_layers(lm.model)
+        self._prompts = prompts
+        #: whether keys and values of prompts are kept: there are later blocks
+        self._later = prompts and count < len(self._blocks)
+        self._states, self._keyvalues = _Store(), _Store()
         #: whether a block's output is a tuple, as in older versions of transformers
         self._tuple = False
+        #: (keys and values, heads, dimension) of a layer
+        self._shape = (2, 0, 0)
 
     @property
     def size(self) -> int:
-        """Bytes of kept states."""
-        return self._kept.nbytes
+        """Bytes that are kept."""
+        return self._states.size + self._keyvalues.size
 
-    def states(self, batch: Batch) -> Tensor:
-        """(batch, length, hidden) output of the last block, before an adapter acts on it; zero at padding.
-
-        Sequences that are not kept are computed now, together.
-        """
+    def frozen(self, batch: Batch) -> Frozen:
+        """What is frozen of a batch, and what is left to run. What is not kept is computed now, together."""
+        begins = batch.prompt_end.tolist() if self._prompts else [0] * len(batch.labels)
         lengths = batch.attention_mask.sum(1).tolist()
         rows = [tuple(ids[:length]) for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
-        missing = [number for number, ids in enumerate(rows) if ids not in self._places]
-        if len(missing) == len(rows):
-            return self._run(batch.input_ids, batch.attention_mask)
-        states = self._kept.new_zeros(*batch.input_ids.shape, self._kept.shape[1])
-        for number, ids in enumerate(rows):
-            if ids in self._places:
-                states[number, : len(ids)] = self._kept[self._places[ids]]
-        states = states.to(batch.input_ids.device)
+        states = [self._states.get(ids) for ids in rows]
+        before = [self._keyvalues.get(ids[:begin]) for ids, begin in zip(rows, begins, strict=True)]
+        later = self._later and any(begins)
+        missing = [row for row, found in enumerate(states) if found is None]
         if missing:
-            states[missing] = self._run(batch.input_ids[missing], batch.attention_mask[missing])
-        return states
+            through = later and any(before[row] is None and begins[row] for row in missing)
+            fresh = self._run(batch.input_ids[missing], batch.attention_mask[missing], through)
+            for place, row in enumerate(missing):
+                states[row] = fresh[0][place, begins[row] : lengths[row]]
+                if through and before[row] is None:
+                    before[row] = fresh[1][place, : begins[row]]
+        device = batch.input_ids.device
+        return Frozen(
+            _from(batch, begins) if any(begins) else batch,
+            pad_sequence([each.to(device) for each in states], batch_first=True),
+            self._batched([each if each is None else each.to(device) for each in before]) if later else None,
+            self._count,
+        )
 
-    def is_random(self, sequence: Encoded) -> bool:
-        """Whether two passes in training mode differ: by dropout, or anything else that is drawn."""
+    def is_random(self, sequence: Encoded) -> tuple[bool, bool]:
+        """Whether two passes in training mode differ, in the trunk and after it: by dropout, or whatever is drawn."""
         batch = collate([sequence], self._lm.pad_id).to(self._lm.device)
         devices = [self._lm.device] if self._lm.device.type == "cuda" else []
         with evaluating(self._lm.model), torch.random.fork_rng(devices):
             self._lm.model.train()
-            first, second = (self._run(batch.input_ids, batch.attention_mask).float() for _ in range(2))
-        return bool((first - second).abs().max() > RANDOM * first.abs().max())
+            passes = [self._run(batch.input_ids, batch.attention_mask, self._later) for _ in range(2)]
+        trunk, later = (
+            bool((first.float() - second.float()).abs().sum() > RANDOM * first.float().abs().sum())
+            for first, second in zip(*passes, strict=True)
+        )
+        return trunk, later
 
-    def keep(self, sequences: Iterable[Encoded], batch_size: int) -> None:
-        """Compute the states of these sequences and keep them. Raises UsageError when there is no room.
+    def keep(self, sequences: Iterable[Encoded], batch_size: int, prompts: Iterable[Ids] = ()) -> None:
+        """Compute what these sequences and prompts give and keep it. Raises UsageError when there is no room.
 
         They are computed in groups that depend on nothing else, so that a resumed training has the same to the bit.
         """
-        rows = sorted({_ids(each): each for each in sequences}.items(), key=lambda row: (len(row[0]), row[0]))
+        begins = {_ids(each): len(_prompt(each)) if self._prompts else 0 for each in sequences}
+        self._states = _Store({ids: len(ids) - begin for ids, begin in begins.items()})
+        prompts = {ids: len(ids) for ids in prompts if ids and self._later}
+        self._keyvalues = _Store(prompts, common_length(list(prompts)))
+        begins |= prompts
+        rows = sorted(begins.items(), key=lambda row: (len(row[0]), row[0]))
         if not rows:
             return
-        used = 0
-        with evaluating(self._lm.model), bar("computing the frozen layers' states", len(rows)) as advance:
+        with evaluating(self._lm.model), bar("computing what is frozen", len(rows)) as advance:
             for start in range(0, len(rows), batch_size):
                 part = rows[start : start + batch_size]
-                batch = collate([each for _, each in part], self._lm.pad_id).to(self._lm.device)
-                states = self._run(batch.input_ids, batch.attention_mask)
-                if not used:
-                    self._kept = _room(sum(len(ids) for ids, _ in rows), states)
-                for (ids, _), values in zip(part, states, strict=True):
-                    self._places[ids] = slice(used, used + len(ids))
-                    self._kept[self._places[ids]] = values[: len(ids)].cpu()
-                    used += len(ids)
+                batch = collate([Encoded(list(ids), []) for ids, _ in part], self._lm.pad_id).to(self._lm.device)
+                states, keyvalues = self._run(batch.input_ids, batch.attention_mask, bool(prompts))
+                if not start:
+                    _make_room((self._states, states), (self._keyvalues, keyvalues))
+                for (ids, begin), of_blocks, of_prompt in zip(part, states, keyvalues, strict=True):
+                    self._states.put(ids, of_blocks[begin : len(ids)])
+                    self._keyvalues.put(ids[:begin], of_prompt[:begin])
                 advance(len(part))
 
     @torch.no_grad()
-    def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The output of the trunk's last block for a batch; later blocks do not run."""
+    def _run(self, ids: Tensor, mask: Tensor, through: bool) -> tuple[Tensor, Tensor]:
+        """(batch, length, hidden) output of the trunk's last block; with `through`, (batch, length, numbers) keys and
+        values in the blocks after it, else nothing of them. What is not needed for that does not run."""
+        outputs: list[Any] = []
 
-        def stop(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            raise _Reached(output)
+        def reached(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            outputs.append(output)
+            if not through or len(outputs) == 2:
+                raise _Reached
 
-        handle = self._blocks[-1].register_forward_hook(stop, prepend=True)
+        ends = (self._blocks[self._count - 1], self._blocks[-1])[: 1 + through]
+        handles = [block.register_forward_hook(reached, prepend=True) for block in ends]
+        cache = DynamicCache() if through else None
         try:
             with calling(None):
-                self._lm.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        except _Reached as reached:
-            self._tuple = isinstance(reached.output, tuple)
-            return reached.output[0] if self._tuple else reached.output
+                self._lm.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=through)
+        except _Reached:
+            self._tuple = isinstance(outputs[0], tuple)
+            states = outputs[0][0] if self._tuple else outputs[0]
+            if cache is None:
+                return states, states[..., :0]
+            layers = torch.stack([torch.stack(pair) for pair in KeyValues.of(cache, mask).layers[self._count :]])
+            # (layers, keys and values, batch, heads, length, dimension) -> (batch, length, numbers)
+            keyvalues = layers.permute(2, 4, 0, 1, 3, 5)
+            self._shape = keyvalues.shape[3:]
+            return states, keyvalues.flatten(2)
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         raise TypeError(f"{type(self._lm.model).__name__} does not run its decoder blocks as modules.")
+
+    def _batched(self, rows: Sequence[Tensor | None]) -> KeyValues:
+        """The keys and values of prompts, (tokens, numbers) each or None for no token, as a batch."""
+        some = next(row for row in rows if row is not None)
+        rows = [some[:0] if row is None else row for row in rows]
+        visible = pad_sequence([torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows], True)
+        layers = pad_sequence(rows, batch_first=True).unflatten(2, (-1, *self._shape)).permute(2, 3, 0, 4, 1, 5)
+        return KeyValues([(keys, values) for keys, values in layers], visible)
 
     @contextmanager
     def skipping(self) -> Iterator[None]:
         """Within this block, a pass that is given the trunk's output does not run the trunk. Hooks of its last block,
         an adapter's among them, act on that output."""
-        own = [vars(block).get("forward") for block in self._blocks]
-        for block in self._blocks:
-            block.forward = partial(self._forward, block.forward)
-        try:
+        with wrapped_forwards(self._blocks[: self._count], self._forward):
             yield
-        finally:
-            for block, forward in zip(self._blocks, own, strict=True):
-                del block.forward
-                if forward is not None:
-                    block.forward = forward
 
     def _forward(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         call = current_call()
@@ -144,48 +184,112 @@ class Trunk:
 
 
 @contextmanager
-def frozen_trunk(lm: LM, count: int, uses: Iterable[Encoded], batch_size: int) -> Iterator[Trunk | None]:
-    """The trunk of `count` blocks, with the states of all sequences that are used more than once.
+def frozen_trunk(
+    lm: LM, count: int, uses: Iterable[Encoded], batch_size: int, prompts: bool = False
+) -> Iterator[Trunk | None]:
+    """The trunk of `count` blocks, with what all sequences give that are used more than once, and with `prompts` all
+    prompts.
 
     None, with a message, where something in it is random in training; None where `count` is 0.
     """
-    counted, sequences = Counter[tuple[int, ...]](), {}
+    counted, of_prompts, sequences = Counter[Ids](), Counter[Ids](), {}
     for each in uses:
         counted[_ids(each)] += 1
+        of_prompts[_prompt(each)] += 1
         sequences[_ids(each)] = each
     if not count or not sequences:
         yield None
         return
-    trunk = Trunk(lm, count)
-    if trunk.is_random(next(iter(sequences.values()))):
-        say(f"the first {count} layers are not kept: something in them is random in training, as dropout is.")
+    in_trunk, later = Trunk(lm, count, prompts).is_random(next(iter(sequences.values())))
+    if in_trunk or later:
+        what = f"what the first {count} layers give is" if in_trunk else f"prompts after layer {count} are"
+        say(f"{what} not kept: something in the model is random in training, as dropout is.")
+    if in_trunk:
         yield None
         return
-    trunk.keep((sequences[ids] for ids, times in counted.items() if times > 1), batch_size)
+    trunk = Trunk(lm, count, prompts and not later)
+    again = [ids for ids, times in of_prompts.items() if times > 1]
+    trunk.keep((sequences[ids] for ids, times in counted.items() if times > 1), batch_size, again)
     with trunk.skipping():
         yield trunk
 
 
-def _ids(sequence: Encoded) -> tuple[int, ...]:
+def _ids(sequence: Encoded) -> Ids:
     return (*sequence.prompt, *sequence.answer)
 
 
-def _room(tokens: int, like: Tensor) -> Tensor:
-    """(tokens, hidden) on the CPU, of the dtype of `like`: in memory, or mapped to a file that has no name any more."""
-    hidden, size = like.shape[-1], tokens * like.shape[-1] * like.element_size()
-    if size <= MEMORY_LIMIT:
-        return torch.empty(tokens, hidden, dtype=like.dtype)
+def _prompt(sequence: Encoded) -> Ids:
+    """The prompt before its last token."""
+    return tuple(sequence.prompt[:-1])
+
+
+def _from(batch: Batch, begins: Sequence[int]) -> Batch:
+    """The batch without the first tokens of its rows, as many as `begins` says."""
+    first = torch.tensor(begins, device=batch.input_ids.device)[:, None]
+    lengths = batch.attention_mask.sum(1, keepdim=True)
+    columns = first + torch.arange(int((lengths - first).max()), device=first.device)
+    inside, columns = columns < lengths, columns.clamp(max=batch.input_ids.shape[1] - 1)
+    return Batch(
+        batch.input_ids.gather(1, columns),
+        batch.attention_mask.gather(1, columns) * inside,
+        batch.labels.gather(1, columns).where(inside, IGNORED),
+        batch.prompt_end - first[:, 0],
+    )
+
+
+class _Store:
+    """Rows of numbers by sequence, one row a token; the first `common` rows are the same for all and there once."""
+
+    def __init__(self, counts: Mapping[Ids, int] = {}, common: int = 0) -> None:
+        self._common, self._places, self.rows = common, {}, common
+        for ids, count in counts.items():
+            self._places[ids] = slice(self.rows, self.rows + count - common)
+            self.rows += count - common
+        self._values = torch.empty(0)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._values.nbytes
+
+    def give(self, values: Tensor) -> None:
+        """Where to keep them: (rows, numbers) on the CPU."""
+        self._values = values
+
+    def put(self, ids: Ids, rows: Tensor) -> None:
+        """Keep the rows of a sequence; of one that was not announced nothing."""
+        if (place := self._places.get(ids)) is not None:
+            self._values[: self._common] = rows[: self._common].cpu()
+            self._values[place] = rows[self._common :].cpu()
+
+    def get(self, ids: Ids) -> Tensor | None:
+        """(tokens, numbers); None for a sequence that is not kept."""
+        if (place := self._places.get(ids)) is None:
+            return None
+        return torch.cat([self._values[: self._common], self._values[place]])
+
+
+def _make_room(*stores: tuple[_Store, Tensor]) -> None:
+    """Room for stores whose rows have the size and dtype of a tensor's last dimension: in memory, or mapped to files
+    that have no name any more. Raises UsageError when there is none."""
+    size = sum(store.rows * like.shape[-1] * like.element_size() for store, like in stores)
     folder = cache_folder() / "trunk"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(folder).free < size:
-            raise OSError("no space left on device")
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            kept = torch.from_file(file.name, shared=True, size=tokens * hidden, dtype=like.dtype)
+        if size > MEMORY_LIMIT:
+            folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(folder).free < size:
+                raise OSError("no space left on device")
+            say(f"what is frozen takes {size / 2**30:.1f} GiB; it lies in a file in {folder} until the run ends.")
+        for store, like in stores:
+            shape = (store.rows, like.shape[-1])
+            if size <= MEMORY_LIMIT or not math.prod(shape):
+                store.give(torch.empty(shape, dtype=like.dtype))
+                continue
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                mapped = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype)
+            store.give(mapped.view(shape))
     except OSError as error:
         raise UsageError(
-            f"the frozen layers' states take {size / 2**30:.1f} GiB, which {folder} cannot hold ({error}); set "
+            f"what is frozen takes {size / 2**30:.1f} GiB, which {folder} cannot hold ({error}); set "
             "GRUN_BENCH_CACHE to a folder that can, or add --no-trunk-cache."
         ) from None
-    say(f"the frozen layers' states take {size / 2**30:.1f} GiB; they lie in a file in {folder} until the run ends.")
-    return kept.view(tokens, hidden)

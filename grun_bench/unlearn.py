@@ -23,7 +23,7 @@ from grun_bench.alternates import sample_alternates
 from grun_bench.checkpoints import Checkpoint, Stateful
 from grun_bench.data import IGNORED, Batch, Encoded, collate
 from grun_bench.errors import UsageError, unknown
-from grun_bench.models import LM, Forward, checkpointing, evaluating, forward
+from grun_bench.models import LM, Forward, Frozen, checkpointing, evaluating, forward
 from grun_bench.monitor import Monitor
 from grun_bench.refusals import REFUSALS
 from grun_bench.token_loss import frozen_head, token_losses
@@ -64,14 +64,14 @@ class Side:
     adapter: Adapter | None = None
     #: decoder blocks whose outputs `hidden` can give
     layers: Sequence[int] = ()
-    #: the first blocks where they are frozen, which then need not run
+    #: what is frozen, which then need not run
     trunk: Trunk | None = None
     #: the vocabulary head where it is frozen and all that comes after the last block, which then can be put off
     head: nn.Linear | None = None
 
     @cached_property
-    def _frozen(self) -> Tensor | None:
-        return None if self.trunk is None else self.trunk.states(self.batch)
+    def _frozen(self) -> Frozen | None:
+        return None if self.trunk is None else self.trunk.frozen(self.batch)
 
     @cached_property
     def _forward(self) -> Forward:
@@ -126,7 +126,8 @@ class Side:
         `positions`: `predicting` an answer token (the last prompt token is the first) or of the `answer` tokens.
         """
         index = layer_index(layer, self.model.config.get_text_config().num_hidden_layers)
-        mask = self.batch.scored if positions == "predicting" else self.batch.labels != IGNORED
+        batch = self._forward.batch
+        mask = batch.scored if positions == "predicting" else batch.labels != IGNORED
         return self._forward.hidden[index][mask].float()
 
     @cached_property
@@ -344,7 +345,7 @@ class Pair(Unlearner):
         frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
         uses = self._uses(forget, retain, alternates, draws)
         with (
-            frozen_trunk(lm, frozen, uses, recipe.batch_size) as trunk,
+            frozen_trunk(lm, frozen, uses, recipe.batch_size, adapter.edits_prompt_end) as trunk,
             checkpointing(lm.model, recipe.checkpointing),
         ):
             reference = others = None

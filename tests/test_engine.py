@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from grun_bench import engine as engine_module
-from grun_bench import keyvalues
+from grun_bench import kernels
 from grun_bench.engine import Engine, Limits, Result, Tree, Work
 from grun_bench.keyvalues import KeyValues, Slots
 from grun_bench.models import current_call
@@ -152,13 +152,13 @@ def test_generations_equal_unbatched_generate(name: str) -> None:
 @pytest.mark.parametrize("name", GROUPED)
 def test_keys_are_not_repeated_for_query_heads_that_share_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, heads = model_of(name), set()
-    attention = keyvalues._attention
+    attention = kernels.grouped_attention
 
     def spy(query: Tensor, key: Tensor, *args: object, **options: object) -> Tensor:
         heads.add((query.shape[1], key.shape[1]))
         return attention(query, key, *args, **options)
 
-    monkeypatch.setattr(keyvalues, "_attention", spy)
+    monkeypatch.setattr(kernels, "grouped_attention", spy)
     run(model, works_of(3))
     assert heads == {(4, CONFIGS[name].num_key_value_heads)}
     # the model is as it was
