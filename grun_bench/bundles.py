@@ -13,6 +13,7 @@ Nothing else may be in it, and nothing in it is executed by reading it.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from grun_bench import untrusted
-from grun_bench.results import Result
+from grun_bench.errors import UsageError
+from grun_bench.migrations import migrate
+from grun_bench.results import Result, result_files
 from grun_bench.saving import CARD as MODEL_CARD
 from grun_bench.saving import Saved
 from grun_bench.stored import Row, records_of
@@ -68,10 +71,13 @@ class Mark(_Strict):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that is in order as far as one can see without its records. `models`: run id -> saved model."""
+    """A bundle that is in order as far as one can see without its records. `models`: run id -> saved model.
+
+    A folder of reviewed results is read as one too, without card, models and plugin.
+    """
 
     folder: Path
-    card: Card
+    card: Card | None
     rows: list[Row]
     models: dict[str, Saved]
     plugin: Path | None
@@ -93,11 +99,21 @@ def read_json(path: Path, kind: Any) -> Any:
     return checked(kind, untrusted.read(path, untrusted.JSON_BYTES), path)
 
 
+def _of_today(content: bytes, place: Path) -> bytes:
+    """A result file's content in today's schema, where it was written in an older one."""
+    data = untrusted.parse_json(content, place)
+    try:
+        today = migrate(data)
+    except UsageError as error:
+        refuse(place, str(error).rstrip("."))
+    return content if today is data else json.dumps(today).encode()
+
+
 def read_row(folder: Path, path: str) -> Row:
     """A result file in its place `[results/]<task>/<org__model>/<unlearner>/<run_id>.json`, with fields that agree."""
     place = folder / path
     content = untrusted.read(place, untrusted.JSON_BYTES)
-    result: Result = checked(Result, content, place)
+    result: Result = checked(Result, _of_today(content, place), place)
     said = [result.task, result.model.replace("/", "__"), result.unlearner.name, f"{result.run_id}.json"]
     if path.split("/")[-4:] != said:
         refuse(place, f"its fields say that it belongs in {'/'.join(said)}")
@@ -118,7 +134,10 @@ def read_row(folder: Path, path: str) -> Row:
 def read_bundle(folder: Path) -> Bundle:
     """Raises UsageError with the file and the place for the first thing in a folder that makes it no bundle."""
     if not (folder / CARD).is_file():
-        refuse(folder, f"not a bundle: no {CARD} in it; `grun-bench submit` makes one")
+        paths = [path.relative_to(folder).as_posix() for path in result_files(folder)]
+        if not paths:
+            refuse(folder, f"neither a bundle (no {CARD}; `grun-bench submit` makes one) nor a folder of results")
+        return Bundle(folder, None, [read_row(folder, path) for path in paths], {}, None)
     files = untrusted.listing(folder)
     rows = [read_row(folder, path) for path in files if re.fullmatch(rf"{RESULTS}(/[^/]+){{4}}\.json", path)]
     known = {CARD, PLUGIN, VERIFICATION, *(row.path for row in rows)}

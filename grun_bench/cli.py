@@ -472,7 +472,7 @@ def submit(
 
 @app.command()
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder, as `submit` makes it.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, as `submit` makes it, or a folder of results.")],
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Score the saved models again; train again what has none.")
     ] = False,
@@ -483,7 +483,7 @@ def verify(
     device: Annotated[str, typer.Option(help="With --rerun: auto, cpu, cuda, cuda:1, ...")] = "auto",
     include_path: Include = [],  # noqa: B006
 ) -> None:
-    """Make every number of a bundle again, from its records or from its models."""
+    """Make every number of a bundle, or of a folder of results, again: from its records or from its models."""
     from grun_bench.bundles import read_bundle
     from grun_bench.verifying import print_verified
     from grun_bench.verifying import verify as verify_bundle

@@ -39,6 +39,8 @@ RANDOM = 1e-3
 
 #: token ids of a sequence, or of a prompt without its last token
 Ids = tuple[int, ...]
+#: a sequence: the place of its last prompt token, and its token ids
+Key = tuple[int, Ids]
 
 
 class _Reached(Exception):
@@ -69,11 +71,11 @@ class Trunk:
 
     def frozen(self, batch: Batch) -> Frozen:
         """What is frozen of a batch, and what is left to run. What is not kept is computed now, together."""
-        begins = batch.prompt_end.tolist() if self._prompts else [0] * len(batch.labels)
-        lengths = batch.attention_mask.sum(1).tolist()
+        ends, lengths = batch.prompt_end.tolist(), batch.attention_mask.sum(1).tolist()
         rows = [tuple(ids[:length]) for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
-        states = [self._states.get(ids) for ids in rows]
-        before = [self._keyvalues.get(ids[:begin]) for ids, begin in zip(rows, begins, strict=True)]
+        states = [self._states.get(key) for key in zip(ends, rows, strict=True)]
+        before = [self._keyvalues.get(ids[:end]) for end, ids in zip(ends, rows, strict=True)]
+        begins = ends if self._prompts else [0] * len(rows)
         later = self._later and any(begins)
         missing = [row for row, found in enumerate(states) if found is None]
         if missing:
@@ -109,24 +111,26 @@ class Trunk:
 
         They are computed in groups that depend on nothing else, so that a resumed training has the same to the bit.
         """
-        begins = {_ids(each): len(_prompt(each)) if self._prompts else 0 for each in sequences}
-        self._states = _Store({ids: len(ids) - begin for ids, begin in begins.items()})
-        prompts = {ids: len(ids) for ids in prompts if ids and self._later}
-        self._keyvalues = _Store(prompts, common_length(list(prompts)))
-        begins |= prompts
-        rows = sorted(begins.items(), key=lambda row: (len(row[0]), row[0]))
+        keys = dict.fromkeys(map(_key, sequences))
+        self._states = _Store({(end, ids): len(ids) - end * self._prompts for end, ids in keys})
+        wanted = {ids: len(ids) for ids in prompts if ids and self._later}
+        self._keyvalues = _Store(wanted, common_length(list(wanted)))
+        # a prompt comes with a sequence that it begins, or is run by itself
+        begun = {ids[:end] for end, ids in keys}
+        keys |= dict.fromkeys((len(ids), ids) for ids in wanted if ids not in begun)
+        rows = sorted(keys, key=lambda key: (len(key[1]), key))
         if not rows:
             return
         with evaluating(self._lm.model), bar("computing what is frozen", len(rows)) as advance:
             for start in range(0, len(rows), batch_size):
                 part = rows[start : start + batch_size]
-                batch = collate([Encoded(list(ids), []) for ids, _ in part], self._lm.pad_id).to(self._lm.device)
-                states, keyvalues = self._run(batch.input_ids, batch.attention_mask, bool(prompts))
+                batch = collate([Encoded(list(ids), []) for _, ids in part], self._lm.pad_id).to(self._lm.device)
+                states, keyvalues = self._run(batch.input_ids, batch.attention_mask, bool(wanted))
                 if not start:
                     _make_room((self._states, states), (self._keyvalues, keyvalues))
-                for (ids, begin), of_blocks, of_prompt in zip(part, states, keyvalues, strict=True):
-                    self._states.put(ids, of_blocks[begin : len(ids)])
-                    self._keyvalues.put(ids[:begin], of_prompt[:begin])
+                for (end, ids), of_blocks, of_prompt in zip(part, states, keyvalues, strict=True):
+                    self._states.put((end, ids), of_blocks[end * self._prompts : len(ids)])
+                    self._keyvalues.put(ids[:end], of_prompt[:end])
                 advance(len(part))
 
     @torch.no_grad()
@@ -192,11 +196,13 @@ def frozen_trunk(
 
     None, with a message, where something in it is random in training; None where `count` is 0.
     """
-    counted, of_prompts, sequences = Counter[Ids](), Counter[Ids](), {}
+    sequences: dict[Key, Encoded] = {}
+    counted, of_prompts = Counter[Key](), Counter[Ids]()
     for each in uses:
-        counted[_ids(each)] += 1
-        of_prompts[_prompt(each)] += 1
-        sequences[_ids(each)] = each
+        end, ids = key = _key(each)
+        sequences[key] = each
+        counted[key] += 1
+        of_prompts[ids[:end]] += 1
     if not count or not sequences:
         yield None
         return
@@ -209,18 +215,13 @@ def frozen_trunk(
         return
     trunk = Trunk(lm, count, prompts and not later)
     again = [ids for ids, times in of_prompts.items() if times > 1]
-    trunk.keep((sequences[ids] for ids, times in counted.items() if times > 1), batch_size, again)
+    trunk.keep((sequences[key] for key, times in counted.items() if times > 1), batch_size, again)
     with trunk.skipping():
         yield trunk
 
 
-def _ids(sequence: Encoded) -> Ids:
-    return (*sequence.prompt, *sequence.answer)
-
-
-def _prompt(sequence: Encoded) -> Ids:
-    """The prompt before its last token."""
-    return tuple(sequence.prompt[:-1])
+def _key(sequence: Encoded) -> Key:
+    return len(sequence.prompt) - 1, (*sequence.prompt, *sequence.answer)
 
 
 def _from(batch: Batch, begins: Sequence[int]) -> Batch:
@@ -240,10 +241,10 @@ def _from(batch: Batch, begins: Sequence[int]) -> Batch:
 class _Store:
     """Rows of numbers by sequence, one row a token; the first `common` rows are the same for all and there once."""
 
-    def __init__(self, counts: Mapping[Ids, int] = {}, common: int = 0) -> None:
+    def __init__(self, counts: Mapping[Any, int] = {}, common: int = 0) -> None:
         self._common, self._places, self.rows = common, {}, common
-        for ids, count in counts.items():
-            self._places[ids] = slice(self.rows, self.rows + count - common)
+        for key, count in counts.items():
+            self._places[key] = slice(self.rows, self.rows + count - common)
             self.rows += count - common
         self._values = torch.empty(0)
 
@@ -256,15 +257,15 @@ class _Store:
         """Where to keep them: (rows, numbers) on the CPU."""
         self._values = values
 
-    def put(self, ids: Ids, rows: Tensor) -> None:
+    def put(self, key: Any, rows: Tensor) -> None:
         """Keep the rows of a sequence; of one that was not announced nothing."""
-        if (place := self._places.get(ids)) is not None:
+        if (place := self._places.get(key)) is not None:
             self._values[: self._common] = rows[: self._common].cpu()
             self._values[place] = rows[self._common :].cpu()
 
-    def get(self, ids: Ids) -> Tensor | None:
+    def get(self, key: Any) -> Tensor | None:
         """(tokens, numbers); None for a sequence that is not kept."""
-        if (place := self._places.get(ids)) is None:
+        if (place := self._places.get(key)) is None:
             return None
         return torch.cat([self._values[: self._common], self._values[place]])
 

@@ -51,13 +51,15 @@ Rerun = Callable[[Row, Path | None], list[Number]]
 
 
 def verify(folder: Path, tree: Path, include: tuple[Path, ...] = (), rerun: Rerun | None = None) -> list[Verified]:
-    """Verify every row of a bundle; write what passed into it when all of it did.
+    """Verify every row of a bundle, or of a folder of results; write what passed into it when all of it did.
 
     `tree` is the folder of results where retain and target rows are looked for that the bundle lacks; `include` has
-    tasks that are not the harness's. Raises UsageError when the folder is no bundle.
+    tasks that are not the harness's. Raises UsageError when the folder is neither.
     """
     bundle = read_bundle(folder)
-    among = [*bundle.rows, *_tree_rows(tree, bundle.rows)]
+    among = list(bundle.rows)
+    if folder.resolve() != tree.resolve():
+        among += _tree_rows(tree, bundle.rows)
     found = []
     if rerun is None:
         with bar("recomputing", len(bundle.rows)) as advance:

@@ -213,6 +213,40 @@ def test_what_submit_makes_is_verified(command: Command, bundle: Path, hub: Path
     assert command("verify", bundle, "--include-path", hub).code == 0
 
 
+def test_a_folder_of_results_is_verified_like_a_bundle(command: Command, made: Path, hub: Path, tmp_path: Path) -> None:
+    """As reviewers do with the project's own rows, which then have that tier on the pages."""
+    from grun_bench.leaderboard.tree import read_tree
+
+    results = Path(shutil.copytree(made / "results", tmp_path / "results"))
+    assert {filed.tier for filed in read_tree(results)} == {"self-reported"}
+    options = ["verify", results, "--results", results, "--include-path", hub]
+    assert command(*options).code == 0
+    assert {filed.tier for filed in read_tree(results)} == {"recomputed"}
+    edit(next(results.glob("*/*/grun+npo/*.json")), lambda data: data["intervals"].clear())
+    assert command(*options).code == 1
+    assert {filed.tier for filed in read_tree(results)} == {"self-reported"}
+    assert "nor a folder of results" in command("verify", tmp_path).err
+
+
+def test_rows_of_an_older_schema_are_verified_and_newer_ones_say_to_upgrade(
+    command: Command, bundle: Path, hub: Path
+) -> None:
+    def older(data: dict[str, Any]) -> None:
+        data["schema_version"] = 1
+        for name in ("attacks", "curves"):
+            assert not data.pop(name)
+
+    edit(row_in(bundle), older)
+    content = row_in(bundle).read_bytes()
+    assert command("verify", bundle, "--include-path", hub).code == 0
+    marks = json.loads((bundle / "verified.json").read_text())
+    name = row_in(bundle).relative_to(bundle).as_posix()
+    assert marks[name]["sha256"] == hashlib.sha256(content).hexdigest()
+    edit(row_in(bundle), lambda data: data.update(schema_version=1000))
+    said = command("verify", bundle, "--include-path", hub)
+    assert said.code == 2 and "upgrade" in said.err and name in said.err
+
+
 def test_an_edited_number_is_named_and_nothing_is_written(command: Command, bundle: Path, hub: Path) -> None:
     assert command("verify", bundle, "--include-path", hub).code == 0
     path = row_in(bundle)

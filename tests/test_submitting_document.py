@@ -28,6 +28,20 @@ def test_the_worked_example(tmp_path: Path) -> None:
     }
     work = tmp_path / "work"
     work.mkdir()
+
+    def type_in(lines: str) -> None:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", lines], cwd=work, env=environment, text=True, capture_output=True
+        )
+        assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
+
+    def row_on_the_page() -> tuple[str, str, str]:
+        """Runs, attacks and source of the method's row."""
+        page = (work / "leaderboards" / "toy" / "tofu_forget10" / "tiny.md").read_text()
+        line = next(line for line in page.splitlines() if "| lora+unlikelihood" in line)
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        return cells[-6], cells[-5], cells[-1]
+
     ran = 0
     for language, block in re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL):
         if language == "python":
@@ -35,16 +49,24 @@ def test_the_worked_example(tmp_path: Path) -> None:
         elif language == "yaml":
             (work / "card.yaml").write_text(block)
         elif language == "sh":
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block], cwd=work, env=environment, text=True, capture_output=True
-            )
-            assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+            type_in(block)
             ran += 1
     assert ran == 6
     marks = json.loads((work / "unlikelihood" / "verified.json").read_text())
     assert len(marks) == 5 and {mark["tier"] for mark in marks.values()} == {"re-run"}
     filed = json.loads(next(work.glob("unlikelihood-prefix/results/*/*/lora+*/*.json")).read_text())
     assert set(filed["attacks"]) == {"suffix", "prefix"}
+
+    # the pull request, in a tree that has no other results, and what reviewers make of it
+    (block,) = re.findall(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)
+    (work / "leaderboards" / "results" / "submissions").mkdir(parents=True)
+    type_in("\n".join(line for line in block.splitlines() if not line.startswith("git ")))
+    assert row_on_the_page() == ("3", "1", "self-reported")
+    type_in("grun-bench verify leaderboards/results/submissions/unlikelihood && grun-bench leaderboard")
+    assert row_on_the_page() == ("3", "1", "recomputed")
+    type_in("cp -r unlikelihood-prefix leaderboards/results/submissions/ && grun-bench leaderboard")
+    assert row_on_the_page()[:2] == ("3", "2")
+    type_in("grun-bench leaderboard --check")
 
 
 def test_the_document_says_what_the_program_does() -> None:

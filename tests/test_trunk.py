@@ -13,7 +13,7 @@ from torch import nn
 
 from grun_bench import trunk as trunk_module
 from grun_bench.adapters import Grun
-from grun_bench.data import collate
+from grun_bench.data import Encoded, collate
 from grun_bench.errors import UsageError
 from grun_bench.models import LM, decoder_layers, forward
 from grun_bench.trunk import Trunk, frozen_trunk
@@ -126,10 +126,13 @@ def test_prompts_run_from_their_last_token_on(make_lm: Callable[..., LM], count:
     adapter.attach(lm.model)
     texts = [lm.prompts.encode_text(answer) for _, answer in RETAIN[:2]]
     sequences = [lm.prompts.encode(*pair) for pair in FORGET] + texts
+    # the same tokens, with the prompt's end elsewhere
+    first = sequences[0]
+    sequences.append(Encoded(first.prompt + first.answer[:1], first.answer[1:]))
     trunk = Trunk(lm, count, prompts=True)
     trunk.keep(sequences[:3] + texts[:1], batch_size=2, prompts=[tuple(each.prompt[:-1]) for each in sequences[:4]])
     with torch.no_grad(), trunk.skipping():
-        for chosen in ([0], [1, 0], [3], [2, 4], [3, 4], [5], [5, 0], [6, 3], [6, 4], range(7), range(7)):
+        for chosen in ([0], [1, 0], [3], [2, 4], [3, 4], [5], [5, 0], [6, 3], [6, 4], [7, 0, 1], range(8), range(8)):
             batch = collate([sequences[row] for row in chosen], lm.pad_id)
             own, kept = forward(lm.model, batch, [5]), forward(lm.model, batch, [5], trunk.frozen(batch))
             torch.testing.assert_close(kept.logits, own.logits, rtol=1e-5, atol=1e-5)
@@ -141,12 +144,16 @@ def test_prompts_run_from_their_last_token_on(make_lm: Callable[..., LM], count:
 
 
 def test_what_prompts_begin_with_is_kept_once(make_lm: Callable[..., LM]) -> None:
-    lm = make_lm()
+    counted = Counted(make_lm)
+    lm = counted()
     sequences = [lm.prompts.encode(*pair) for pair in FORGET]
     prompts = [tuple(each.prompt[:-1]) for each in sequences]
     common = next(place for place, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
     assert common > 5
     trunk = Trunk(lm, 4, prompts=True)
+    trunk.keep(sequences, 1, [*prompts, (5, 6, 7)])
+    # a prompt is run with a sequence that it begins
+    assert counted.tokens[0] == sum(map(len, sequences)) + 3
     trunk.keep(sequences, 2, prompts)
     states = sum(len(each.answer) + 1 for each in sequences) * 32
     config = lm.model.config
