@@ -80,7 +80,8 @@ def await_training(log: Path, process: subprocess.Popen[bytes]) -> None:
     time.sleep(0.3)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+# a kill is in the fast tier in test_resume
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_leaves_nothing_false(
     environment: Path, hub: Path, results: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
