@@ -89,10 +89,6 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     )
 
 
-#: attacks that only take away what the unlearner added
-_OWNER = ("strip",)
-
-
 def attack_table(result: Result, beside: dict[str, Result]) -> Table:
     """What each attack makes of the forget set's metrics, here and on the other results, and how much comes back."""
     name = terminal(result.unlearner.name)
@@ -102,7 +98,8 @@ def attack_table(result: Result, beside: dict[str, Result]) -> Table:
     for column in (name, *beside, "recovery"):
         table.add_column(column, justify="right", style="bold" if column == name else None)
 
-    def rows(attack: str, label: str, access: str) -> None:
+    def rows(attack: str, access: str) -> None:
+        label = attack
         for metric in _attacked_metrics(result):
             values = [each.value(metric, attack) for each in (result, *beside.values())]
             if any(value is not None for value in values):
@@ -111,11 +108,11 @@ def attack_table(result: Result, beside: dict[str, Result]) -> Table:
                 label = access = ""
         table.add_section()
 
-    rows("none", "none", "")
+    rows("none", "")
     made = [attack for attack, info in result.attacks.items() if info.variants]
-    for attack in sorted(made, key=lambda attack: attack in _OWNER):
-        label = f"{attack}: what an owner of the weights gets" if attack in _OWNER else attack
-        rows(attack, label, result.attacks[attack].access)
+    # users' attacks, which decide the rank, before those of an owner of the weights
+    for attack in sorted(made, key=lambda attack: result.attacks[attack].access):
+        rows(attack, result.attacks[attack].access)
     return table
 
 
