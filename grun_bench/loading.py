@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench import env, tiny
@@ -73,8 +74,18 @@ def load(name: str, placement: Placement) -> LM:
         looked = [str(mirror / name) for mirror in env.mirrors()] if isinstance(place, str) else []
         where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in looked) + f"\n  {place}"
         raise ModelError(f"model {name} could not be loaded: {str(error).splitlines()[0]}\nLooked in:{where}") from None
+    if not takes_caches(model):
+        raise ModelError(
+            f"model {name}: {type(model).__name__} of transformers {transformers.__version__} keeps keys and values in a "
+            "form that cannot be scored here; newer versions can (README, Other environments)."
+        )
     style = "chat" if tokenizer.chat_template else "qa"
     return LM(model.to(placement.device).eval(), tokenizer, Prompts(tokenizer, style), identity(name, place, model))
+
+
+def takes_caches(model: PreTrainedModel) -> bool:
+    """Whether the model takes keys and values as a cache object, as all do in newer versions of transformers."""
+    return getattr(model, "_supports_cache_class", True)
 
 
 def identity(name: str, place: Path | str, model: PreTrainedModel) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class Trunk:
         self._states, self._keyvalues = _Store(), _Store()
         #: whether a block's output is a tuple, as in older versions of transformers
         self._tuple = False
-        #: (keys and values, heads, dimension) of a layer
-        self._shape = (2, 0, 0)
+        #: (heads, dimension) of the keys, then of the values, of each later block
+        self._shapes: list[tuple[int, int]] = []
 
     @property
     def size(self) -> int:
@@ -155,11 +155,9 @@ class Trunk:
             states = outputs[0][0] if self._tuple else outputs[0]
             if cache is None:
                 return states, states[..., :0]
-            layers = torch.stack([torch.stack(pair) for pair in KeyValues.of(cache, mask).layers[self._count :]])
-            # (layers, keys and values, batch, heads, length, dimension) -> (batch, length, numbers)
-            keyvalues = layers.permute(2, 4, 0, 1, 3, 5)
-            self._shape = keyvalues.shape[3:]
-            return states, keyvalues.flatten(2)
+            tensors = [each for pair in KeyValues.of(cache, mask).layers[self._count :] for each in pair]
+            self._shapes = [(each.shape[1], each.shape[3]) for each in tensors]
+            return states, torch.cat([each.transpose(1, 2).flatten(2) for each in tensors], 2)
         finally:
             for handle in handles:
                 handle.remove()
@@ -170,8 +168,9 @@ class Trunk:
         some = next(row for row in rows if row is not None)
         rows = [some[:0] if row is None else row for row in rows]
         visible = pad_sequence([torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows], True)
-        layers = pad_sequence(rows, batch_first=True).unflatten(2, (-1, *self._shape)).permute(2, 3, 0, 4, 1, 5)
-        return KeyValues([(keys, values) for keys, values in layers], visible)
+        parts = pad_sequence(rows, batch_first=True).split([math.prod(shape) for shape in self._shapes], 2)
+        tensors = [part.unflatten(2, shape).transpose(1, 2) for part, shape in zip(parts, self._shapes, strict=True)]
+        return KeyValues(list(zip(tensors[::2], tensors[1::2], strict=True)), visible)
 
     @contextmanager
     def skipping(self) -> Iterator[None]:

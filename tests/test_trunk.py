@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,24 @@ import pytest
 import torch
 from conftest import FORGET, RETAIN
 from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    MistralConfig,
+    PhiConfig,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
 
 from grun_bench import trunk as trunk_module
 from grun_bench.adapters import Grun
 from grun_bench.data import Encoded, collate
-from grun_bench.errors import UsageError
-from grun_bench.models import LM, decoder_layers, forward
+from grun_bench.errors import ModelError, UsageError
+from grun_bench.loading import Placement, takes_caches
+from grun_bench.loading import load as load_model
+from grun_bench.models import LM, Prompts, decoder_layers, forward
 from grun_bench.trunk import Trunk, frozen_trunk
 from grun_bench.unlearn import FitContext, Fitted, make_unlearner
 
@@ -141,6 +154,54 @@ def test_prompts_run_from_their_last_token_on(make_lm: Callable[..., LM], count:
             torch.testing.assert_close(*scored, rtol=1e-5, atol=1e-5)
             # answers and their last prompt tokens, and no more
             assert kept.batch.input_ids.shape[1] == max(len(sequences[row].answer) + 1 for row in chosen)
+
+
+ARCHITECTURES = {
+    "gpt2": GPT2Config(n_positions=128),
+    "gpt_neox": GPTNeoXConfig(),
+    "phi": PhiConfig(),
+    "mistral": MistralConfig(sliding_window=64),
+    "gemma2": Gemma2Config(head_dim=8),
+    "qwen2": Qwen2Config(),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_losses_of_other_models(tokenizer: PreTrainedTokenizerBase, name: str, checkpoints: bool) -> None:
+    """Position ids, masks and caches are each architecture's own."""
+
+    def load() -> LM:
+        config = copy.deepcopy(ARCHITECTURES[name])
+        sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+        special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+        config.update(sizes | special | {"intermediate_size": 48, "vocab_size": len(tokenizer)})
+        for dropout in ("attn_pdrop", "embd_pdrop", "resid_pdrop"):
+            setattr(config, dropout, 0.0)
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        return LM(model, tokenizer, Prompts(tokenizer, "qa"), {})
+
+    if not takes_caches(load().model):
+        pytest.skip("this version of transformers has an older form of keys and values for it")
+    options = {"layers": [1, 2], "epochs": 3, "checkpointing": checkpoints}
+    with_it, without = (fit(load, "grun+npo", trunk_cache=on, **options) for on in (True, False))
+    torch.testing.assert_close(torch.tensor(steps(with_it)), torch.tensor(steps(without)), rtol=1e-5, atol=1e-5)
+    assert with_it.trunk_bytes
+
+
+def test_a_model_with_an_older_form_of_keys_and_values_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    if takes_caches(model):
+        assert load_model(str(tmp_path), Placement.choose("cpu", "float32")).model.config.n_embd == 8
+    else:
+        with pytest.raises(ModelError, match="newer versions"):
+            load_model(str(tmp_path), Placement.choose("cpu", "float32"))
 
 
 def test_what_prompts_begin_with_is_kept_once(make_lm: Callable[..., LM]) -> None:
