@@ -76,8 +76,8 @@ def load(name: str, placement: Placement) -> LM:
         raise ModelError(f"model {name} could not be loaded: {str(error).splitlines()[0]}\nLooked in:{where}") from None
     if not takes_caches(model):
         raise ModelError(
-            f"model {name}: {type(model).__name__} of transformers {transformers.__version__} keeps keys and values in a "
-            "form that cannot be scored here; newer versions can (README, Other environments)."
+            f"model {name}: {type(model).__name__} of transformers {transformers.__version__} keeps keys and values in "
+            "an old form that cannot be scored here; newer versions do not (README, Other environments)."
         )
     style = "chat" if tokenizer.chat_template else "qa"
     return LM(model.to(placement.device).eval(), tokenizer, Prompts(tokenizer, style), identity(name, place, model))
