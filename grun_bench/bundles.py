@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -83,9 +84,18 @@ class Bundle:
     plugin: Path | None
 
 
-def checked(kind: type[T] | Any, content: bytes, place: object) -> T:
-    """Strict JSON as a value of this type; refused with the place where it is another."""
-    untrusted.parse_json(content, place)
+def checked(kind: type[T] | Any, content: bytes, place: object, migrate: Callable[[Any], Any] = lambda data: data) -> T:
+    """Strict JSON as a value of this type; refused with the place where it is another.
+
+    `migrate` makes today's form of an older one.
+    """
+    data = untrusted.parse_json(content, place)
+    try:
+        today = migrate(data)
+    except UsageError as error:
+        refuse(place, str(error).rstrip("."))
+    if today is not data:
+        content = json.dumps(today).encode()
     try:
         return TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
@@ -99,21 +109,11 @@ def read_json(path: Path, kind: Any) -> Any:
     return checked(kind, untrusted.read(path, untrusted.JSON_BYTES), path)
 
 
-def _of_today(content: bytes, place: Path) -> bytes:
-    """A result file's content in today's schema, where it was written in an older one."""
-    data = untrusted.parse_json(content, place)
-    try:
-        today = migrate(data)
-    except UsageError as error:
-        refuse(place, str(error).rstrip("."))
-    return content if today is data else json.dumps(today).encode()
-
-
 def read_row(folder: Path, path: str) -> Row:
     """A result file in its place `[results/]<task>/<org__model>/<unlearner>/<run_id>.json`, with fields that agree."""
     place = folder / path
     content = untrusted.read(place, untrusted.JSON_BYTES)
-    result: Result = checked(Result, _of_today(content, place), place)
+    result: Result = checked(Result, content, place, migrate)
     said = [result.task, result.model.replace("/", "__"), result.unlearner.name, f"{result.run_id}.json"]
     if path.split("/")[-4:] != said:
         refuse(place, f"its fields say that it belongs in {'/'.join(said)}")

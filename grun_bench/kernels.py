@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -24,12 +24,19 @@ def fast_kernels(model: nn.Module) -> Iterator[None]:
     groups = [module.num_key_value_groups for module in shared]
     for module in shared:
         module.num_key_value_groups = 1
+    attention = _Replaced({scaled_dot_product_attention: grouped_attention}) if shared else nullcontext()
     try:
-        with _Replaced({linear: fast_linear, scaled_dot_product_attention: grouped_attention}):
+        with fast_linears(model.device), attention:
             yield
     finally:
         for module, count in zip(shared, groups, strict=True):
             module.num_key_value_groups = count
+
+
+def fast_linears(device: torch.device) -> AbstractContextManager[Any]:
+    """Within this block linear layers on this device run by `fast_linear`, where that is another kernel."""
+    faster = device.type == "cpu" and _has_avx512()
+    return _Replaced({linear: fast_linear}) if faster else nullcontext()
 
 
 class _Replaced(TorchFunctionMode):

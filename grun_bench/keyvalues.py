@@ -54,29 +54,33 @@ class KeyValues:
         return KeyValues([(move(keys), move(values)) for keys, values in self.layers], self.visible.gather(1, order))
 
 
-class Before(DynamicCache):
+class _Past(DynamicCache):
+    """A cache that says how long it is: `width` columns, whatever of them is visible."""
+
+    width: int
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.width
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.width + query_length, 0
+
+
+class Before(_Past):
     """Keys and values of the tokens before a pass, in the layers from `first` on, which the pass reads and does not add
     to: a block that runs again in the backward pass finds the same."""
 
     def __init__(self, past: KeyValues, first: int) -> None:
         super().__init__()
-        self._past, self._first = past, first
-
-    # ---- what transformers asks of a cache
+        self._layers, self._first, self.width = past.layers, first, past.visible.shape[1]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The keys and values of a layer with the pass's own after them."""
-        before = self._past.layers[layer - self._first]
+        before = self._layers[layer - self._first]
         return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._past.visible.shape[1]
 
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
-
-
-class Slots(DynamicCache):
+class Slots(_Past):
     """Keys and values of a decoding batch, with room for the columns to come: a pass writes its own and copies nothing.
 
     Rows of different widths are padded on the left. The model's passes write after column `width` and leave `width` as
@@ -137,9 +141,3 @@ class Slots(DynamicCache):
         for whole, new in zip(self._pairs[layer], (keys, values), strict=True):
             whole[: self.rows, :, self.width : end] = new
         return tuple(whole[: self.rows, :, :end] for whole in self._pairs[layer])
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.width
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.width + query_length, 0

@@ -162,9 +162,10 @@ def forward(
     adapter leaves them. `frozen` is what need not run of this batch, where it is known. Without `head` the vocabulary
     head is put off: it gets no rows now.
     """
-    inputs: dict[str, Any] = {}
+    batch = batch if frozen is None else frozen.batch
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if frozen is not None:
-        batch, inputs = frozen.batch, frozen.inputs()
+        inputs |= frozen.inputs()
     mask, hidden, states = batch.scored, {}, []
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -181,7 +182,6 @@ def forward(
 
     # a hook that is registered later runs later: it sees what an adapter's hook made of the output
     handles += [decoder_layers(model)[layer].register_forward_hook(keep(layer)) for layer in layers]
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask} | inputs
     try:
         with calling(batch.prompt_end, frozen.states if frozen else None) as call:
             output = model(**inputs, use_cache=False)

@@ -67,7 +67,7 @@ class Trunk:
     @property
     def size(self) -> int:
         """Bytes that are kept."""
-        return self._states.size + self._keyvalues.size
+        return self._states.values.nbytes + self._keyvalues.values.nbytes
 
     def frozen(self, batch: Batch) -> Frozen:
         """What is frozen of a batch, and what is left to run. What is not kept is computed now, together."""
@@ -245,28 +245,20 @@ class _Store:
         for key, count in counts.items():
             self._places[key] = slice(self.rows, self.rows + count - common)
             self.rows += count - common
-        self._values = torch.empty(0)
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self._values.nbytes
-
-    def give(self, values: Tensor) -> None:
-        """Where to keep them: (rows, numbers) on the CPU."""
-        self._values = values
+        #: (rows, numbers) on the CPU, given by `_make_room`
+        self.values = torch.empty(0)
 
     def put(self, key: Any, rows: Tensor) -> None:
         """Keep the rows of a sequence; of one that was not announced nothing."""
         if (place := self._places.get(key)) is not None:
-            self._values[: self._common] = rows[: self._common].cpu()
-            self._values[place] = rows[self._common :].cpu()
+            self.values[: self._common] = rows[: self._common].cpu()
+            self.values[place] = rows[self._common :].cpu()
 
     def get(self, key: Any) -> Tensor | None:
         """(tokens, numbers); None for a sequence that is not kept."""
         if (place := self._places.get(key)) is None:
             return None
-        return torch.cat([self._values[: self._common], self._values[place]])
+        return torch.cat([self.values[: self._common], self.values[place]])
 
 
 def _make_room(*stores: tuple[_Store, Tensor]) -> None:
@@ -283,11 +275,11 @@ def _make_room(*stores: tuple[_Store, Tensor]) -> None:
         for store, like in stores:
             shape = (store.rows, like.shape[-1])
             if size <= MEMORY_LIMIT or not math.prod(shape):
-                store.give(torch.empty(shape, dtype=like.dtype))
+                store.values = torch.empty(shape, dtype=like.dtype)
                 continue
             with tempfile.NamedTemporaryFile(dir=folder) as file:
                 mapped = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype)
-            store.give(mapped.view(shape))
+            store.values = mapped.view(shape)
     except OSError as error:
         raise UsageError(
             f"what is frozen takes {size / 2**30:.1f} GiB, which {folder} cannot hold ({error}); set "
