@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from grun_bench import env
-from grun_bench.engine import Engine, Work
+from grun_bench.core import environment as env
+from grun_bench.models.engine import Engine, Work
 
 VOCABULARY, LENGTH, BATCH = 128_256, 512, 8
 #: answer tokens of the 512

@@ -31,16 +31,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from grun_bench import env
-from grun_bench.data import IGNORED, collate, collate_prompts
-from grun_bench.engine import Counts
-from grun_bench.loading import TINY, Placement, load, load_tiny
-from grun_bench.models import LM
-from grun_bench.progress import say
-from grun_bench.records import SETS, Records
-from grun_bench.rows import load_rows
-from grun_bench.scoring import Example, ScoringSettings, score, stop_tokens
-from grun_bench.tasks import load_task
+from grun_bench.core import environment as env
+from grun_bench.core.progress import say
+from grun_bench.models.batch import IGNORED, collate, collate_prompts
+from grun_bench.models.engine import Counts
+from grun_bench.models.forward import LM
+from grun_bench.models.loading import TINY, Placement, load, load_tiny
+from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
+from grun_bench.results.record import SETS, Records
+from grun_bench.tasks.dataset import load_rows
+from grun_bench.tasks.task import load_task
 
 NEW_TOKENS = 200
 #: nats a token by which losses may differ: cross-entropy in float32 is itself off by about 1e-4

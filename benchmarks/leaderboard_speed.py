@@ -26,8 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from grun_bench.records import SETS
-from grun_bench.results import Result, result_folder
+from grun_bench.results.record import SETS
+from grun_bench.results.result import Result, result_folder
 
 SECONDS, BYTES = 5.0, 10**9
 TASKS = [f"tofu_forget{share:02}" for share in (1, 5, 10)] + ["tofu_lite", "tofu_long"]

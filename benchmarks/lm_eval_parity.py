@@ -17,9 +17,10 @@ from pathlib import Path
 
 import lm_eval.tasks
 
-from grun_bench import env, harness
-from grun_bench.loading import Placement, load, locate
-from grun_bench.tasks import Measure
+from grun_bench.core import environment as env
+from grun_bench.integrations import lm_eval as harness
+from grun_bench.models.loading import Placement, load, locate
+from grun_bench.tasks.task import Measure
 
 #: lm-eval task, data set, lm-eval's file, shots, questions (subjects of MMLU whole but for the last)
 TASKS = (

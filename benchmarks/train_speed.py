@@ -39,16 +39,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from grun_bench import env, unlearn
-from grun_bench.adapters import Grun
-from grun_bench.data import IGNORED, Batch, collate
-from grun_bench.loading import TINY, Placement, load, load_tiny
-from grun_bench.models import LM
-from grun_bench.progress import say
-from grun_bench.rows import load_rows
-from grun_bench.tasks import load_task
-from grun_bench.training import Schedule, optimise
-from grun_bench.unlearn import FitContext, make_unlearner, pair_batches
+from grun_bench.core import environment as env
+from grun_bench.core.progress import say
+from grun_bench.methods import trainer as unlearn
+from grun_bench.methods.adapters import Grun
+from grun_bench.methods.loop import Schedule, optimise
+from grun_bench.methods.trainer import FitContext, make_unlearner, pair_batches
+from grun_bench.models.batch import IGNORED, Batch, collate
+from grun_bench.models.forward import LM
+from grun_bench.models.loading import TINY, Placement, load, load_tiny
+from grun_bench.tasks.dataset import load_rows
+from grun_bench.tasks.task import load_task
 
 UNLEARNERS = dict.fromkeys(("pyreft", "hooks", "cache", "checkpointing"), "grun+npo")
 UNLEARNERS |= {"lora": "lora+npo", "full": "full+npo"}

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`load` and `push_to_hub`, on first use: importing the package loads nothing."""
     if name in ("load", "push_to_hub"):
-        from grun_bench import saving
+        from grun_bench.methods import saving
 
         return getattr(saving, name)
     raise AttributeError(f"module 'grun_bench' has no attribute '{name}'")

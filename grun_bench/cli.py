@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grun_bench import registry
-from grun_bench.errors import GrunBenchError, UsageError, unknown
-from grun_bench.progress import waiting
+from grun_bench.core import registry
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core.progress import waiting
 
 if TYPE_CHECKING:
-    from grun_bench.results import Result
-    from grun_bench.runner import RunConfig
+    from grun_bench.results.result import Result
+    from grun_bench.runs.run import RunConfig
 
 app = typer.Typer(
     name="grun-bench",
@@ -89,7 +89,7 @@ def run(
     overrides, size = _settings(settings), _batch_size(batch_size)
     _offline_first(model or target)
     with waiting("loading torch and transformers"):
-        from grun_bench.runner import RunConfig
+        from grun_bench.runs.run import RunConfig
 
     config = RunConfig(
         unlearner=unlearner,
@@ -145,8 +145,8 @@ def attack(
 ) -> None:
     """Attack the model of a result that is there already, and add what comes of it to the result."""
     _include(include_path)
-    from grun_bench.results import find_result, read_result
-    from grun_bench.tasks import load_task
+    from grun_bench.results.result import find_result, read_result
+    from grun_bench.tasks.task import load_task
 
     path = find_result(result, output)
     row = read_result(path)
@@ -158,7 +158,7 @@ def attack(
         raise UsageError(f"--set {odd[0]}: the row's settings stay; an attack's is written <attack>.{odd[0]}=value.")
     _offline_first(row.dataset == "published")
     with waiting("loading torch and transformers"):
-        from grun_bench.runner import RunConfig
+        from grun_bench.runs.run import RunConfig
 
     config = RunConfig(
         unlearner=row.unlearner.name,
@@ -188,8 +188,8 @@ def _check_names(task: str, attacks: str, dtype: str, output: Path, include: tup
     """What can be refused before anything is loaded."""
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise unknown("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
-    from grun_bench.results import check_writable
-    from grun_bench.tasks import load_task
+    from grun_bench.results.result import check_writable
+    from grun_bench.tasks.task import load_task
 
     loaded = load_task(task, include)
     if attacks:
@@ -200,14 +200,14 @@ def _check_names(task: str, attacks: str, dtype: str, output: Path, include: tup
 def _offline_first(needed: Any) -> None:
     """Find out whether the Hub is there before its libraries are imported: they read it then."""
     if needed:
-        from grun_bench.env import offline_if_unreachable
+        from grun_bench.core.environment import offline_if_unreachable
 
         offline_if_unreachable()
 
 
 def _run(config: RunConfig, as_json: bool) -> Result:
-    from grun_bench.runner import run as run_cell
-    from grun_bench.tables import print_run
+    from grun_bench.runs.run import run as run_cell
+    from grun_bench.terminal import print_run
 
     outcome = run_cell(config)
     cell = outcome.cell
@@ -251,10 +251,10 @@ def sweep(
         raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2.")
     _offline_first(model or target)
     with waiting("loading torch and transformers"):
-        from grun_bench.runner import RunConfig
-        from grun_bench.sweeping import expand
-        from grun_bench.sweeping import sweep as run_all
-        from grun_bench.tables import print_sweep
+        from grun_bench.matrix.sweep import expand
+        from grun_bench.matrix.sweep import sweep as run_all
+        from grun_bench.runs.run import RunConfig
+        from grun_bench.terminal import print_sweep
     names = expand(unlearners)
 
     config = RunConfig(
@@ -290,7 +290,7 @@ def list_names(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """List what can be run, or what was."""
-    from grun_bench.tables import print_names
+    from grun_bench.terminal import print_names
 
     _include(include_path)
     plurals = {f"{kind}s": kind for kind in registry.KINDS}
@@ -301,7 +301,7 @@ def list_names(
         if what in (plural, "all") and entries:
             print_names(plural, ("name", "what it is"), [(entry.name, entry.summary) for entry in entries])
     if what in ("tasks", "all"):
-        from grun_bench.tasks import load_task, task_files
+        from grun_bench.tasks.task import load_task, task_files
 
         names = task_files(tuple(include_path))
         print_names(
@@ -314,8 +314,8 @@ def list_names(
 
 
 def _list_runs(output: Path) -> None:
-    from grun_bench.results import read_result, result_files
-    from grun_bench.tables import number, print_names
+    from grun_bench.results.result import read_result, result_files
+    from grun_bench.terminal import number, print_names
 
     results = [read_result(path) for path in result_files(output)]
     rows = [
@@ -338,8 +338,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result file.")] = False,
 ) -> None:
     """Show everything a result says."""
-    from grun_bench.results import controls, find_result, read_result
-    from grun_bench.tables import print_result
+    from grun_bench.results.result import controls, find_result, read_result
+    from grun_bench.terminal import print_result
 
     path = find_result(result, output)
     found = read_result(path)
@@ -361,11 +361,11 @@ def import_log(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Read the log of another tool into a result, every aggregate recomputed from its rows."""
-    from grun_bench.imported import import_result
-    from grun_bench.importing import check_reference, read_log
-    from grun_bench.results import check_writable, result_folder, save_records, write_whole
-    from grun_bench.tables import print_run
-    from grun_bench.tasks import load_task
+    from grun_bench.integrations.imported import import_result
+    from grun_bench.integrations.logs import check_reference, read_log
+    from grun_bench.results.result import check_writable, result_folder, save_records, write_whole
+    from grun_bench.tasks.task import load_task
+    from grun_bench.terminal import print_run
 
     loaded = load_task(task, tuple(include_path))
     read = read_log(log, log_format)
@@ -388,7 +388,7 @@ def convert(
     base: Annotated[str | None, typer.Option(help="Of pyreft's folders: the model they were trained on.")] = None,
 ) -> None:
     """Turn a saved adapter into pyreft's folder format, or with --base the other way round."""
-    from grun_bench.pyreft_format import export_pyreft, import_pyreft
+    from grun_bench.integrations.pyreft import export_pyreft, import_pyreft
 
     if base is not None:
         import_pyreft(folders, base, out)
@@ -410,7 +410,7 @@ def leaderboard(
 ) -> None:
     """Render the result files as Markdown, CSV and one HTML page."""
     if check:
-        from grun_bench.escaping import clean
+        from grun_bench.core.escaping import clean
         from grun_bench.leaderboard.check import problems
 
         count = 0
@@ -421,7 +421,7 @@ def leaderboard(
             raise GrunBenchError(f"{count} problem{'s' if count > 1 else ''} in {tree} and {out}.")
         print(f"{tree}: every number comes from its records, and the pages in {out} are up to date.")
         return
-    from grun_bench.leaderboard.files import render, write
+    from grun_bench.leaderboard.pages import render, write
 
     rendered = render(tree, out)
     write(rendered.pages, out)
@@ -439,8 +439,8 @@ def test_plugin(
     if not kinds:
         known = [known for kind in registry.KINDS for known in registry.names(kind)]
         raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
-    from grun_bench.tables import print_names
-    from grun_bench.testing import check
+    from grun_bench.plugin_checks import check
+    from grun_bench.terminal import print_names
 
     failed = 0
     for kind in kinds:
@@ -463,8 +463,8 @@ def submit(
     output: Output = RESULTS,
 ) -> None:
     """Bundle runs of a method for a pull request to the leaderboards."""
-    from grun_bench.submitting import submit as make_bundle
-    from grun_bench.tables import print_bundle
+    from grun_bench.leaderboard.submit import submit as make_bundle
+    from grun_bench.terminal import print_bundle
 
     made = make_bundle(runs, out, card, output, model, plugin)
     print_bundle(out, [row.result for row in made.bundle.rows], list(made.bundle.models), made.warnings)
@@ -484,9 +484,9 @@ def verify(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Make every number of a bundle, or of a folder of results, again: from its records or from its models."""
-    from grun_bench.bundles import read_bundle
-    from grun_bench.verifying import print_verified
-    from grun_bench.verifying import verify as verify_bundle
+    from grun_bench.leaderboard.bundle import read_bundle
+    from grun_bench.leaderboard.verify import print_verified
+    from grun_bench.leaderboard.verify import verify as verify_bundle
 
     _include(include_path)
     if trust_plugin and not rerun:
@@ -507,10 +507,10 @@ def verify(
 
 
 def _rerunner(output: Path, device: str, include: tuple[Path, ...]) -> Any:
-    from grun_bench.env import offline_if_unreachable
+    from grun_bench.core.environment import offline_if_unreachable
 
     offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
-    from grun_bench.rerunning import Rerunner
+    from grun_bench.rerun import Rerunner
 
     return Rerunner(output, device, include)
 

@@ -19,9 +19,12 @@ import torch
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from grun_bench import cli, registry, testing, world
-from grun_bench.models import LM
-from grun_bench.testing import FORGET, RETAIN  # noqa: F401  (test modules import them from here)
+from grun_bench import cli
+from grun_bench import plugin_checks as testing
+from grun_bench.core import registry
+from grun_bench.models.forward import LM
+from grun_bench.plugin_checks import FORGET, RETAIN  # noqa: F401  (test modules import them from here)
+from grun_bench.tasks import toy_world as world
 
 #: where the data sets library, imported later, keeps its copies: not in the user's cache
 _DATASETS = tempfile.TemporaryDirectory(prefix="grun-bench-tests-")
@@ -163,7 +166,7 @@ def small_run(hub: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def results(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of `grun+npo` on the small model with its target and retain rows. To be read, not changed."""
-    from grun_bench.runner import RunConfig, run
+    from grun_bench.runs.run import RunConfig, run
 
     output = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from grun_bench.results import Result
+from grun_bench.results.result import Result
 
 #: metric -> whether higher is better
 DIRECTIONS: dict[str, bool | None] = {

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from conftest import CONFIGS, SMALL, TASK, Said
 
-from grun_bench import world
-from grun_bench.results import Result, read_result, result_files
+from grun_bench.results.result import Result, read_result, result_files
+from grun_bench.tasks import toy_world as world
 
 Command = Callable[..., Said]
 
@@ -90,7 +90,7 @@ def test_the_program_itself_prints_no_traceback(environment: Path, tmp_path: Pat
 
 def test_a_bug_keeps_its_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only expected errors are one line: anything else must not be hidden."""
-    from grun_bench import tasks
+    from grun_bench.tasks import task as tasks
 
     monkeypatch.setattr(tasks, "task_files", lambda include=(): 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -175,7 +175,7 @@ def test_data_file_that_is_no_json_lines(
 
 
 def test_rows_may_hold_any_line_end_of_unicode(task_file: Callable[..., Path], tmp_path: Path) -> None:
-    from grun_bench.rows import Source, load_rows
+    from grun_bench.tasks.dataset import Source, load_rows
 
     path = tmp_path / "odd.jsonl"
     path.write_text(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from grun_bench import registry, testing
+from grun_bench import plugin_checks as testing
+from grun_bench.core import registry
 
 BUILT_IN = [(kind, name) for kind in testing.CONTRACTS for name in registry.names(kind)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from grun_bench import registry
-from grun_bench.tasks import load_task
+from grun_bench.core import registry
+from grun_bench.tasks.task import load_task
 
 ROOT = Path(__file__).parent.parent
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()

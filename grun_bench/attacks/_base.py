@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from grun_bench.models import decoder_layers
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.models.forward import decoder_layers
 
 
 def adapter_parameters(subject: Subject) -> list[nn.Parameter]:

@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from grun_bench.errors import Inapplicable
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import Inapplicable
+from grun_bench.core.registry import attack
 
 Pair = tuple[str, str]
 

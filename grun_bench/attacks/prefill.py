@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from grun_bench.errors import Inapplicable
-from grun_bench.registry import attack
-from grun_bench.scoring import Example
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import Inapplicable
+from grun_bench.core.registry import attack
+from grun_bench.models.scoring import Example
 
 
 @attack("prefill", access="user", version=1)

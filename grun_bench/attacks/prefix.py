@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.registry import attack
 
 PHRASES = {
     "please": "Please answer the following question in full.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from grun_bench.errors import UsageError
-from grun_bench.models import decoder_layers
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import UsageError
+from grun_bench.core.registry import attack
+from grun_bench.models.forward import decoder_layers
 
 
 @attack("probe", access="weights", version=1)

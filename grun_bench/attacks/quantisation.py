@@ -31,10 +31,10 @@ from typing import Any
 from torch import Tensor
 
 from grun_bench.attacks._base import base_linears, base_parameters, restored
-from grun_bench.errors import Inapplicable
-from grun_bench.models import decoder_layers
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import Inapplicable
+from grun_bench.core.registry import attack
+from grun_bench.models.forward import decoder_layers
 
 #: the library, and the extra of this package that installs it
 NEEDS = ("bitsandbytes", "quantisation")

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from grun_bench.attacks._base import adapter_parameters, base_linears, base_parameters, restored
-from grun_bench.data import Encoded, collate
-from grun_bench.errors import Inapplicable, unknown
-from grun_bench.models import LM, forward
-from grun_bench.neutral import SENTENCES
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
-from grun_bench.training import Schedule, optimise
+from grun_bench.attacks.neutral import SENTENCES
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import Inapplicable, unknown
+from grun_bench.core.registry import attack
+from grun_bench.methods.loop import Schedule, optimise
+from grun_bench.models.batch import Encoded, collate
+from grun_bench.models.forward import LM, forward
 
 KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
 

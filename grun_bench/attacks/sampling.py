@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from grun_bench.errors import Inapplicable
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import Inapplicable
+from grun_bench.core.registry import attack
 
 
 @attack("sampling", access="user", version=1, metrics=("sampled_rougeL_recall", "leak"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from grun_bench.errors import Inapplicable
-from grun_bench.registry import attack
-from grun_bench.subject import Subject
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import Inapplicable
+from grun_bench.core.registry import attack
 
 
 @attack("strip", access="weights", version=1)

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from grun_bench.leaderboard.tree import TIERS, Filed
-from grun_bench.results import AttackInfo, Result
+from grun_bench.results.result import AttackInfo, Result
 
 #: rows that every table begins with: the target as it is, and the oracle
 PINNED = {"none": "target model", "retain": "retain model"}

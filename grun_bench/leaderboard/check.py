@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from grun_bench.errors import GrunBenchError
-from grun_bench.leaderboard.files import outdated, render_filed
+from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.progress import bar
+from grun_bench.leaderboard.pages import outdated, render_filed
+from grun_bench.leaderboard.recompute import UNKNOWN, Number, recompute_row
 from grun_bench.leaderboard.tree import Filed, folders, read_file, read_flags, read_verified, result_paths
-from grun_bench.progress import bar
-from grun_bench.recompute import UNKNOWN, Number, recompute_row
-from grun_bench.stored import Row
+from grun_bench.results.store import Row
 
 
 def problems(tree: Path, out: Path) -> Iterator[str]:

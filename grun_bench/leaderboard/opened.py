@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from grun_bench.escaping import clean, path_link, web_link
+from grun_bench.core.escaping import clean, path_link, web_link
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Column, Row, Run
 from grun_bench.leaderboard.tree import Filed, read_card
-from grun_bench.results import RecordsFile
-from grun_bench.tables import number
+from grun_bench.results.result import RecordsFile
+from grun_bench.terminal import number
 
 #: a cell: text, or text with the address that it links to
 Part = str | dict[str, str]

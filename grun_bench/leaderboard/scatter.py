@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grun_bench.escaping import html
+from grun_bench.core.escaping import html
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, Row
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 
-from grun_bench.escaping import cell as text
+from grun_bench.core.escaping import cell as text
 from grun_bench.leaderboard.boards import Board, Cell, Row
 
 

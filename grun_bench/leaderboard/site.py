@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from grun_bench.escaping import html, script
+from grun_bench.core.escaping import html, script
 from grun_bench.leaderboard import scatter, words
 from grun_bench.leaderboard.boards import Board, Cell, Row, below_floor
 from grun_bench.leaderboard.opened import Opened
-from grun_bench.tables import number
+from grun_bench.terminal import number
 
 _HERE = Path(__file__).parent
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grun_bench.errors import UsageError
-from grun_bench.results import Result, parse_result
-from grun_bench.stored import records_of
+from grun_bench.core.errors import UsageError
+from grun_bench.results.result import Result, parse_result
+from grun_bench.results.store import records_of
 
 #: how far a row can be trusted, best first
 TIERS = ("re-run", "recomputed", "imported", "self-reported")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from grun_bench.errors import MissingReference
-from grun_bench.records import Continuation, Record
+from grun_bench.core.errors import MissingReference
+from grun_bench.results.record import Continuation, Record
 
 #: sets whose answers need no paraphrase: where there is none, the answer stands for it
 OWN_PARAPHRASE = ("real_authors", "world_facts")

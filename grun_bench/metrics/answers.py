@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import (
     EPSILON,
     LOWER_ON_FORGET,
@@ -16,8 +17,7 @@ from grun_bench.metrics._common import (
     wrong_losses,
     wrong_probabilities,
 )
-from grun_bench.records import SETS, Record
-from grun_bench.registry import metric
+from grun_bench.results.record import SETS, Record
 
 NORMALISED = ("real_authors", "world_facts")
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grun_bench.errors import MissingReference
+from grun_bench.core.errors import MissingReference
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import HIGHER_ON_FORGET, per_row
-from grun_bench.records import SETS, Record
-from grun_bench.registry import metric
+from grun_bench.results.record import SETS, Record
 
 Gates = Sequence[dict[str, float] | None]
 

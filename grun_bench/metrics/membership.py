@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import rankdata
 
-from grun_bench.errors import MissingReference
+from grun_bench.core.errors import MissingReference
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import EPSILON, NEEDS_RETAIN, loss_of, missing, stored_or
-from grun_bench.records import Record, Records
-from grun_bench.registry import metric
+from grun_bench.results.record import Record, Records
 
 SIDES = ("forget", "holdout")
 #: share of the least likely tokens that min-k and min-k++ average (OpenUnlearning's choice for TOFU)

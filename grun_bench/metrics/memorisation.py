@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import LOWER_ON_FORGET, missing, per_row, stored_or
-from grun_bench.records import Record
-from grun_bench.registry import metric
+from grun_bench.results.record import Record
 
 MEMORISED = ("forget", "retain")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import MEASURES, missing, per_row
-from grun_bench.records import Record
-from grun_bench.registry import metric
+from grun_bench.results.record import Record
 
 #: what stands for accuracy in tasks without options, in this order
 _SCORES = ("acc", "exact_match")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import missing, per_row
 from grun_bench.metrics.texts import rougeL_recalls
-from grun_bench.records import Record
-from grun_bench.registry import metric
+from grun_bench.results.record import Record
 
 #: ROUGE-L recall from which an answer is a leak
 LEAK = 0.9

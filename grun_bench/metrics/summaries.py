@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import hmean, ks_2samp
 
-from grun_bench.errors import MissingReference
+from grun_bench.core.errors import MissingReference
+from grun_bench.core.registry import metric
 from grun_bench.metrics import answers
 from grun_bench.metrics.texts import rougeL_recall
-from grun_bench.records import Record, Records
-from grun_bench.registry import metric
+from grun_bench.results.record import Record, Records
 
 PerRow = Callable[[Sequence[Record]], np.ndarray]
 UTILITY_SETS = ("retain", "real_authors", "world_facts")

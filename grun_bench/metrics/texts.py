@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from grun_bench.core.registry import metric
 from grun_bench.metrics._common import LOWER_ON_FORGET, missing, per_row
-from grun_bench.records import SETS, Continuation, Record
-from grun_bench.registry import metric
+from grun_bench.results.record import SETS, Continuation, Record
 
 
 @lru_cache(maxsize=1)

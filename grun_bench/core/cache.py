@@ -1,0 +1,68 @@
+"""Folders that are built once and kept: by a key of everything that decides them, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from grun_bench.core.environment import cache_folder
+from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.progress import say
+
+KEY_FILE = "key.json"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    """The folder that `build(folder)` fills, built unless a whole one with this key is there.
+
+    Safe against two processes (a file lock; the second waits and uses the first's) and against being killed in the
+    middle (built beside its place and renamed when whole; what a killed build left is removed by the next).
+    Raises UsageError when the cache cannot be written.
+    """
+    parent = cache_folder() / kind
+    target = parent / digest(key)[:20]
+    if (target / KEY_FILE).exists():
+        return target
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{target}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"another process is building {target}; waiting for it.")
+            lock.acquire()
+    except OSError as error:
+        raise UsageError(
+            f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can."
+        ) from None
+    try:
+        if (target / KEY_FILE).exists():
+            return target
+        for left in parent.glob(f"{target.name}.building-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        building = parent / f"{target.name}.building-{os.getpid()}"
+        try:
+            building.mkdir()
+            build(building)
+            (building / KEY_FILE).write_text(json.dumps(key, indent=1, sort_keys=True, default=str) + "\n")
+            shutil.rmtree(target, ignore_errors=True)
+            building.replace(target)
+        except OSError as error:
+            raise GrunBenchError(f"could not keep a built folder in {parent}: {error}.") from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    finally:
+        lock.release()
+    return target

@@ -1,0 +1,126 @@
+"""Seeds of provenance: git, packages, hardware, and the folders of cache and mirrors."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+#: the packages whose versions can change a number
+PACKAGES = (
+    *("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score"),
+    "lm_eval",
+)
+
+#: where the Hugging Face libraries keep what they read from HF_HUB_OFFLINE
+_OFFLINE = {
+    "huggingface_hub.constants": "HF_HUB_OFFLINE",
+    "datasets.config": "HF_HUB_OFFLINE",
+    "transformers.utils.hub": "_is_offline_mode",
+}
+
+
+def cache_folder() -> Path:
+    """Where built models are kept: GRUN_BENCH_CACHE, else grun-bench in the user's cache folder."""
+    if given := os.environ.get("GRUN_BENCH_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "grun-bench"
+
+
+def mirrors() -> list[Path]:
+    """The folders of GRUN_BENCH_HUB, a `:`-separated list of mirrors laid out as <org>/<name>."""
+    return [Path(part).expanduser() for part in os.environ.get("GRUN_BENCH_HUB", "").split(os.pathsep) if part]
+
+
+def offline_if_unreachable() -> None:
+    """Switch the Hugging Face libraries to their cache when the Hub's name does not resolve: no minutes of retries.
+
+    Those that are imported already have read the environment, so they are told too. A setting of the user's own is left
+    alone.
+    """
+    if "HF_HUB_OFFLINE" in os.environ:
+        return
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        for module, name in _OFFLINE.items():
+            if module in sys.modules:
+                setattr(sys.modules[module], name, True)
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that numbers depend on; a missing one is left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the harness's own checkout; both None when it runs from an installed wheel.
+
+    Dirty means that what decides a number differs from the commit: the package or the tasks, not results or pages.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--", "grun_bench", "tasks")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor and accelerator. Imports torch."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement of `peak_memory` where the system can (CUDA; Linux)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Bytes at the peak since `reset_peak_memory`: of the GPU, else of the process on Linux; None elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,1 @@
+"""Other tools' formats and commands: lm-eval, pyreft, published logs."""

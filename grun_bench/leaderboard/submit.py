@@ -1,0 +1,214 @@
+"""Rows -> a bundle: what a pull request to the leaderboards adds. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from grun_bench.core import registry
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.leaderboard.bundle import CARD, MODELS, PLUGIN, RESULTS, Bundle, Card, read_bundle, read_row
+from grun_bench.methods.saving import CARD as MODEL_CARD
+from grun_bench.methods.saving import read_card as read_model_card
+from grun_bench.results.result import check_writable, find_result, result_files, write_whole
+from grun_bench.results.store import Row, control, records_of
+
+#: what a card file looks like; `--card` takes it as YAML or JSON
+CARD_TEMPLATE = """\
+name: my method
+authors: [Ada Example]
+paper: https://arxiv.org/abs/...   # or null
+code: https://...                  # or null
+licence: MIT
+tuning: "what was tried before these settings, and on which data"
+"""
+
+
+@dataclass
+class Submission:
+    """The bundle that was made, and what its reviewers will ask about."""
+
+    bundle: Bundle
+    warnings: list[str] = field(default_factory=list)
+
+
+def submit(
+    runs: Sequence[str], out: Path, card: Path, output: Path, models: Sequence[Path], plugin: Path | None
+) -> Submission:
+    """Make a bundle of runs, with the target and retain rows that they compare with.
+
+    `runs` are run ids, their beginnings or paths of result files; `models` are folders that `run --save` wrote. Raises
+    UsageError for what a submission may not have or lacks; nothing is left at `out` then.
+    """
+    if out.exists():
+        raise UsageError(f"--out {out}: is there already. Choose another folder.")
+    check_writable(out.parent)
+    filled = read_card_file(card)
+    rows = _rows(runs, output)
+    _check_methods(rows, plugin)
+    found = _models(rows, models)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        part.mkdir()
+        write_whole(part / CARD, json.dumps(filled.model_dump(), indent=1, ensure_ascii=False) + "\n")
+        for row in rows:
+            place = part / RESULTS / row.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(row.file, place)
+            for records in records_of(row.result):
+                shutil.copyfile(row.beside(records), place.with_name(records.file))
+        for run_id, folder in found.items():
+            _copy_model(folder, part / MODELS / run_id)
+        if plugin:
+            shutil.copyfile(plugin, part / PLUGIN)
+        read_bundle(part)
+        part.replace(out)
+    except OSError as error:
+        raise GrunBenchError(f"{out} could not be made: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Submission(read_bundle(out), _warnings(rows, found))
+
+
+def read_card_file(path: Path) -> Card:
+    """A method card in YAML or JSON. Raises UsageError naming the field that is missing, unknown or wrong."""
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--card {path}: {error.strerror}. It is a file such as\n\n{CARD_TEMPLATE}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"--card {path}: not YAML or JSON ({' '.join(str(error).split())}).") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"--card {path}: not a mapping of fields. It is a file such as\n\n{CARD_TEMPLATE}")
+    for key in data:
+        if key not in Card.model_fields:
+            raise unknown(f"field in --card {path}", key, Card.model_fields)
+    try:
+        return Card.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise UsageError(f"--card {path}: the field '{place}' is missing.") from None
+        raise UsageError(f"--card {path}: {place}: {first['msg']}.") from None
+
+
+def _rows(runs: Sequence[str], output: Path) -> list[Row]:
+    """The rows asked for, then their target and retain rows. Raises UsageError for rows that may not be submitted."""
+    output = output.resolve()
+    among = [read_row(output, path.relative_to(output).as_posix()) for path in _near(runs, output)]
+    by_file = {row.file: row for row in among}
+    asked = [by_file[find_result(run, output).resolve()] for run in runs]
+    rows = {row.result.run_id: row for row in asked}
+    for row in asked:
+        problem = row.problem()
+        if problem:
+            raise UsageError(f"{row.file}: {problem}. Run it again with --overwrite.")
+        for name in ("none", "retain"):
+            beside = control(row.result, name, among)
+            if beside is not None:
+                rows.setdefault(beside.result.run_id, beside)
+            elif name == "retain" and row.result.reference.get("retain_log"):
+                raise UsageError(
+                    f"{row.result.run_id} was compared with a published retain log that is no row yet: "
+                    "`grun-bench import LOG --unlearner retain` makes it one."
+                )
+    return list(rows.values())
+
+
+def _near(runs: Sequence[str], output: Path) -> list[Path]:
+    """The result files of the runs' tasks and models. Raises UsageError where one lies outside of the folder."""
+    places = set()
+    for run in runs:
+        path = find_result(run, output).resolve()
+        if output not in path.parents or len(path.relative_to(output).parts) != 4:
+            raise UsageError(f"{path} is not in {output}: give the folder of the results with --output.")
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file.")
+        places.add(path.parents[1])
+    wanted = [path for path in result_files(output) if path.parents[1] in places]
+    named = {find_result(run, output).resolve() for run in runs}
+    controls = ("none", "retain")
+    return [path for path in wanted if path in named or path.parent.name in controls]
+
+
+def _check_methods(rows: Sequence[Row], plugin: Path | None) -> None:
+    """Raises UsageError when a method is not built in and its plugin file is not given, or declares something else."""
+    if plugin is not None:
+        if not plugin.is_file():
+            raise UsageError(f"--plugin {plugin}: no such file.")
+        registry.include(plugin)
+    used = False
+    for row in rows:
+        for kind, name in _parts(row.result.unlearner.name):
+            entry = registry.entries(kind).get(name)
+            used |= plugin is not None and entry is not None and entry.origin == plugin.expanduser().resolve()
+            if (entry is None or not entry.builtin) and plugin is None and not row.result.imported:
+                raise UsageError(f"the {kind} '{name}' is not built in: give its file with --plugin FILE.")
+            if entry is None and not row.result.imported:
+                raise UsageError(f"--plugin {plugin}: does not declare the {kind} '{name}' of {row.result.run_id}.")
+    if plugin is not None and not used:
+        raise UsageError(f"--plugin {plugin}: declares nothing that these runs use.")
+
+
+def _parts(name: str) -> list[tuple[str, str]]:
+    """(kind, name) of what makes up an unlearner; a row's name is never a bare objective."""
+    adapter, plus, objective = name.partition("+")
+    return [("adapter", adapter), ("objective", objective)] if plus else [("unlearner", name)]
+
+
+def _models(rows: Sequence[Row], folders: Sequence[Path]) -> dict[str, Path]:
+    """Run id -> the folder of its model. Raises UsageError for a folder that is of none of the rows."""
+    known, found = {row.result.run_id for row in rows}, {}
+    for folder in folders:
+        run_id = read_model_card(folder).run_id
+        if run_id is None:
+            raise UsageError(f"--model {folder}: does not say which run it is of: save it again with `run --save`.")
+        if run_id not in known:
+            raise UsageError(f"--model {folder}: of the run {run_id}, which is not among those submitted.")
+        if run_id in found:
+            raise UsageError(f"--model {folder}: of the same run as {found[run_id]}.")
+        found[run_id] = folder
+    return found
+
+
+def _copy_model(folder: Path, to: Path) -> None:
+    """Copy a saved model without what is of its author's machine: PEFT's empty model card and the base's path."""
+    to.mkdir(parents=True)
+    for path in sorted(folder.iterdir()):
+        if path.suffix != ".md":
+            shutil.copyfile(path, to / path.name)
+    config = to / "adapter_config.json"
+    if config.exists():
+        told = json.loads(config.read_bytes())
+        base = json.loads((to / MODEL_CARD).read_bytes())["base"].get("name")
+        told |= {"base_model_name_or_path": base, "auto_mapping": None}
+        write_whole(config, json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def _warnings(rows: Sequence[Row], models: dict[str, Path]) -> list[str]:
+    told = []
+    for result in (row.result for row in rows):
+        if result.git.get("dirty"):
+            told.append(f"{result.run_id}: made by a harness with uncommitted changes; the row says so.")
+        if result.status != "ok":
+            told.append(f"{result.run_id}: {result.status}.")
+        if result.unlearner.name not in ("none", "retain") and result.run_id not in models and not result.imported:
+            told.append(f"{result.run_id}: no saved model (--model), so `verify --rerun` trains it again.")
+    names: dict[str, set[int | None]] = {}
+    for result in (row.result for row in rows):
+        names.setdefault(result.unlearner.name, set()).add(result.seed)
+    told += [
+        f"{name}: {len(seeds)} seed{'s' * (len(seeds) > 1)}; three or more make an interval."
+        for name, seeds in names.items()
+        if None not in seeds and len(seeds) < 3
+    ]
+    return told

@@ -1,0 +1,80 @@
+"""Unlearners that are not adapter x objective: the two models that every run compares with, and task arithmetic."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from grun_bench.core.registry import unlearner
+from grun_bench.methods.loop import Schedule, optimise
+from grun_bench.methods.trainer import FitContext, Fitted, Side, Unlearner
+from grun_bench.models.batch import collate
+
+
+@unlearner("none")
+class Target(Unlearner):
+    """The target model as it is: the row to improve on."""
+
+    seeded = sequential = False
+
+    def fit(self, context: FitContext) -> Fitted:
+        return Fitted(context.load_target())
+
+
+@unlearner("retain")
+class RetainModel(Unlearner):
+    """The oracle: a model that was trained without the forget set."""
+
+    seeded = sequential = False
+
+    def fit(self, context: FitContext) -> Fitted:
+        return Fitted(context.load_retain_model())
+
+
+@unlearner("task-vector")
+@dataclass(kw_only=True)
+class TaskVector(Unlearner):
+    """Task arithmetic: subtract `scale` times what fine-tuning on the forget set adds (Ilharco et al. 2023).
+
+    theta0 - scale (theta_finetuned - theta0), arXiv 2212.04089, sec. 2; the retain set is not used. Twice the memory of
+    the model while it runs.
+    """
+
+    lr: float = 1e-5
+    epochs: int = 5
+    batch_size: int = 32
+    scale: float = 1.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def fit(self, context: FitContext) -> Fitted:
+        lm = context.load_target()
+        start = time.perf_counter()
+        parameters = list(lm.model.parameters())
+        before = [parameter.detach().clone() for parameter in parameters]
+        sequences = [lm.prompts.encode(question, answer) for question, answer in context.forget]
+        rng = random.Random(context.seed)
+        batches = []
+        for _ in range(self.epochs):
+            order = rng.sample(sequences, len(sequences))
+            batches += [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
+
+        def losses(batch: list[Any]) -> dict[str, torch.Tensor]:
+            return {"forget": Side(lm.model, collate(batch, lm.pad_id).to(lm.device)).cross_entropy}
+
+        torch.manual_seed(context.seed)
+        lm.model.requires_grad_(True).train()
+        label, checkpoint = "fine-tuning on the forget set", context.checkpoint
+        history = optimise(parameters, batches, losses, Schedule(self.lr), label, checkpoint=checkpoint)
+        lm.model.eval()
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value - self.scale * (parameter - value))
+        seconds = time.perf_counter() - start + (checkpoint.seconds if checkpoint else 0.0)
+        return Fitted(lm, sum(map(torch.numel, parameters)), seconds, history=history)

@@ -1,0 +1,43 @@
+"""Evaluation during training: a small sample scored every so many steps, to be shown and never to be chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from grun_bench.methods.checkpoints import RandomState
+from grun_bench.models.forward import LM
+
+#: first rows of each scored set
+ROWS = 16
+#: what is measured on them
+METRICS = ("probability", "rougeL_recall", "extraction_strength", "model_utility")
+
+
+@dataclass
+class Monitor:
+    """Values of a model every `every` optimiser steps and after the last one, by step; 0 is the target model.
+
+    Training goes on as if nothing had been measured: the random numbers and the model's mode are put back.
+    """
+
+    every: int
+    measure: Callable[[LM], dict[str, float | None]]
+    values: dict[int, dict[str, float | None]] = field(default_factory=dict)
+
+    def look(self, lm: LM, step: int, total: int) -> None:
+        """Measure the model if this step is one to be measured."""
+        if step % self.every and step != total:
+            return
+        random = RandomState()
+        before = random.state_dict()
+        self.values[step] = self.measure(lm)
+        random.load_state_dict(before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"values": self.values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values = state["values"]

@@ -1,0 +1,189 @@
+"""Unlearned models as folders: the base by name and the adapter in safetensors; without an adapter a whole model.
+
+Beside `grun_bench.json`, which says what was trained and on which base, a folder holds one of
+
+- `adapter.safetensors`: the edits and gates of `grun` and `reft`;
+- `adapter_model.safetensors` and `adapter_config.json`: LoRA, in PEFT's own format;
+- `model.safetensors` and what transformers puts beside it: all weights, for `full` and for unlearners without adapter.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from grun_bench.core import registry
+from grun_bench.core.cache import KEY_FILE
+from grun_bench.core.environment import cache_folder
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from grun_bench.methods.trainer import Fitted
+    from grun_bench.models.forward import LM
+    from grun_bench.models.loading import Placement
+
+CARD = "grun_bench.json"
+
+
+class Saved(BaseModel):
+    """What `grun_bench.json` says.
+
+    `run_id` is the row that it was made for; `adapter` is None for a whole model. `base` is the target model's origin:
+    its name with the Hub's revision or the SHA-256 of its weights, and for a fine-tuned one its place in the cache.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    unlearner: str
+    adapter: str | None
+    options: dict[str, Any]
+    base: dict[str, Any]
+    prompts: Literal["chat", "qa"]
+    run_id: str | None = None
+
+
+def check_new(folder: Path) -> None:
+    """Raises UsageError when a model cannot be saved there: before training, not after it."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())):
+        raise UsageError(f"--save {folder}: there is something else already. Choose another folder.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--save {folder}: cannot be written ({error.strerror}). Choose another folder.") from None
+    if not os.access(folder.parent, os.W_OK):
+        raise UsageError(f"--save {folder}: cannot be written. Choose another folder.")
+
+
+def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None) -> None:
+    """Write an unlearned model as a folder, whole or not at all; a model saved there before is replaced.
+
+    Raises GrunBenchError when it cannot be saved.
+    """
+    lm, adapter = fitted.lm, fitted.adapter
+
+    def fill(part: Path) -> None:
+        if adapter is None:
+            lm.model.save_pretrained(part, safe_serialization=True)
+            lm.tokenizer.save_pretrained(part)
+        else:
+            adapter.save(part)
+
+    saved = Saved(
+        unlearner=unlearner,
+        adapter=fitted.adapter_name if adapter else None,
+        options=fitted.options,
+        base=lm.origin,
+        prompts=lm.prompts.style,
+        run_id=run_id,
+    )
+    write_folder(saved, folder, fill)
+
+
+def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None]) -> None:
+    """A folder with its card and what `fill(folder)` puts beside it, whole or not at all.
+
+    Raises GrunBenchError when it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        try:
+            part.mkdir(parents=True)
+            fill(part)
+            (part / CARD).write_text(saved.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.replace(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise GrunBenchError(f"{folder} could not be saved: {error.strerror or error}.") from error
+
+
+def read_card(folder: str | Path) -> Saved:
+    """What a saved model is. Raises ModelError when the folder is none."""
+    try:
+        return Saved.model_validate_json((Path(folder) / CARD).read_bytes())
+    except OSError:
+        raise ModelError(f"{folder} holds no {CARD}: it is not what `grun-bench run --save DIR` writes.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise ModelError(f"{Path(folder) / CARD}: not a saved model ({place}: {first['msg']}).") from None
+
+
+def load(folder: str | Path, device: str = "auto", dtype: str = "auto", base: LM | None = None) -> LM:
+    """The unlearned model of a folder, ready to score: the same logits, to the bit, in the dtype that it was saved in.
+
+    The base is found as `run` found it, and must be the one that was trained on. `base` gives it instead, as for a
+    quantised one; it is changed in place. Raises ModelError when a part is missing or is not the one that was saved.
+    """
+    from grun_bench.models.loading import Placement
+
+    return load_fitted(folder, Placement.choose(device, dtype), base).lm
+
+
+def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) -> Fitted:
+    """As `load`, with the adapter beside the model."""
+    from grun_bench.methods.trainer import Fitted
+    from grun_bench.models import loading
+    from grun_bench.models.forward import Prompts
+
+    saved = read_card(folder)
+    if saved.adapter is None:
+        if list(Path(folder).glob("*.bin")):
+            raise ModelError(f"{folder}: weights must be safetensors.")
+        lm = loading.load(str(folder), place)
+        lm.prompts = Prompts(lm.tokenizer, saved.prompts)
+        return Fitted(lm)
+    lm = base or _load_base(saved, place)
+    adapter = registry.get("adapter", saved.adapter).target(**saved.options)
+    adapter.load(lm.model, Path(folder))
+    lm.model.requires_grad_(False).eval()
+    return Fitted(lm, adapter=adapter, adapter_name=saved.adapter, options=saved.options)
+
+
+def _load_base(saved: Saved, place: Any) -> LM:
+    from grun_bench.models import loading
+
+    origin = saved.base
+    name = str(origin.get("name"))
+    if name == loading.TINY:
+        lm = loading.load_tiny(origin.get("trained_without"), place, bool(origin.get("lore")))
+    elif cached := origin.get("cache"):
+        folder = cache_folder() / cached
+        if not (folder / KEY_FILE).exists():
+            raise ModelError(
+                f"the {origin.get('finetuned')} that {name} was fine-tuned into is not in the cache ({folder}): the "
+                "command that saved this model builds it again, or set GRUN_BENCH_CACHE to the cache that has it."
+            )
+        lm = loading.load(str(folder), place)
+    else:
+        lm = loading.load(name, place)
+    for key in ("sha256", "revision"):
+        if origin.get(key) is not None and lm.origin.get(key) not in (None, origin[key]):
+            raise ModelError(
+                f"{name} is not the model that the adapter was trained on: its {key} is {lm.origin[key][:12]}, "
+                f"that one's {origin[key][:12]}."
+            )
+    lm.origin = origin
+    return lm
+
+
+def push_to_hub(folder: str | Path, repository: str, private: bool = True) -> str:
+    """Upload a saved model to the Hub under <org>/<name>, as you are logged in there. Returns its address.
+
+    Raises ModelError when the folder is no saved model; errors of the Hub are huggingface_hub's own.
+    """
+    from huggingface_hub import HfApi
+
+    read_card(folder)
+    api = HfApi()
+    address = api.create_repo(repository, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repository, folder_path=str(folder))
+    return str(address)

@@ -1,0 +1,1 @@
+"""A model: load, prompt, forward, score, generate."""

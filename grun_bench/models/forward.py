@@ -1,0 +1,306 @@
+"""Language models: loading, decoder layers, prompts, and the one way in which everything calls them.
+
+Every forward pass of the project goes through `forward` (or, in generation, `calling`). It tells adapters where the
+prompts end and collects the values of their gates, so neither training nor scoring knows which adapter is attached.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
+
+from grun_bench.core.errors import DataError
+from grun_bench.models.batch import Batch, Encoded
+from grun_bench.models.kv_cache import Before, KeyValues
+
+#: questions with their answers
+Pairs = Sequence[tuple[str, str]]
+
+#: the date that chat templates with a date print: the one of Llama 3's own default, never today
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+
+@dataclass
+class Call:
+    """One forward pass as adapters see it.
+
+    `prompt_end`: (batch,) int64 index of the last prompt token, or None to edit nothing. `gates`: filled by gated
+    adapters, layer index -> gate logits (batch,). `trunk`: (batch, length, hidden), what the frozen first blocks gave,
+    where they need not run again (see `trunk`).
+    """
+
+    prompt_end: Tensor | None
+    gates: dict[int, Tensor] = field(default_factory=dict)
+    trunk: Tensor | None = None
+
+
+@dataclass
+class Frozen:
+    """What is left to run of a batch, and what comes before it (see `trunk`).
+
+    `batch` is what runs. `states` (batch, length, hidden) is the output of the first `blocks` decoder blocks for it,
+    before an adapter acts on it. `before` are the keys and values in the later blocks of the tokens before `batch`,
+    None where it has all tokens or no later block runs.
+    """
+
+    batch: Batch
+    states: Tensor
+    before: KeyValues | None
+    blocks: int
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model must be told of the tokens before."""
+        if self.before is None:
+            return {}
+        mask = torch.cat([self.before.visible, self.batch.attention_mask], 1)
+        positions = (mask.cumsum(1) - 1)[:, -self.batch.input_ids.shape[1] :]
+        past = Before(self.before, self.blocks)
+        return {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
+
+
+_current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
+
+
+@contextmanager
+def calling(prompt_end: Tensor | None, trunk: Tensor | None = None) -> Iterator[Call]:
+    """Within this block, forward passes edit at `prompt_end`; yields the Call that collects gate values."""
+    with _within(Call(prompt_end, trunk=trunk)) as call:
+        yield call
+
+
+@contextmanager
+def _within(call: Call | None) -> Iterator[Call | None]:
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
+def current_call() -> Call | None:
+    """The Call of the surrounding `calling` block; None for a plain call of the model (`generate`, lm-eval)."""
+    return _current.get()
+
+
+@dataclass
+class Forward:
+    """`logits` (scored, vocabulary) in the order of `Batch.targets`, gate logits by layer, and the outputs of the
+    decoder blocks that were asked for, layer -> (batch, length, hidden) at the positions of `batch`, what was run.
+
+    `states` (scored, hidden) are what the vocabulary head gets, and `logits` None, where the head was put off.
+    """
+
+    batch: Batch
+    logits: Tensor | None
+    gates: dict[int, Tensor]
+    hidden: dict[int, Tensor]
+    states: Tensor
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off within this block."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def wrapped_forwards(blocks: Iterable[nn.Module], wrap: Callable[..., Any]) -> Iterator[None]:
+    """Within this block `wrap(own, *args, **kwargs)` is called in place of each block's own forward; hooks stay."""
+    before = [(block, vars(block).get("forward")) for block in blocks]
+    for block, _ in before:
+        block.forward = partial(wrap, block.forward)
+    try:
+        yield
+    finally:
+        for block, forward in before:
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+@contextmanager
+def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
+    """Gradient checkpointing within this block: decoder blocks run again in the backward pass instead of keeping what
+    is inside them. They run again as the same call: an adapter acts where it did in the forward pass.
+
+    Not transformers' own, which has no keys and values of earlier tokens in training.
+    """
+
+    def run(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return own(*args, **kwargs)
+        call = current_call()
+        return checkpoint(own, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _within(call)), **kwargs)
+
+    with wrapped_forwards(decoder_layers(model) if on else (), run):
+        yield
+
+
+def forward(
+    model: nn.Module, batch: Batch, layers: Sequence[int] = (), frozen: Frozen | None = None, head: bool = True
+) -> Forward:
+    """Run a batch and compute logits at the positions that predict answer tokens only.
+
+    The vocabulary head sees (scored, hidden) instead of (batch, length, hidden): the same numbers for a fraction of the
+    memory, for any Hugging Face causal language model. `layers` are decoder blocks whose outputs are kept, as the
+    adapter leaves them. `frozen` is what need not run of this batch, where it is known. Without `head` the vocabulary
+    head is put off: it gets no rows now.
+    """
+    batch = batch if frozen is None else frozen.batch
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if frozen is not None:
+        inputs |= frozen.inputs()
+    mask, hidden, states = batch.scored, {}, []
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        states.append(args[0][mask])
+        return (states[0] if head else states[0][:0],)
+
+    handles = [model.get_output_embeddings().register_forward_pre_hook(select)]
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            hidden[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    # a hook that is registered later runs later: it sees what an adapter's hook made of the output
+    handles += [decoder_layers(model)[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with calling(batch.prompt_end, frozen.states if frozen else None) as call:
+            output = model(**inputs, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Forward(batch, output.logits if head else None, call.gates, hidden, states[0])
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder blocks: the module list whose length is the configuration's number of layers."""
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise ValueError(f"{type(model).__name__}: no module list of {count} decoder layers found.")
+
+
+class _FixedDate(datetime.datetime):
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+        return TEMPLATE_DATE
+
+
+@contextmanager
+def _fixed_date() -> Iterator[None]:
+    """TEMPLATE_DATE for chat templates that ask the clock, which newer transformers do not let a caller give them."""
+    clock = chat_template_utils.datetime
+    chat_template_utils.datetime = _FixedDate
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = clock
+
+
+def turns(context: Pairs) -> list[dict[str, str]]:
+    """Questions with their answers as turns of a chat."""
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for pair in context for role, text in zip(roles, pair, strict=True)]
+
+
+class Prompts:
+    """Questions and answers as token ids, tokenised apart so that no token straddles the border.
+
+    `style` is `chat` (the tokenizer's chat template, dates fixed to 26 Jul 2024) or `qa`, the TOFU paper's
+    "Question: ...\\nAnswer:". The answer ends with the end of sequence. `context` are questions with their answers
+    before the question, as turns of the chat or blocks of the same form; `prefill` the first words of the answer, given
+    as the end of the prompt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str) -> None:
+        self.tokenizer = tokenizer
+        self.style = style
+        # SentencePiece tokenizers put a space before every text by themselves
+        self._space = "" if tokenizer.tokenize("a")[:1] == ["▁a"] else " "
+        self._answer_prefix = "" if style == "chat" else self._space
+
+    def text(self, question: str, context: Pairs = ()) -> str:
+        """The prompt as text."""
+        if self.style == "qa":
+            before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in context)
+            return f"{before}Question: {question}\nAnswer:"
+        with _fixed_date():
+            return self.tokenizer.apply_chat_template(
+                [*turns(context), {"role": "user", "content": question}],
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            )
+
+    def prompt(self, question: str, context: Pairs = (), prefill: str = "") -> list[int]:
+        """Token ids of the prompt. A chat template writes its own special tokens; `qa` gets the tokenizer's."""
+        ids = self._ids(self.text(question, context)) + (self._ids(self._answer_prefix + prefill) if prefill else [])
+        if self.style == "chat":
+            return ids
+        bos = [self.tokenizer.bos_token_id] if self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id else []
+        return bos + ids
+
+    def answer(self, answer: str, prefill: str = "") -> list[int]:
+        """Token ids of the answer, or of what comes after the prefill; the end of sequence included."""
+        return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def encode(self, question: str, answer: str) -> Encoded:
+        """A question and its answer; with an empty question the answer is a plain text (see `encode_text`)."""
+        if not question:
+            return self.encode_text(answer)
+        return Encoded(self.prompt(question), self.answer(answer))
+
+    def encode_text(self, text: str, share: float = 0.0, length: int = 512) -> Encoded:
+        """A plain text, cut to its first `length` tokens; its first `share` of tokens is the prompt, the rest scored.
+
+        So an adapter that edits at the last prompt token edits at index `share` x L - 1, which with 0.8 is GRUN's way
+        (its official code at b59fd78), and with 0 the prompt is the text's first token alone. Raises DataError for a
+        text of fewer than two tokens.
+        """
+        ids = self.tokenizer(text).input_ids[:length]
+        if len(ids) < 2:
+            raise DataError(f"a text of {len(ids)} tokens cannot be trained on: {text[:40]!r}.")
+        end = min(max(1, int(share * len(ids))), len(ids) - 1)
+        return Encoded(ids[:end], ids[end:])
+
+
+@dataclass
+class LM:
+    """A model ready to use: the network, its tokenizer and prompts, and where it came from (for results)."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    origin: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else self.tokenizer.eos_token_id

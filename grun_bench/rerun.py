@@ -1,0 +1,165 @@
+"""Rows made again: scored from the saved model, or trained with the same settings and seed. Loads torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grun_bench.core import registry
+from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.leaderboard.recompute import Number, compare
+from grun_bench.methods.saving import load_fitted, read_card
+from grun_bench.methods.trainer import FitContext, Fitted, Unlearner
+from grun_bench.results.result import Result
+from grun_bench.results.store import Row
+from grun_bench.runs.run import CONTROLS, Run, RunConfig
+
+#: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
+RESCORED, RETRAINED = 0.02, 0.05
+#: what a KS distance D may differ by, and a recovery (a quotient of differences)
+DISTANCE, RECOVERY = 0.1, 0.1
+
+
+class Kept(Unlearner):
+    """A model that was saved, in the place of the training that made it."""
+
+    def __init__(self, folder: Path, result: Result) -> None:
+        self.folder, self.result = folder, result
+        self.seeded = result.seed is not None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.result.unlearner.settings
+
+    def fit(self, context: FitContext) -> Fitted:
+        saved, base = read_card(self.folder), context.load_target()
+        if saved.adapter is None:
+            return load_fitted(self.folder, self.placement)
+        for key in ("sha256", "revision"):
+            if base.origin.get(key) != saved.base.get(key):
+                raise GrunBenchError(
+                    f"the target model here is not the one that the adapter of {self.result.run_id} was trained on: "
+                    f"its {key} is {str(base.origin.get(key))[:12]}, that one's {str(saved.base.get(key))[:12]}."
+                )
+        return load_fitted(self.folder, self.placement, base)
+
+    #: set by `rerun`, where the run has chosen it
+    placement: Any = None
+
+
+@dataclass(frozen=True)
+class Rerunner:
+    """Makes rows again in a folder of its own, where their target and retain rows are made once."""
+
+    output: Path
+    device: str
+    include: tuple[Path, ...]
+
+    def __call__(self, row: Row, model: Path | None) -> list[Number]:
+        """The row's numbers as stated and as found. Raises UsageError or GrunBenchError where it cannot be made."""
+        trained = model is None and row.result.cost.trainable_parameters
+        return differences(row.result, self.again(row.result, model), RETRAINED if trained else RESCORED)
+
+    def again(self, result: Result, model: Path | None) -> Result:
+        """The row made again: `model` is the folder of its saved model, None to train it."""
+        try:
+            run = Run(self._config(result, model))
+            self._check(run, result)
+            if model is not None:
+                run.name, run.unlearner = result.unlearner.name, Kept(model, result)
+                run.unlearner.placement = run.placement
+            outcome = run.execute()
+        except GrunBenchError:
+            raise
+        except Exception as error:  # settings are a stranger's, and a plugin's code is too
+            raise GrunBenchError(f"cannot be made again ({type(error).__name__}: {error})") from error
+        return outcome.cell.result
+
+    def _config(self, result: Result, model: Path | None) -> RunConfig:
+        name, attacks = result.unlearner.name, result.attacks
+        trained = {} if model is not None or name in CONTROLS else result.unlearner.settings
+        settings = {key: value for key, value in trained.items() if value is not None}
+        settings |= {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
+        embedded = result.dataset == "embedded"
+        target, retain = (None, None) if embedded else _named_models(result)
+        dtype = result.hardware.get("dtype")
+        return RunConfig(
+            unlearner="none" if model is not None else name,
+            task=result.task,
+            output=self.output,
+            model=None if embedded else result.model,
+            target=target,
+            retain=retain,
+            overrides=settings,
+            device=self.device,
+            dtype=dtype if dtype in ("float32", "bfloat16", "float16") else "auto",
+            protocol=result.protocol,
+            seed=result.seed if result.seed is not None else int(result.reference.get("seed") or 0),
+            attacks=",".join(attacks),
+            include=self.include,
+        )
+
+    def _check(self, run: Run, result: Result) -> None:
+        if run.dataset_hash != result.dataset_hash:
+            raise GrunBenchError(
+                f"the data here ({run.dataset_hash[:12]}) are not those of the row ({result.dataset_hash[:12]})."
+            )
+        models = run.models.identity | {"retain_log": None}
+        if models != result.reference:
+            raise GrunBenchError(f"the models here ({models}) are not those of the row ({result.reference}).")
+
+
+def _named_models(result: Result) -> tuple[str | None, str | None]:
+    """The target and the retain model that a row was run with, where its reference names them."""
+    reference = result.reference
+    if reference.get("retain_log"):
+        raise UsageError(f"{result.run_id} was compared with a published retain log: it can only be recomputed.")
+    names = reference.get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{result.run_id}: $.reference.names: must name its models.")
+    if len(names) == 3:
+        return names[1], names[2]
+    if len(names) == 2:
+        return (None, names[1]) if "finetune" in reference else (names[1], None)
+    return None, None
+
+
+def differences(stated: Result, found: Result, share: float) -> list[Number]:
+    """The numbers of a row and of the same row made again, with what each may differ by.
+
+    A mean over n rows: `share` + 1/n of its metric's range, for one row may fall to either side; a metric without a
+    bound: `share` of the larger value. A KS distance: `DISTANCE` and at least that; recovery: `RECOVERY`. The p-value
+    of a KS test follows from D and n and spans many decades, so it is stated and not judged.
+    """
+    task = stated.task
+    one, other, rows = stated.results[task], found.results[task], stated.n_samples[task]
+    bounds = _bounds()
+
+    def allowed(key: str, value: float, new: float) -> float | None:
+        metric = key.rpartition(",")[0]
+        if f"{metric}_D" in rows:
+            return None
+        if metric.endswith("_D"):
+            return max(DISTANCE, share)
+        if metric.startswith("recovery_"):
+            return RECOVERY
+        low, high = next((each for name, each in bounds if metric == name or metric.endswith(f"_{name}")), (0.0, None))
+        if high is None or high - low == float("inf"):
+            return share * max(abs(value), abs(new))
+        return (share + 1 / max(rows.get(metric, 1), 1)) * (high - low)
+
+    numbers = [compare(key, one, other, allowed, "results.") for key in dict.fromkeys([*one, *other])]
+    # whether there is enough to recover hangs on a threshold
+    return [
+        Number(each.place, each.stated, each.found, None)
+        if each.place.startswith("results.recovery_") and (each.stated is None or each.found is None)
+        else each
+        for each in numbers
+    ]
+
+
+def _bounds() -> list[tuple[str, tuple[float, float]]]:
+    """Metric -> its least and greatest value, longest names first: keys end in them."""
+    found = {name: registry.get("metric", name).options.get("bounds") for name in registry.names("metric")}
+    return sorted(((name, each) for name, each in found.items() if each), key=lambda pair: -len(pair[0]))

@@ -1,0 +1,1 @@
+"""Records, result files and the folder they lie in. No torch."""

@@ -1,0 +1,39 @@
+"""Result files of older schema versions -> today's: one function a step, on the plain data. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from grun_bench.core.errors import UsageError
+
+Data = dict[str, Any]
+
+
+def _attacks_and_curves(data: Data) -> Data:
+    """1 -> 2: places for attacks and curves."""
+    return data | {"attacks": {}, "curves": {}}
+
+
+#: schema version -> the step to the next one
+STEPS: dict[int, Callable[[Data], Data]] = {1: _attacks_and_curves}
+#: the version that results are written in
+CURRENT = max(STEPS) + 1
+
+
+def migrate(data: Any) -> Any:
+    """The content of a result file as one of the current version; what is no result at all is handed on as it is.
+
+    Raises UsageError for a version that is newer than the newest known.
+    """
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        return data
+    if version > CURRENT:
+        raise UsageError(
+            f"written in version {version} of the schema, and this grun-bench knows up to {CURRENT}: upgrade it with "
+            "`pip install -U grun-bench`."
+        )
+    for step in range(version, CURRENT):
+        data = STEPS[step](data) | {"schema_version": step + 1}
+    return data

@@ -1,0 +1,1 @@
+"""One run: resolve what was asked, fit, score, attack, file."""

@@ -1,0 +1,1 @@
+"""Task files, data sets and the toy world. No torch."""

@@ -1,0 +1,197 @@
+"""Task YAML -> Task. A task says which data to forget, which to keep, how to score and what to show. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from grun_bench.core.errors import UsageError, unknown
+from grun_bench.tasks.dataset import Source
+
+_PACKAGED = Path(__file__).with_name("files")
+_REPOSITORY = Path(__file__).parents[2] / "tasks"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FineTuning(_Strict):
+    """How a target or retain model is made from `--model`."""
+
+    lr: float
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+
+
+class KnownModels(_Strict):
+    """A published target model with its retain model, by Hub id; `base` is what both were fine-tuned from."""
+
+    base: str
+    target: str
+    retain: str
+
+
+class Measure(_Strict):
+    """A task of lm-eval as a measure: `role` says whether its accuracy should fall or stay.
+
+    `task` is lm-eval's name, where it is not the measure's own; `num_fewshot` None is the task's default.
+    """
+
+    role: Literal["forget", "utility"]
+    task: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0)
+
+    def lm_eval(self, name: str) -> str:
+        """lm-eval's name of the task, for a measure of this name."""
+        return self.task or name
+
+
+class Embedded(_Strict):
+    """What differs when the task runs in the embedded world."""
+
+    forget: list[str] = []
+    retain: list[str] = []
+    measures: dict[str, Measure] = {}
+    headline: list[str] = []
+    stages: list[tuple[int, int]] = []
+
+
+class Task(_Strict):
+    """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.tasks.dataset.Source`.
+
+    Training sets have columns `question` and `answer`, or `text`. `measures` are tasks of lm-eval by the name that
+    their metrics get. Without `finetune` the model is the target model as it is. `access`: data set -> what to do when
+    it cannot be had. `attacks`: what `--attacks all` means, every attack where there are none.
+
+    `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
+    the scored forget set, for each. They share no row and leave none out.
+    """
+
+    name: str
+    version: int
+    description: str
+    forget: list[str]
+    retain: list[str]
+    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str] = {}
+    measures: dict[str, Measure] = {}
+    metrics: list[str]
+    headline: list[str]
+    stages: list[tuple[int, int]] = []
+    finetune: FineTuning | None = None
+    access: dict[str, str] = {}
+    max_new_tokens: int = Field(default=200, ge=1)
+    models: list[KnownModels] = []
+    attacks: list[str] = []
+    embedded: Embedded = Embedded()
+
+    @cached_property
+    def sources(self) -> dict[str, list[Source]]:
+        """Training set name -> sources; with stages the forget set's are one a request."""
+        forget = _parse(self.forget)
+        return {"forget": self.requests(forget[0]) if self.stages else forget, "retain": _parse(self.retain)}
+
+    def requests(self, source: Source) -> list[Source]:
+        """The ranges of a forget set that the stages are."""
+        first = source.start
+        return [replace(source, start=first + start, stop=first + stop) for start, stop in self.stages]
+
+    @cached_property
+    def scored(self) -> dict[str, Source]:
+        """Scored set name -> source."""
+        return {name: Source.parse(text) for name, text in self.score.items()}
+
+    def in_world(self) -> Task:
+        """The task with what `embedded` sets in force: as it runs in the embedded world."""
+        changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
+        return Task(**(self.model_dump(exclude={"embedded"}) | changed))
+
+    def check_stages(self) -> None:
+        """Raises UsageError when the stages are not a partition of one forget set that is scored."""
+        ordered = sorted(self.stages)
+        if ordered and (len(self.forget) != 1 or "forget" not in self.score):
+            raise UsageError(
+                "stages: they need a forget set of one source, and a scored forget set with the same rows."
+            )
+        ends = [0, *(stop for _, stop in ordered)]
+        if any(start != end or stop <= start for (start, stop), end in zip(ordered, ends, strict=False)):
+            shown = ", ".join(f"[{start}, {stop}]" for start, stop in self.stages)
+            raise UsageError(
+                f"stages: {shown} must be ranges of rows that begin at 0, overlap nowhere and leave no gap."
+            )
+
+    @property
+    def measure_directions(self) -> dict[str, bool]:
+        """Measure -> whether a higher accuracy is better."""
+        return {name: measure.role == "utility" for name, measure in self.measures.items()}
+
+
+def _parse(texts: list[str]) -> list[Source]:
+    return [Source.parse(text) for text in texts]
+
+
+def task_folder() -> Path:
+    """The folder of the packaged tasks; the repository's in an editable install."""
+    return _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY
+
+
+def _files(include: tuple[Path, ...]) -> Iterator[Path]:
+    for folder in (task_folder(), *include):
+        if folder.is_dir():
+            yield from sorted(folder.glob("*.yaml"))
+
+
+def task_files(include: tuple[Path, ...] = ()) -> dict[str, Path]:
+    """Task name -> file. Files that begin with `_` are parts to include, not tasks."""
+    return {path.stem: path for path in _files(include) if not path.stem.startswith("_")}
+
+
+def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
+    """Read a task by name, or by the path of its YAML file.
+
+    Raises UsageError for an unknown name, YAML that does not parse, or an unknown or missing key, with the file.
+    """
+    path = Path(name)
+    if path.suffix != ".yaml":
+        files = task_files(include)
+        if name not in files:
+            raise unknown("task", name, files, "`grun-bench ls tasks` lists them.")
+        path = files[name]
+    settings = _read(path)
+    known = Task.model_fields
+    for key in settings:
+        if key not in known:
+            raise unknown(f"key in {path}", key, set(known) - {"name"})
+    try:
+        task = Task(name=path.stem, **settings)
+        for each in (task, task.in_world()):
+            each.check_stages()
+            _ = each.sources, each.scored
+        return task
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise UsageError(f"{path}: {problems}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file, over those of the file it includes."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path}: a task file is a mapping of keys; see tasks/tofu_forget10.yaml.")
+    included = settings.pop("include", None)
+    return (_read(path.with_name(included)) if included else {}) | settings

@@ -1,0 +1,308 @@
+"""The lm-eval bridge against lm-eval's own `hf` model, and the edit's position against single requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
+from lm_eval.models.huggingface import HFLM
+from transformers import DynamicCache
+
+from grun_bench.core.errors import UsageError
+from grun_bench.integrations import lm_eval as harness
+from grun_bench.integrations import lm_eval_plugin
+from grun_bench.integrations.lm_eval import HarnessLM
+from grun_bench.methods.adapters import Grun
+from grun_bench.metrics.evaluate import evaluate
+from grun_bench.models.forward import LM
+from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
+from grun_bench.tasks import toy_world as world
+from grun_bench.tasks.task import Measure
+
+#: contexts and continuations of several lengths; options that share all but their last token; and two requests that
+#: are the same tokens, split at different places
+REQUESTS = [
+    ("Question: Who?\nAnswer:", " Ada of the long name"),
+    ("Question: Who?\nAnswer:", " Bo"),
+    ("Which letter?", " A"),
+    ("Which letter?", " B"),
+    ("Which letter?", " C"),
+    ("A far longer context, of many more letters than the others have.", " no"),
+    ("x", "y"),
+    ("one two", " three"),
+    ("one", " two three"),
+    ("ends in spaces  ", "and goes on"),
+]
+CONTEXTS = ["Who?", "A far longer context than the other one", "Where to, and when?"]
+
+
+def instances(kind: str, arguments: list[tuple]) -> list[Instance]:
+    return [Instance(kind, {}, each, number, ("task", number, 1)) for number, each in enumerate(arguments)]
+
+
+def scored(model: HFLM) -> list[tuple[float, bool]]:
+    return model.loglikelihood(instances("loglikelihood", REQUESTS), disable_tqdm=True)
+
+
+def theirs(lm: LM, batch_size: int, **options: object) -> HFLM:
+    return HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=batch_size, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def edited(lm: LM) -> LM:
+    """A random model with a GRUN adapter that changes a lot."""
+    torch.manual_seed(5)
+    adapter = Grun(gate_widths=(8, 4))
+    adapter.attach(lm.model)
+    with torch.no_grad():
+        for parameter in adapter.trainable_parameters():
+            parameter.add_(torch.randn_like(parameter))
+    return lm
+
+
+def alone(lm: LM, context: list[int], continuation: list[int]) -> tuple[float, bool]:
+    """One request by itself: the context is read as a prompt is, then the continuation token by token.
+
+    A plain call of the model edits the last token of what is read first and nothing once there is a past.
+    """
+    total, greedy, past, tokens = 0.0, True, DynamicCache(), context
+    with torch.no_grad():
+        for following in continuation:
+            output = lm.model(input_ids=torch.tensor([tokens]), past_key_values=past, use_cache=True)
+            logprobs = output.logits[0, -1].log_softmax(-1)
+            total += logprobs[following].item()
+            greedy = greedy and logprobs.argmax().item() == following
+            tokens = [following]
+    return total, greedy
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_without_an_adapter_every_value_is_lm_evals(lm: LM, batch_size: int) -> None:
+    ours, other = HarnessLM(lm=lm, batch_size=batch_size), theirs(lm, batch_size)
+    # lm-eval runs the two requests with the same tokens once, which makes other batches: they come in runs of their own
+    for requests in (REQUESTS[:7] + REQUESTS[9:], REQUESTS[7:8], REQUESTS[8:9]):
+        asked = [
+            model.loglikelihood(instances("loglikelihood", requests), disable_tqdm=True) for model in (ours, other)
+        ]
+        assert asked[0] == asked[1]
+    texts = instances("loglikelihood_rolling", [("A text of some length, to be read whole.",), ("Short.",)])
+    assert ours.loglikelihood_rolling(texts) == other.loglikelihood_rolling(texts)
+    until = {"until": ["e"], "max_gen_toks": 12, "do_sample": False}
+    asked = instances("generate_until", [(context, until) for context in CONTEXTS])
+    assert ours.generate_until(asked) == other.generate_until(asked)
+
+
+def test_contexts_that_do_not_fit_are_cut_as_lm_eval_cuts_them(lm: LM) -> None:
+    requests = REQUESTS[:7]
+    values = [
+        model.loglikelihood(instances("loglikelihood", requests), disable_tqdm=True)
+        for model in (HarnessLM(lm=lm, batch_size=2, max_length=24), theirs(lm, 2, max_length=24))
+    ]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_edit_sits_at_the_end_of_each_context(edited: LM, batch_size: int) -> None:
+    model = HarnessLM(lm=edited, batch_size=batch_size)
+    singly = [alone(edited, *model._encode_pair(*request)) for request in REQUESTS]
+    values = scored(model)
+    assert [value for value, _ in values] == pytest.approx([value for value, _ in singly], abs=1e-4)
+    assert [greedy for _, greedy in values] == [greedy for _, greedy in singly]
+    # the same tokens, split elsewhere, are edited elsewhere: not one request asked twice
+    whole = [context + continuation for context, continuation in (model._encode_pair(*REQUESTS[row]) for row in (7, 8))]
+    assert whole[0] == whole[1]
+    (_, first), (_, second) = (model._encode_pair(*REQUESTS[row]) for row in (7, 8))
+    tail = alone(edited, whole[0][: -len(first)], first)[0]
+    head = alone(edited, whole[1][: -len(second)], second)[0]
+    assert [values[7][0], values[8][0]] == pytest.approx([tail, head], abs=1e-4)
+    assert abs(tail - head) > 0.01
+
+
+def test_lm_evals_own_model_would_edit_elsewhere(edited: LM) -> None:
+    """What the bridge is for: `hf` calls the model without saying where contexts end."""
+    ours, other = scored(HarnessLM(lm=edited, batch_size=16)), scored(theirs(edited, 16))
+    assert max(abs(a - b) for (a, _), (b, _) in zip(ours, other, strict=True)) > 0.1
+
+
+def test_rolling_windows_are_edited_at_the_end_of_their_own_context(edited: LM) -> None:
+    text, width = "A text that is longer than the window of the model.", 16
+    model = HarnessLM(lm=edited, batch_size=2, max_length=width)
+    tokens = model.tok_encode(text)
+    expected, start = 0.0, 0
+    while start < len(tokens):
+        # disjoint windows; the last one reaches back, so that it is full
+        size = min(width, len(tokens) - start)
+        before = (
+            [model.prefix_token_id, *tokens][max(0, start + size - width) : start + 1]
+            if start
+            else [model.prefix_token_id]
+        )
+        expected += alone(edited, before, tokens[start : start + size])[0]
+        start += size
+    (value,) = model.loglikelihood_rolling(instances("loglikelihood_rolling", [(text,)]))
+    assert value == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_generation_edits_the_last_prompt_token_alone(edited: LM, batch_size: int) -> None:
+    model = HarnessLM(lm=edited, batch_size=batch_size)
+    until = {"until": ["\x00"], "max_gen_toks": 10, "do_sample": False}
+    texts = model.generate_until(instances("generate_until", [(context, until) for context in CONTEXTS]))
+    for context, text in zip(CONTEXTS, texts, strict=True):
+        tokens, past, written = model.tok_encode(context), DynamicCache(), []
+        with torch.no_grad():
+            for _ in range(10):
+                output = edited.model(input_ids=torch.tensor([tokens]), past_key_values=past, use_cache=True)
+                tokens = [int(output.logits[0, -1].argmax())]
+                if tokens[0] == edited.tokenizer.eos_token_id:
+                    break
+                written += tokens
+        assert text == edited.tokenizer.decode(written, skip_special_tokens=True)
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+MEASURES = {"wmdp_cyber": Measure(role="forget"), "facts": Measure(role="utility", task="mmlu")}
+DIRECTIONS = {"wmdp_cyber": False, "facts": True}
+
+
+def test_embedded_questions_become_records(edited: LM, tmp_path: Path) -> None:
+    measured = harness.run(edited, MEASURES, embedded=True, batch_size=7, limit=5)
+    records = Records(measured.records)
+    assert [len(records.of(name)) for name in MEASURES] == [5, 5]
+    for record, row in zip(records.of("wmdp_cyber"), world.rows("wmdp-cyber"), strict=False):
+        question = edited.tokenizer(f"Question: {row['question']}\nAnswer:").input_ids
+        options = [edited.tokenizer(f" {choice}", add_special_tokens=False).input_ids for choice in row["choices"]]
+        expected = [alone(edited, question, option)[0] for option in options]
+        assert record.choices is not None and record.choices.target == row["answer"]
+        assert record.choices.logprobs == pytest.approx(expected, abs=1e-4)
+        assert row["question"] not in json.dumps(record.question)
+    values = evaluate(records, None, ["accuracy"], DIRECTIONS)
+    assert [values[f"{name}_accuracy"].higher_is_better for name in MEASURES] == [False, True]
+    for name in MEASURES:
+        # lm-eval's own verdict on each question
+        assert values[f"{name}_accuracy"].value == sum(row.scores["acc"] for row in records.of(name)) / 5
+    path = tmp_path / "records.jsonl"
+    path.write_text(records.dumps())
+    assert list(load_records(path)) == list(records)
+    assert measured.configs["lm_eval:facts"]["tasks"]["embedded_facts"]["n-shot"] == 0
+    assert measured.versions == {"lm_eval:wmdp_cyber": "1", "lm_eval:facts": "1"}
+    assert measured.data["facts"]["rows"] == 5
+
+
+def test_accuracy_is_the_share_of_largest_option_log_probabilities() -> None:
+    def row(index: int, logprobs: list[float], target: int) -> Record:
+        return Record("m", index, "", Continuation(""), choices=Choices(logprobs, [False] * len(logprobs), target))
+
+    rows = [row(0, [-1.0, -2.0], 0), row(1, [-1.0, -2.0], 1), row(2, [-3.0, -2.5], 1), row(3, [-9.0, -8.0], 1)]
+    value = evaluate(Records(rows), None, ["accuracy"], {"m": True, "none_of_it": False})
+    assert value["m_accuracy"].value == 0.75
+    assert value["none_of_it_accuracy"].value is None and "no rows" in (value["none_of_it_accuracy"].reason or "")
+    other = Records([Record("m", 0, "", Continuation(""), scores={"exact_match,strict": 1.0, "bleu": 3.0})])
+    assert evaluate(other, None, ["accuracy"], {"m": True})["m_accuracy"].value == 1.0
+    reason = evaluate(Records([Record("m", 0, "", Continuation(""))]), None, ["accuracy"], {"m": True})["m_accuracy"]
+    assert reason.value is None and "exact_match" in (reason.reason or "")
+
+
+def test_a_task_that_the_embedded_world_lacks_is_refused() -> None:
+    with pytest.raises(UsageError, match="did you mean wmdp_cyber"):
+        harness.check({"wmdp_cybre": Measure(role="forget")}, embedded=True)
+
+
+# --- data sets and lm-eval's command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mirror with one data set of one configuration, and no way to a hub."""
+    folder = tmp_path / "hub" / "someone" / "quiz"
+    folder.mkdir(parents=True)
+    rows = [{"question": f"Is {number} even?", "choices": ["yes", "no"], "answer": number % 2} for number in range(4)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: even\n  data_files:\n  - split: test\n    path: test.jsonl\n---\n"
+    )
+    monkeypatch.setenv("GRUN_BENCH_HUB", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "hub"
+
+
+QUIZ = {
+    "task": "quiz",
+    "dataset_path": "someone/quiz",
+    "dataset_name": "even",
+    "output_type": "multiple_choice",
+    "test_split": "test",
+    "doc_to_text": "{{question}}",
+    "doc_to_choice": "choices",
+    "doc_to_target": "answer",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
+
+
+def test_data_sets_come_from_the_mirror(mirror: Path, lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    before = datasets.load_dataset
+    monkeypatch.setattr(harness, "_embedded_task", lambda name, config: QUIZ)
+    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, embedded=True, batch_size=2)
+    assert [record.choices.target for record in measured.records if record.choices] == [0, 1, 0, 1]
+    assert datasets.load_dataset is before
+
+
+@pytest.mark.parametrize(("key", "value"), [("dataset_name", "odd"), ("dataset_path", "someone/nothing")])
+def test_questions_that_cannot_be_had_are_missing_with_a_reason(
+    key: str, value: str, mirror: Path, lm: LM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(harness, "_embedded_task", lambda name, config: QUIZ | {key: value})
+    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, embedded=True)
+    assert not measured.records
+    assert "could not be had" in measured.missing["wmdp_cyber"]
+
+
+def test_lm_eval_knows_our_model() -> None:
+    assert lm_eval_plugin.model_registry.get("grun_bench") is HarnessLM
+    assert get_model("grun_bench") is HarnessLM and get_model("hf") is HFLM
+
+
+def test_start_line_registers_in_lm_evals_command_alone(tmp_path: Path) -> None:
+    """The .pth file as the installed package has it, read by Python at its start."""
+    line = (Path(harness.__file__).parent / "lm_eval.pth").read_text()
+    code = (
+        f"exec({line!r})\nimport sys\n"
+        "print('lm_eval' in sys.modules and 'grun_bench' in sys.modules['lm_eval.api.registry'].model_registry,"
+        " 'torch' in sys.modules)"
+    )
+    for name, expected in (("lm_eval", "True False"), ("lm-eval", "True False"), ("other", "False False")):
+        script = tmp_path / name
+        script.write_text(code)
+        printed = subprocess.run(
+            [sys.executable, str(script), "--model", "grun_bench"],
+            env=os.environ | {"PYTHONPATH": str(Path(harness.__file__).parents[2])},
+            cwd=tmp_path.parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert printed.stdout.strip() == expected, printed.stderr
+
+
+def test_model_without_an_adapter_argument_says_what_is_needed() -> None:
+    with pytest.raises(UsageError, match="adapter=DIR"):
+        HarnessLM.create_from_arg_string("dtype=float32", {"batch_size": 1, "device": "cpu"})
+
+
+def test_random_models_answer_at_chance_and_the_same_model_answers_the_same(make_lm: Callable[..., LM]) -> None:
+    first, second = (harness.run(make_lm(), MEASURES, embedded=True, limit=8).records for _ in range(2))
+    assert first == second

@@ -1,0 +1,470 @@
+"""Leaderboards: which rows meet, what they show, how they are ranked, and the files that are written."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from scipy import stats
+from synthetic import references, result, store
+
+from grun_bench.core.errors import UsageError
+from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, average, build
+from grun_bench.leaderboard.pages import outdated, render, write
+from grun_bench.leaderboard.tree import Filed, Folder, read_flags, read_tree
+from grun_bench.results.result import Result
+
+Change = Callable[[Path], None]
+
+
+def boards(
+    results: list[Result], tiers: dict[int, str] | None = None, flags: dict[str, str] | None = None
+) -> list[Board]:
+    """Boards of results in memory; `tiers`: position -> how far it was verified."""
+    filed = [
+        Filed(one, f"t/m/u/{number}.json", (tiers or {}).get(number, "self-reported"), Folder(Path(), Path()))
+        for number, one in enumerate(results)
+    ]
+    return build(filed, flags or {})
+
+
+def board(results: list[Result], **options: Any) -> Board:
+    (only,) = boards(results, **options)
+    return only
+
+
+def ranking(of: Board) -> list[str]:
+    return [row.name for row in sorted((row for row in of.rows if row.rank), key=lambda row: row.rank or 0)]
+
+
+def tables(page: str) -> list[list[list[str]]]:
+    """The tables of a Markdown page as a parser that is not ours reads them: rows of cells."""
+    found: list[list[list[str]]] = []
+    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(page):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type == "inline" and found and token.level >= 4:
+            found[-1][-1].append(token.content)
+    return found
+
+
+# --- which rows meet --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset_hash": "e" * 64},
+        {"dataset": "embedded"},
+        {"protocol": "open-unlearning"},
+        {"limit": 8},
+        {"model": "org/other"},
+        {"task": "words"},
+        {"versions": {"letters": 2}},
+        {"versions": {"letters": 1, "forget_es": 2, "utility": 1, "forget_quality": 1}},
+        {"versions": {"letters": 1, "forget_es": 1, "utility": 1, "forget_quality": 1, "lm_eval:quiz": "2"}},
+        {"headline": ["utility", "forget_es"]},
+        {"data": {"quiz": {"sources": ["quiz"], "rows": 3, "sha256": ["f" * 64]}}},
+        {"reference": {"tiny": "0" * 64}},
+    ],
+)
+def test_rows_that_do_not_compare_never_meet(change: dict[str, Any]) -> None:
+    found = boards([result(), result("lora+npo"), result("lora+ga", **change)])
+    assert sorted(sorted(row.name for row in one.rows) for one in found) == [["grun+npo", "lora+npo"], ["lora+ga"]]
+
+
+def test_two_versions_of_another_metric_are_two_columns() -> None:
+    versions = {"letters": 1, "forget_quality": 1, "forget_es": 1, "utility": 1, "retain_rouge": 2, "forget_gate": 1}
+    found = board([result(), result("lora+npo", versions=versions)])
+    names = [(column.metric, column.version) for column in found.others]
+    assert ("retain_rouge", "1") in names and ("retain_rouge", "2") in names
+    shown = {
+        row.name: {c.version: row.cells[c].value for c in found.others if c.metric == "retain_rouge"}
+        for row in found.rows
+    }
+    assert shown == {"grun+npo": {"1": 0.9, "2": None}, "lora+npo": {"1": None, "2": 0.9}}
+
+
+def test_settings_make_rows_and_seeds_do_not() -> None:
+    found = board([result(seed=seed, settings={"lr": lr, "epochs": 5}) for lr in (0.1, 0.01) for seed in range(3)])
+    assert sorted((row.shown, len(row.runs)) for row in found.rows) == [("lr=0.01", 3), ("lr=0.1", 3)]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+def test_the_interval_over_seeds_is_students(values: list[float]) -> None:
+    cell = average(values, (0.0, 1.0))
+    mean, error = sum(values) / len(values), stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error) if error > 1e-12 else (mean, mean)
+    assert (cell.value, cell.low, cell.high) == pytest.approx((mean, low, high), abs=1e-9)
+    assert cell.over == "seeds" and cell.n == len(values)
+
+
+def test_one_run_has_its_own_interval_and_no_other() -> None:
+    assert average([0.5], (0.4, 0.7))[:5] == (0.5, 1, 0.4, 0.7, "examples")
+    assert average([0.5], None)[:5] == (0.5, 1, None, None, "")
+
+
+def test_a_mean_with_a_missing_number_is_missing_with_the_reason() -> None:
+    found = board([result(seed=0), result(seed=1, es=None)])
+    (row,) = found.rows
+    assert found.lead and row.cells[found.lead].value is None
+    assert row.cells[found.lead].reason == "there is no gate"
+    assert row.rank is None
+
+
+# --- ranks ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_worst_attack_of_a_user_decides_and_an_owners_does_not() -> None:
+    strong = {
+        "prefix": ("user", {"a": 0.2, "b": 0.5}),
+        "relearn": ("weights", {"8": 0.9}),
+        "suffix": ("user", {"a": 0.3}),
+    }
+    found = board([*references(), result("lora+npo", es=0.3), result("grun+npo", es=0.1, attacks=strong)])
+    grun = next(row for row in found.rows if row.name == "grun+npo")
+    assert (grun.worst.value, grun.worst_attack) == (0.5, "prefix")
+    assert ranking(found) == ["lora+npo", "grun+npo"]
+    assert "no attack" not in grun.marks
+    assert "no attack" in next(row for row in found.rows if row.name == "lora+npo").marks
+
+
+def test_an_attack_that_helps_does_not_count() -> None:
+    found = board([result(es=0.4, attacks={"prefix": ("user", {"a": 0.1})})])
+    assert (found.rows[0].worst.value, found.rows[0].worst_attack) == (0.4, "")
+
+
+def test_references_are_on_top_and_without_rank() -> None:
+    found = board([result("aaa", es=0.0), *references()])
+    assert [(row.label, row.rank) for row in found.rows] == [("target model", None), ("retain model", None), ("aaa", 1)]
+
+
+def test_garbage_ranks_below_what_kept_its_utility() -> None:
+    found = board([*references(), result("lora+ga", es=0.0, utility=0.1), result("lora+npo", es=0.7, utility=0.75)])
+    assert ranking(found) == ["lora+npo", "lora+ga"]
+    assert found.floor == pytest.approx(0.9 * 0.8)
+
+
+def test_forgetting_beyond_the_retain_model_earns_nothing() -> None:
+    found = board([*references(), result("a+b", es=0.0, utility=0.74), result("c+d", es=0.04, utility=0.79)])
+    assert ranking(found) == ["c+d", "a+b"]
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.02, 0.05, 0.2, 0.4]), st.sampled_from([0.3, 0.7, 0.72, 0.75])), max_size=7
+)
+
+
+@given(rows, st.booleans(), st.booleans())
+def test_ranks_and_front_are_those_of_the_written_rule(
+    points: list[tuple[float, float]], target: bool, retain: bool
+) -> None:
+    """By brute force: who comes before whom, pair by pair."""
+    pins = [one for one, there in zip(references(), (target, retain), strict=True) if there]
+    results = [result(f"u{number}", es=es, utility=utility) for number, (es, utility) in enumerate(points)]
+    if not results:
+        return
+    found = board([*pins, *results])
+    at = {f"u{number}": point for number, point in enumerate(points)}
+
+    def before(one: tuple[float, float], other: tuple[float, float]) -> bool:
+        floor, beyond = UTILITY_FLOOR * 0.8 if target else 0.0, 0.05 if retain else 0.0
+        kept = [point[1] >= floor for point in (one, other)]
+        if kept[0] != kept[1]:
+            return kept[0]
+        if not kept[0]:
+            return (-one[1], one[0]) < (-other[1], other[0])
+        return (max(one[0], beyond), -one[1]) < (max(other[0], beyond), -other[1])
+
+    order = ranking(found)
+    assert sorted(order) == sorted(at)
+    for place, name in enumerate(order):
+        assert not any(before(at[later], at[name]) for later in order[place + 1 :])
+    for row in found.rows:
+        if row.rank:
+            es, utility = at[row.name]
+            beaten = any(e <= es and u >= utility and (e, u) != (es, utility) for e, u in at.values())
+            assert row.pareto == (not beaten)
+
+
+def test_diverged_and_flagged_rows_have_no_rank_and_say_why() -> None:
+    broken = result("lora+ga", es=None, utility=None, status="diverged", error="loss is nan")
+    flagged = result("lora+gd", es=0.0)
+    found = board([*references(), result(), broken, flagged], flags={flagged.run_id: "saw the test"})
+    by_name = {row.name: row for row in found.rows}
+    assert ranking(found) == ["grun+npo"]
+    assert by_name["lora+ga"].marks == ["diverged"] and by_name["lora+gd"].marks == ["unreliable"]
+    assert found.lead and by_name["lora+ga"].cells[found.lead].reason == "training diverged: loss is nan"
+
+
+def test_a_limited_board_is_not_ranked() -> None:
+    found = board([*references(limit=4), result(limit=4)])
+    assert ranking(found) == [] and not any(row.pareto for row in found.rows)
+
+
+# --- several filings of one run ---------------------------------------------------------------------------------------
+
+
+def test_the_best_tier_gives_the_numbers_and_the_worst_attack_counts() -> None:
+    mine = result(es=0.1, attacks={"prefix": ("user", {"a": 0.2})})
+    same = result(es=0.3, attacks={"prefix": ("user", {"a": 0.6}), "suffix": ("user", {"x": 0.4})})
+    found = board([mine, same], tiers={1: "recomputed"})
+    (row,) = found.rows
+    assert found.lead and row.cells[found.lead].value == 0.3 and row.tier == "recomputed"
+    assert len(row.runs) == 1 and len(row.runs[0].filings) == 2
+    assert sorted(row.attacks) == ["prefix", "suffix"]
+    assert (row.worst.value, row.worst_attack) == (0.6, "prefix")
+    # whoever files it, in whatever order
+    (row,) = board([same, mine], tiers={1: "recomputed"}).rows
+    assert (row.cells[found.lead].value, row.worst.value) == (0.1, 0.6)
+
+
+def test_a_row_is_trusted_as_its_least_trusted_run() -> None:
+    (row,) = board([result(seed=0), result(seed=1)], tiers={0: "re-run"}).rows
+    assert row.tier == "self-reported"
+
+
+def test_another_version_of_an_attack_is_another_attack() -> None:
+    new = result(seed=1, attacks={"prefix": ("user", {"a": 0.7})})
+    new.attacks["prefix"].version = 2
+    (row,) = board([result(seed=0, attacks={"prefix": ("user", {"a": 0.2})}), new]).rows
+    assert sorted(row.attacks) == ["prefix", "prefix v2"] and row.worst_attack == "prefix v2"
+
+
+# --- the tree of files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two seeds with an attack, the references, a row of toy data and a submission."""
+    folder = tmp_path / "results"
+    attacked = [result(seed=seed, es=0.1 + seed / 10, attacks={"prefix": ("user", {"a": 0.3})}) for seed in (0, 1)]
+    store([*references(), *attacked, result("lora+npo", seed=0), result("lora+ga", dataset="embedded")], folder)
+    bundle = folder / "submissions" / "theirs"
+    store([result("mine+npo", es=0.02, utility=0.75)], bundle / "results")
+    (bundle / "card.json").write_text(
+        json.dumps({"name": "Mine", "paper": "https://arxiv.org/abs/1", "code": "javascript:x"})
+    )
+    return folder
+
+
+def rendered(tree: Path) -> dict[str, str]:
+    return render(tree, tree.parent).pages
+
+
+def test_tiers_come_from_the_verification_of_unchanged_files(tree: Path) -> None:
+    (first, second) = sorted((tree / "letters" / "org__small" / "grun+npo").glob("*.json"))
+    (theirs,) = (tree / "submissions").glob("theirs/results/*/*/*/*.json")
+    marks = {
+        path.relative_to(base).as_posix(): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "tier": tier}
+        for path, base, tier in ((first, tree, "re-run"), (second, tree, "recomputed"))
+    }
+    (tree / "verified.json").write_text(json.dumps(marks))
+    base = tree / "submissions" / "theirs"
+    sha256 = hashlib.sha256(theirs.read_bytes()).hexdigest()
+    (base / "verified.json").write_text(
+        json.dumps({theirs.relative_to(base).as_posix(): {"sha256": sha256, "tier": "recomputed"}})
+    )
+    second.write_text(second.read_text() + " ")
+    tiers = {Path(one.path).name: (one.tier, one.folder.name) for one in read_tree(tree)}
+    assert tiers[first.name] == ("re-run", "") and tiers[second.name] == ("self-reported", "")
+    assert tiers[theirs.name] == ("recomputed", "theirs")
+
+
+def test_an_imported_row_is_called_so_whatever_was_verified(tree: Path) -> None:
+    one = result("full+gd", seed=None, imported={"tool": "Other", "file": "x.json", "sha256": "0" * 64})
+    (path,) = store([one], tree)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tree / "verified.json").write_text(
+        json.dumps({path.relative_to(tree).as_posix(): {"sha256": sha256, "tier": "re-run"}})
+    )
+    assert {filed.tier for filed in read_tree(tree) if filed.result.imported} == {"imported"}
+    assert any(line[-1] == "imported (Other)" for line in tables(rendered(tree)["pages/letters/org__small.md"])[0])
+
+
+def move(to: str) -> Change:
+    def change(tree: Path) -> None:
+        path = next((tree / "letters" / "org__small" / "lora+npo").glob("*.json"))
+        (tree / to).mkdir(parents=True, exist_ok=True)
+        path.rename(tree / to / path.name)
+
+    return change
+
+
+def edit(**fields: Any) -> Change:
+    def change(tree: Path) -> None:
+        path = next((tree / "letters" / "org__small" / "lora+npo").glob("*.json"))
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (move("letters/org__small/lora+ga"), r"lora\+ga/.*\.json: its fields belong in letters/org__small/lora\+npo"),
+        (edit(task="../../up"), r"belong in \.\./\.\./up"),
+        (edit(results={}), "results.letters: missing"),
+        (edit(records={"file": "../../../x", "sha256": "0", "count": 1}), "records lie beside"),
+        (edit(seed="one"), "seed: "),
+        (lambda tree: (tree / "flags.json").write_text('[{"run_id": "x"}]'), r"flags\.json: \[0\]: needs"),
+        (lambda tree: (tree / "flags.json").write_text("{"), r"flags\.json: "),
+        (
+            lambda tree: (tree / "verified.json").write_text('{"a": {"tier": "best", "sha256": "0"}}'),
+            "verified.json: a: ",
+        ),
+        (lambda tree: (tree / "submissions" / "theirs" / "card.json").write_text("[]"), "not a method card"),
+    ],
+)
+def test_a_broken_tree_is_refused_with_the_place(tree: Path, change: Change, says: str) -> None:
+    change(tree)
+    with pytest.raises(UsageError, match=says):
+        rendered(tree)
+
+
+def test_no_results_is_an_error_with_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="grun-bench run"):
+        render(tmp_path / "nowhere", tmp_path)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_files_give_the_same_bytes(tree: Path, tmp_path: Path) -> None:
+    first = rendered(tree)
+    again = tmp_path / "copy" / "results"
+    for path in sorted(tree.rglob("*.json"), reverse=True):  # made in another order
+        (again / path.relative_to(tree)).parent.mkdir(parents=True, exist_ok=True)
+        (again / path.relative_to(tree)).write_bytes(path.read_bytes())
+    assert render(again, again.parent).pages == first
+
+
+def test_pages_are_written_once_and_removed_with_their_results(tree: Path) -> None:
+    out = tree.parent
+    pages = rendered(tree)
+    write(pages, out)
+    assert not outdated(pages, out) and {"README.md", "index.html"} < set(pages)
+    kept = out / "toy" / "letters" / "notes.txt"
+    kept.write_text("of the user")
+    before = {path: (out / path).stat().st_mtime_ns for path in pages}
+    for path in (tree / "letters" / "org__small" / "lora+ga").glob("*.json"):
+        path.unlink()
+    after = rendered(tree)
+    write(after, out)
+    gone = set(pages) - set(after)
+    assert gone and all(path.startswith("toy/") for path in gone) and not any((out / path).exists() for path in gone)
+    assert kept.read_text() == "of the user"
+    same = [path for path in after if after[path] == pages[path]]
+    assert same and all((out / path).stat().st_mtime_ns == before[path] for path in same)
+
+
+def test_a_page_of_another_origin_is_not_overwritten(tree: Path) -> None:
+    readme = tree.parent / "README.md"
+    readme.write_text("# My project")
+    with pytest.raises(UsageError, match="--out"):
+        write(rendered(tree), tree.parent)
+    assert readme.read_text() == "# My project"
+
+
+def test_toy_rows_have_pages_of_their_own_under_a_toy_heading(tree: Path) -> None:
+    pages = rendered(tree)
+    real, toy = pages["README.md"].split("## Toy results")
+    assert "lora+ga" not in real and "lora+ga" in toy
+    assert "lora+ga" not in pages["pages/letters/org__small.md"]
+    assert "(toy)" in pages["toy/letters/org__small.md"].splitlines()[0]
+    assert "say nothing of real models" in pages["toy/letters/org__small.md"]
+
+
+def test_the_overview_names_the_best_row_and_links_to_the_page(tree: Path) -> None:
+    pages = rendered(tree)
+    (head, line), (_, toy) = tables(pages["README.md"])
+    cells = dict(zip(head, line, strict=True))
+    # 0.02 is beyond the retain model's 0.05, and its utility is above the floor of 0.72; the others' 0.6 is not
+    assert cells["best row"] == "mine+npo" and cells["forgetting, worst case ↓"] == "0.020"
+    assert (cells["rows"], cells["runs"]) == ("5", "6")
+    assert toy[2].startswith("lora+ga")
+    for cell in (cells["task"], toy[0]):
+        assert re.search(r"\((.*)\)", cell)[1] in pages  # type: ignore[index]
+
+
+def test_the_page_shows_means_intervals_and_notes(tree: Path) -> None:
+    page = rendered(tree)["pages/letters/org__small.md"]
+    headline, attacks, others = tables(page)
+    row = dict(zip(headline[0], next(line for line in headline if line[1].startswith("grun+npo")), strict=True))
+    assert row["forget es ↓"].startswith("0.150") and row["n"] == "2"
+    half = stats.t.interval(0.95, 1, loc=0, scale=stats.sem([0.1, 0.2]))[1]
+    assert f"± {half:.3f}" in row["forget es ↓"]
+    assert row["forget es ↓ worst case"].startswith("0.300") and "prefix" in row["forget es ↓ worst case"]
+    assert "(below the floor)" in row["unlearner"]
+    single = dict(zip(headline[0], next(line for line in headline if line[1].startswith("lora+npo")), strict=True))
+    assert "[0.500, 0.700]" in single["utility ↑"] and "no attack" in single["unlearner"]
+    assert [line[0] for line in headline[1:3]] == ["", ""] and headline[1][1] == "**target model**"
+    assert row["trainable"] == "1,234,567" and row["train s"] == "61" and row["peak GiB"] == "3.0"
+    assert attacks[0] == ["unlearner", "no attack", "prefix (user)"]
+    gate = others[0].index("forget gate")
+    assert all(line[gate] == "-<sup>1</sup>" for line in others[1:])
+    assert re.search(r"^1\. there is no gate$", page, re.MULTILINE)
+    # the rule is on the page, with this board's own numbers
+    assert "0.720" in page and "retain model's worst case (here 0.050)" in page
+
+
+def test_a_text_of_a_result_stays_text(tree: Path) -> None:
+    name = "<img src=x onerror=alert(1)>|[a](javascript:alert(1))"
+    store([result(name.replace("/", ""), es=0.01)], tree)
+    pages = rendered(tree)
+    page = pages["pages/letters/org__small.md"]
+    assert len({len(line) for table in tables(page)[:1] for line in table}) == 1
+    assert "<img src" not in MarkdownIt("commonmark").enable("table").render(page).replace(
+        f'<img src="{re.search(r"!.*?][(](.*svg)", page)[1]}"',
+        "",  # type: ignore[index]
+    )
+    assert "<img src" not in pages["index.html"] and "<img" not in "".join(
+        text for path, text in pages.items() if path.endswith(".svg")
+    )
+
+
+def test_pictures_are_xml_with_a_point_for_each_ranked_row(tree: Path) -> None:
+    pages = rendered(tree)
+    (path,) = (path for path in pages if path.startswith("pages/") and path.endswith(".svg"))
+    root = ElementTree.fromstring(pages[path])
+    points = [part for part in root.iter() if "pt" in part.get("class", "").split()]
+    assert len(points) == 5
+    where = {part.find("{*}title").text: part for part in points}  # type: ignore[union-attr]
+    assert set(where) == {"target model", "retain model", "grun+npo", "lora+npo", "mine+npo"}
+    # more forgetting is further left, more utility further up
+    at = {name: part.find("{*}circle") for name, part in where.items() if part.find("{*}circle") is not None}
+    assert float(at["mine+npo"].get("cx")) < float(at["grun+npo"].get("cx"))  # type: ignore[union-attr, arg-type]
+    assert float(at["mine+npo"].get("cy")) < float(at["grun+npo"].get("cy"))  # type: ignore[union-attr, arg-type]
+    assert "http" not in pages[path].replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_sheet_has_every_number(tree: Path) -> None:
+    pages = rendered(tree)
+    (path,) = (path for path in pages if path.startswith("pages/") and path.endswith(".csv"))
+    lines = {line["unlearner"]: line for line in csv.DictReader(io.StringIO(pages[path]))}
+    row = lines["grun+npo"]
+    assert float(row["forget_es"]) == pytest.approx(0.15) and float(row["worst case"]) == 0.3
+    assert row["seeds"] == "0 1" and json.loads(row["settings"]) == {"lr": 0.001}
+    assert float(row["forget_es,prefix"]) == 0.3 and row["forget_gate"] == ""
+    assert lines["mine+npo"]["pareto"] == "1" and lines["none"]["rank"] == ""
+
+
+def test_flags_are_read_by_run(tree: Path) -> None:
+    (tree / "flags.json").write_text('[{"run_id": "abc", "reason": "why"}]')
+    assert read_flags(tree) == {"abc": "why"}

@@ -1,0 +1,216 @@
+"""`leaderboard --check` on real runs: it passes what is right and names what is not, with file and place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import SMALL, TASK
+
+from grun_bench.leaderboard.check import problems
+from grun_bench.leaderboard.pages import render, write
+from grun_bench.metrics.recovery import remove_attack
+from grun_bench.results.result import read_result
+
+Data = dict[str, Any]
+
+
+@pytest.fixture
+def tree(results: Path, tmp_path: Path) -> Path:
+    """A copy of a real run with its target and retain rows, its pages rendered."""
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder)
+    write(render(folder, tmp_path).pages, tmp_path)
+    return folder
+
+
+def found(tree: Path) -> list[str]:
+    return list(problems(tree, tree.parent))
+
+
+def of(tree: Path, unlearner: str = "grun+npo") -> Path:
+    (path,) = (tree / "small" / "org__small" / unlearner).glob("*.json")
+    return path
+
+
+def edit(path: Path, change: Callable[[Data], None]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_a_right_tree_has_no_problem(tree: Path) -> None:
+    assert found(tree) == []
+
+
+@pytest.mark.parametrize("unlearner", ["grun+npo", "none", "retain"])
+def test_every_edited_number_is_found(tree: Path, unlearner: str) -> None:
+    path = of(tree, unlearner)
+    values = json.loads(path.read_text())["results"]["small"]
+    numbers = {key: value for key, value in values.items() if value is not None}
+    assert len(numbers) > 5
+    edit(path, lambda data: data["results"]["small"].update({key: value + 1e-6 for key, value in numbers.items()}))
+    said = [line for line in found(tree) if line.startswith(str(path))]
+    assert {line.split("results.")[-1].split(": ")[0] for line in said} == set(numbers)
+    assert all(repr(numbers[key.split("results.")[-1].split(": ")[0]]) in key for key in said)
+
+
+def test_a_number_that_is_taken_away_or_made_up_is_found(tree: Path) -> None:
+    def change(data: Data) -> None:
+        data["results"]["small"]["model_utility,none"] = None
+        data["results"]["small"]["brilliance,none"] = 1.0
+
+    edit(of(tree), change)
+    said = "\n".join(found(tree))
+    assert "results.model_utility,none: the result says none" in said
+    assert "results.brilliance,none: the result says 1.0, no metric here gives it" in said
+
+
+def test_a_difference_within_the_tolerance_is_none(tree: Path) -> None:
+    def change(data: Data) -> None:
+        data["results"]["small"]["model_utility,none"] *= 1 + 1e-12
+
+    edit(of(tree), change)
+    assert not [line for line in found(tree) if "model_utility" in line]
+
+
+def test_wrong_hashes_and_missing_records_are_found(tree: Path) -> None:
+    one, other = of(tree), of(tree, "none")
+    for path in (one, other):
+        assert path.with_suffix(".records.jsonl").exists()
+    records = one.with_suffix(".records.jsonl")
+    records.write_text(records.read_text().replace("0", "1", 1))
+    other.with_suffix(".records.jsonl").unlink()
+    said = found(tree)
+    found_hash, stated = hashlib.sha256(records.read_bytes()).hexdigest(), read_result(one).records.sha256
+    assert any(
+        line.startswith(f"{one}: {records.name}") and found_hash in line and stated in line and "SHA-256" in line
+        for line in said
+    )
+    assert f"{other}: {other.stem}.records.jsonl is missing." in said
+
+
+def test_a_broken_schema_is_found_and_the_rest_still_checked(tree: Path) -> None:
+    edit(of(tree), lambda data: data.update(colour="blue"))
+    edit(of(tree, "none"), lambda data: data["results"]["small"].update({"model_utility,none": 2.0}))
+    said = found(tree)
+    assert any(str(of(tree)) in line and "colour" in line for line in said)
+    assert any(str(of(tree, "none")) in line and "model_utility" in line for line in said)
+
+
+def test_pages_that_are_old_missing_or_left_over_are_found(tree: Path) -> None:
+    out = tree.parent
+    (out / "README.md").write_text((out / "README.md").read_text() + " ")
+    (out / "index.html").unlink()
+    (out / "pages" / "small" / "gone.md").write_text("")
+    said = {line.split(": ")[0]: line for line in found(tree)}
+    assert "out of date" in said[str(out / "README.md")]
+    assert "missing" in said[str(out / "index.html")]
+    assert "no results any more" in said[str(out / "pages" / "small" / "gone.md")]
+    assert len(said) == 3
+
+
+# --- attacks and curves -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def attacked_results(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of two requests unlearned one after the other, under an attack of two variants. Not to be changed."""
+    from grun_bench.runs.run import RunConfig, run
+
+    folder = tmp_path_factory.mktemp("attacked")
+    task = TASK | {"metrics": ["probability", "forget_quality", "extraction_strength"], "stages": [[0, 2], [2, 4]]}
+    (folder / "small.yaml").write_text(yaml.safe_dump(task | {"headline": ["forget_quality", "forget_probability"]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRUN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("GRUN_BENCH_HUB", str(hub))
+        overrides = {"epochs": 1, "suffix.phrases": {"a": "Now.", "b": "Please, please."}}
+        options = {"model": SMALL, "overrides": overrides, "attacks": "suffix"}
+        run(RunConfig("grun+npo", str(folder / "small.yaml"), folder / "results", **options))
+    return folder / "results"
+
+
+@pytest.fixture
+def attacked(attacked_results: Path, tmp_path: Path) -> Path:
+    """A copy to spoil, its pages rendered."""
+    folder = tmp_path / "results"
+    shutil.copytree(attacked_results, folder)
+    write(render(folder, tmp_path).pages, tmp_path)
+    return folder
+
+
+def test_numbers_under_attack_and_of_stages_come_from_their_records(attacked: Path) -> None:
+    result = read_result(of(attacked))
+    assert set(result.attacks["suffix"].variants) == {"a", "b"} and len(result.curves["stages"].points) == 3
+    assert found(attacked) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["forget_probability,suffix:a", "forget_quality,suffix", "recovery_forget_extraction_strength,suffix:b"]
+)
+def test_an_edited_number_under_attack_is_found(attacked: Path, key: str) -> None:
+    path = of(attacked)
+    edit(path, lambda data: data["results"]["small"].update({key: 0.123}))
+    said = [line for line in found(attacked) if line.startswith(str(path))]
+    assert len(said) == 1 and f"results.{key}: the result says 0.123, the records give " in said[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), [(0, "stage1_forget_probability"), (1, "stage2_forget_probability"), (2, "forget_brilliance")]
+)
+def test_an_edited_or_made_up_point_of_a_curve_is_found(attacked: Path, place: int, key: str) -> None:
+    path = of(attacked)
+    edit(path, lambda data: data["curves"]["stages"]["points"][place]["values"].update({key: 0.123}))
+    (said,) = (line for line in found(attacked) if line.startswith(str(path)))
+    assert f"curves.stages.points.{place}.{key}: the result says 0.123" in said
+
+
+def test_missing_records_of_a_variant_or_a_stage_are_found(attacked: Path) -> None:
+    path = of(attacked)
+    result = read_result(path)
+    for records in (result.attacks["suffix"].variants["a"], result.curves["stages"].points[1].records):
+        file = path.with_name(records.file)
+        content = file.read_bytes()
+        file.unlink()
+        assert f"{path}: {records.file} is missing." in found(attacked)
+        file.write_bytes(content)
+
+
+def test_of_several_retain_models_the_one_that_was_compared_with_is_taken(attacked: Path) -> None:
+    """A submission's own copy of the controls, attacked otherwise, does not make right numbers wrong."""
+    other = attacked / "submissions" / "another" / "results" / "small" / "org__small"
+    for name in ("none", "retain"):
+        shutil.copytree(of(attacked, name).parent, other / name)
+        for path in (other / name).glob("*.json"):
+            result = read_result(path)
+            remove_attack(result, "suffix")
+            path.write_text(result.dumps())
+    write(render(attacked, attacked.parent).pages, attacked.parent)
+    assert found(attacked) == []
+    # and the other way about: without the attack on the tree's own, the submission's numbers are those of its copy
+    for name in ("none", "retain"):
+        shutil.rmtree(other / name)
+        shutil.copytree(of(attacked, name).parent, other / name)
+        path = of(attacked, name)
+        result = read_result(path)
+        remove_attack(result, "suffix")
+        path.write_text(result.dumps())
+    write(render(attacked, attacked.parent).pages, attacked.parent)
+    assert found(attacked) == []
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_lists_every_problem_and_fails(command: Any, tree: Path) -> None:
+    edit(of(tree), lambda data: data["results"]["small"].update({"model_utility,none": 2.0}))
+    said = command("leaderboard", "--results", tree, "--out", tree.parent, "--check")
+    assert said.code == 1 and "Traceback" not in said.err
+    assert f"{of(tree)}: results.model_utility,none: the result says 2.0" in said.out
+    assert "problem" in said.err.splitlines()[-1] and (tree.parent / "index.html").exists()

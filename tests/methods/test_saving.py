@@ -1,0 +1,173 @@
+"""Unlearned models come back from their folder with the same logits, to the bit, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FORGET, SMALL, Said
+from torch import Tensor, nn
+
+import grun_bench
+from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.methods.saving import CARD
+from grun_bench.models.batch import collate
+from grun_bench.models.forward import LM, decoder_layers, forward
+from grun_bench.models.loading import Placement
+from grun_bench.models.loading import load as load_base
+from grun_bench.runs.run import RunConfig, run
+
+Command = Callable[..., Said]
+
+
+@torch.no_grad()
+def logits(lm: LM) -> Tensor:
+    return forward(lm.model, collate([lm.prompts.encode(*pair) for pair in FORGET], lm.pad_id)).logits
+
+
+@pytest.fixture
+def keep(environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
+    """Runs an unlearner with --save; returns the logits that the model had when it was saved."""
+    from grun_bench.runs import run as runner
+
+    real, seen = runner.save, []
+
+    def noting(fitted: object, *rest: object) -> None:
+        seen.append(logits(fitted.lm))
+        real(fitted, *rest)
+
+    monkeypatch.setattr(runner, "save", noting)
+
+    def kept(unlearner: str, folder: Path, **changes: float) -> Tensor:
+        settings = {"epochs": 2} | changes if "+" in unlearner else {}
+        config = RunConfig(unlearner, str(hub / "small.yaml"), tmp_path / "results", model=SMALL, overrides=settings)
+        run(RunConfig(**{**vars(config), "save": folder}))
+        return seen[-1]
+
+    return kept
+
+
+@pytest.mark.parametrize("unlearner", ["grun+npo", "reft+gd", "lora+gd", "full+ga", "none"])
+def test_the_same_logits_to_the_bit(keep: Callable[..., Tensor], tmp_path: Path, unlearner: str) -> None:
+    folder = tmp_path / "model"
+    expected = keep(unlearner, folder)
+    assert torch.equal(logits(grun_bench.load(folder)), expected)
+    # nothing but safetensors and text is written, and nothing is left beside it
+    assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".md", ".jinja"}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_adapter_is_small_and_lora_is_pefts_own(
+    keep: Callable[..., Tensor], environment: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    expected = keep("lora+gd", tmp_path / "lora")
+    card = json.loads((tmp_path / "lora" / CARD).read_text())
+    base = AutoModelForCausalLM.from_pretrained(environment / card["base"]["cache"])
+    lm = grun_bench.load(tmp_path / "lora")
+    lm.model = PeftModel.from_pretrained(base, tmp_path / "lora").eval()
+    assert torch.equal(logits(lm), expected)
+    assert not list((tmp_path / "lora").glob("model*.safetensors"))
+
+
+def test_a_base_of_another_precision_can_be_given(
+    keep: Callable[..., Tensor], environment: Path, tmp_path: Path
+) -> None:
+    expected = keep("grun+gd", tmp_path / "grun")
+    card = json.loads((tmp_path / "grun" / CARD).read_text())
+    base = load_base(str(environment / card["base"]["cache"]), Placement("cpu", "bfloat16"))
+    found = logits(grun_bench.load(tmp_path / "grun", base=base))
+    assert base.model.dtype == torch.bfloat16
+    # bfloat16 keeps eight bits: near the fp32 logits, and far from those of the base without its adapter
+    plain = logits(load_base(str(environment / card["base"]["cache"]), Placement("cpu", "bfloat16")))
+    error = (found.float() - expected).norm() / expected.norm()
+    assert 0 < error < 0.05 < (plain.float() - expected).norm() / expected.norm()
+
+
+@pytest.mark.parametrize("unlearner", ["grun+gd", "reft+gd", "lora+gd"])
+def test_a_quantised_base_can_be_given(
+    keep: Callable[..., Tensor], environment: Path, tmp_path: Path, unlearner: str
+) -> None:
+    """bitsandbytes' own 8-bit layers under a saved adapter: near the logits of the base that it was trained on."""
+    layers = pytest.importorskip("bitsandbytes.nn", reason="the extra `quantisation` is not installed")
+    expected = keep(unlearner, tmp_path / "model", lr=0.03)
+    card = json.loads((tmp_path / "model" / CARD).read_text())
+
+    def quantised() -> LM:
+        lm = load_base(str(environment / card["base"]["cache"]), Placement("cpu", "float32"))
+        for block in decoder_layers(lm.model):
+            for part in (block.self_attn, block.mlp):
+                for name, linear in list(part.named_children()):
+                    if isinstance(linear, nn.Linear):
+                        layer = layers.Linear8bitLt(*linear.weight.T.shape, bias=False, has_fp16_weights=False)
+                        layer.load_state_dict({"weight": linear.weight.detach().clone()})
+                        setattr(part, name, layer.to("cpu"))
+        return lm
+
+    plain, lm = quantised(), grun_bench.load(tmp_path / "model", base=quantised())
+    # the base is in 8 bits, the adapter is not
+    dtypes = [parameter.dtype for name, parameter in lm.model.named_parameters() if "_proj" in name]
+    assert dtypes.count(torch.int8) == 6 * 7 and {*dtypes} <= {torch.int8, torch.float32}
+    error = (logits(lm) - expected).norm() / expected.norm()
+    assert 0 < error < 0.1 < (logits(plain) - expected).norm() / expected.norm()
+
+
+def test_saving_again_replaces_and_something_else_is_left_alone(keep: Callable[..., Tensor], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    first = keep("grun+gd", folder)
+    second = keep("grun+npo", folder)
+    assert not torch.equal(first, second)
+    assert torch.equal(logits(grun_bench.load(folder)), second)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(UsageError, match="something else"):
+        keep("grun+gd", tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
+
+
+def test_the_command_saves_what_was_run_before(
+    command: Command, small_run: list[str], results: Path, tmp_path: Path
+) -> None:
+    """A second run with --save reuses no row of the unlearner: a row has no weights."""
+    options = [*small_run, "--unlearner", "grun+npo", "--output", tmp_path / "results"]
+    assert command(*options).code == 0
+    said = command(*options, "--save", tmp_path / "model")
+    assert said.code == 0 and f"grun_bench.load('{tmp_path / 'model'}')" in said.out
+    assert grun_bench.load(tmp_path / "model")
+
+
+def test_another_base_is_refused(keep: Callable[..., Tensor], environment: Path, tmp_path: Path) -> None:
+    keep("grun+gd", tmp_path / "model")
+    path = tmp_path / "model" / CARD
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"base": card["base"] | {"sha256": "0" * 64}}))
+    with pytest.raises(ModelError, match="not the model that the adapter was trained on"):
+        grun_bench.load(tmp_path / "model")
+    path.write_text(json.dumps(card | {"base": card["base"] | {"cache": "models/gone"}}))
+    with pytest.raises(ModelError, match="GRUN_BENCH_CACHE"):
+        grun_bench.load(tmp_path / "model")
+
+
+def test_a_pickle_is_refused_by_its_content(keep: Callable[..., Tensor], tmp_path: Path) -> None:
+    for unlearner, name in (("grun+gd", "adapter.safetensors"), ("lora+gd", "adapter_model.safetensors")):
+        keep(unlearner, tmp_path / "model")
+        (tmp_path / "model" / name).write_bytes(pickle.dumps({"weight": [1.0]}))
+        with pytest.raises(ModelError, match="not a safetensors file"):
+            grun_bench.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "grun-bench run --save"), ("{}", "unlearner"), ("[", "file"), ('{"adapter": 1}', "unlearner")],
+)
+def test_what_is_no_saved_model_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / CARD).write_text(text)
+    with pytest.raises(ModelError, match=said):
+        grun_bench.load(tmp_path)

@@ -1,0 +1,191 @@
+"""Records -> values: keys, intervals, nulls with their reasons, and plugins that break the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grun_bench.core import registry
+from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.metrics.evaluate import evaluate, interval
+from grun_bench.results.record import SETS, Continuation, Generation, Record, Records, load_records
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
+
+
+def record(name: str, index: int, loss: float = 1.0) -> Record:
+    return Record(
+        name,
+        index,
+        "who?",
+        Continuation("the answer", logprobs=[-loss, -loss], matches=[1, 1], means=[-1.0] * 2, deviations=[1.0] * 2),
+        Continuation("an answer", loss=loss),
+        [Continuation("a wrong one", loss=loss + 1 + index / 10)],
+        Generation("the answer"),
+    )
+
+
+def all_sets(names: tuple[str, ...] = SETS, rows: int = 4) -> Records:
+    return Records([record(name, index, 0.5 + index / 10) for name in names for index in range(rows)])
+
+
+@pytest.fixture
+def plugin():
+    """Registers a metric for one test; evaluation finds it as if a file had declared it."""
+    known = registry.entries("metric")
+    added = []
+
+    def add(function, **options):
+        known["probe"] = registry.Entry("metric", "probe", "", Path("probe.py"))
+        registry.metric("probe", **options)(function)
+        added.append("probe")
+
+    original = registry.entries
+    registry.entries = lambda kind: known if kind == "metric" else original(kind)
+    yield add
+    registry.entries = original
+    for name in added:
+        registry._loaded.pop(("metric", name), None)
+
+
+def test_keys_and_directions() -> None:
+    values = evaluate(all_sets(), None, ["probability", "model_utility", "extraction_strength"])
+    assert list(values) == [f"{name}_probability" for name in SETS] + ["model_utility"] + [
+        "forget_extraction_strength",
+        "retain_extraction_strength",
+    ]
+    assert values["forget_probability"].higher_is_better is False
+    assert values["retain_probability"].higher_is_better is True
+    assert values["forget_probability"].n == 4
+    assert values["model_utility"].n == 12
+    assert values["model_utility"].low is None
+    assert values["retain_probability"].low < values["retain_probability"].value < values["retain_probability"].high
+
+
+def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
+    records = all_sets((*SETS, "holdout"))
+    names = registry.names("metric")
+    for reference in (None, all_sets((*SETS, "holdout"))):
+        for name in names:
+            low, high = registry.get("metric", name).options["bounds"]
+            for key, value in evaluate(records, reference, [name]).items():
+                assert (value.value is None) != (value.reason is None), key
+                assert value.value is None or low <= value.value <= high, key
+    null = {key for key, value in evaluate(records, reference, names).items() if value.value is None}
+    assert null == {f"{name}_gate" for name in SETS} | {"mia_gradnorm"}
+
+
+def test_missing_reference_is_null_with_what_to_do() -> None:
+    values = evaluate(all_sets(), None, ["forget_quality", "privleak", "mia_reference"])
+    assert list(values)[:3] == ["forget_quality", "forget_quality_D", "forget_quality_n"]
+    assert all(value.value is None for value in values.values())
+    assert "--retain-log" in values["forget_quality"].reason
+    assert "holdout" in values["privleak"].reason
+
+
+def test_missing_set_is_null_with_its_name() -> None:
+    values = evaluate(all_sets(("forget",)), None, ["probability", "model_utility"])
+    assert values["forget_probability"].value is not None
+    assert values["retain_probability"].reason == "no rows of the set 'retain'."
+    assert values["retain_probability"].n == 0
+    assert "'retain' or 'real_authors'" in values["model_utility"].reason
+
+
+def test_not_finite_is_null_and_names_the_row() -> None:
+    records = all_sets()
+    records[2].answer.loss = float("nan")
+    value = evaluate(records, None, ["probability"])["forget_probability"]
+    assert value.value is None
+    assert "1 of 4 rows, first in row 2 of 'forget'" in value.reason
+    records.of("retain")[0].answer.loss = float("nan")
+    assert "not finite" in evaluate(records, None, ["model_utility"])["model_utility"].reason
+
+
+def test_unknown_metric_names_the_near_ones() -> None:
+    with pytest.raises(UsageError, match="did you mean probability"):
+        evaluate(all_sets(), None, ["probabilty"])
+
+
+def test_values_do_not_depend_on_the_order_of_records() -> None:
+    records = all_sets()
+    names = registry.names("metric")
+    assert evaluate(records, None, names) == evaluate(Records(reversed(list(records))), None, names)
+
+
+def test_values_survive_the_records_file(tmp_path: Path) -> None:
+    records = all_sets((*SETS, "holdout"))
+    records[0].answer.probability = 0.123
+    path = tmp_path / "records.jsonl"
+    path.write_text(records.dumps(), encoding="utf-8")
+    names = registry.names("metric")
+    assert evaluate(load_records(path), records, names) == evaluate(records, records, names)
+
+
+def test_a_metric_of_ones_own(plugin) -> None:
+    plugin(lambda rows: np.array([len(row.question) for row in rows]), sets=("forget",), version=3)
+    value = evaluate(all_sets(), None, ["probe"])["forget_probe"]
+    assert (value.value, value.low, value.high, value.version, value.higher_is_better) == (4.0, 4.0, 4.0, 3, None)
+
+
+def test_a_metric_over_all_records(plugin) -> None:
+    plugin(lambda records, reference: {"a": 1.0, "b": np.arange(16.0)}, higher_is_better={"a": True, "b": False})
+    values = evaluate(all_sets(), None, ["probe"])
+    assert values["a"].n == values["b"].n == 16
+    assert values["b"].value == 7.5
+    assert (values["a"].higher_is_better, values["b"].higher_is_better) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "result", "message"),
+    [
+        ({"sets": ("forget",)}, np.zeros(3), "returned 3 values of 'probe' for 4 rows"),
+        ({"sets": ("forget",), "boundaries": (0, 1)}, 0.0, "option boundaries"),
+        ({"sets": ("forget",), "reference": "retain"}, 0.0, "no `reference`"),
+    ],
+)
+def test_a_metric_that_breaks_the_contract(plugin, options: dict, result: object, message: str) -> None:
+    plugin(lambda rows: result, **options)
+    with pytest.raises(GrunBenchError, match=message):
+        evaluate(all_sets(), None, ["probe"])
+
+
+def test_two_metrics_with_one_key(plugin) -> None:
+    plugin(lambda rows: {"probability": 0.0}, sets=("forget",))
+    with pytest.raises(GrunBenchError, match="forget_probability"):
+        evaluate(all_sets(), None, ["probability", "probe"])
+
+
+def test_interval_of_degenerate_samples() -> None:
+    assert interval(np.array([0.5])) == (None, None)
+    assert interval(np.full(40, 0.3)) == (0.3, 0.3)
+    low, high = interval(np.array([0.0] * 399 + [1.0]))
+    assert 0 <= low <= 1 / 400 <= high <= 0.05
+
+
+def test_interval_is_close_to_the_normal_one_and_repeats() -> None:
+    sample = np.random.default_rng(1).normal(0.5, 0.1, 400)
+    half = 1.96 * sample.std(ddof=1) / 20
+    low, high = interval(sample)
+    assert low == pytest.approx(sample.mean() - half, abs=half / 5)
+    assert high == pytest.approx(sample.mean() + half, abs=half / 5)
+    assert interval(sample) == (low, high)
+
+
+@unhurried
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_interval_lies_within_the_sample(sample: list[float]) -> None:
+    low, high = interval(np.array(sample))
+    assert min(sample) - 1e-12 <= low <= high <= max(sample) + 1e-12
+
+
+def test_interval_covers_the_mean_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(7)
+    hits = 0
+    for _ in range(200):
+        low, high = interval(generator.beta(0.5, 1.5, 100))
+        hits += low <= 0.25 <= high
+    assert 180 <= hits <= 199  # 95 % of 200, within three standard deviations

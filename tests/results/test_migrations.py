@@ -1,0 +1,68 @@
+"""Results of every version of the schema can be read. The stored files were written by the code of their time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grun_bench.core.errors import UsageError
+from grun_bench.results.migrations import CURRENT, STEPS, migrate
+from grun_bench.results.result import read_result
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def stored(version: int) -> Path:
+    return DATA / f"result-v{version}.json"
+
+
+@pytest.mark.parametrize("version", range(1, CURRENT + 1))
+def test_there_is_a_file_of_each_version_and_it_is_read(version: int) -> None:
+    assert json.loads(stored(version).read_text())["schema_version"] == version
+    assert read_result(stored(version)).schema_version == CURRENT
+
+
+def test_nothing_of_version_1_is_lost() -> None:
+    before = json.loads(stored(1).read_text())
+    after = json.loads(read_result(stored(1)).dumps())
+    new = {"schema_version": 2, "attacks": {}, "curves": {}, "cost": before["cost"] | {"trunk_bytes": 0}}
+    assert after == before | new
+
+
+def test_a_file_of_the_current_version_comes_back_as_it_was() -> None:
+    assert read_result(stored(CURRENT)).dumps() == stored(CURRENT).read_text()
+
+
+def test_attacks_and_curves_of_version_2_are_read() -> None:
+    result = read_result(stored(2))
+    assert {name: info.access for name, info in result.attacks.items()} == {"suffix": "user", "relearn": "weights"}
+    assert set(result.curves) == {"training", "relearn:retain-lora"}
+    for point in result.curves["relearn:retain-lora"].points:
+        stated = result.value("forget_probability", f"relearn:retain-lora@{point.at}")
+        assert point.values["forget_probability"] == stated and point.records is not None
+
+
+def test_the_steps_have_no_gap() -> None:
+    assert sorted(STEPS) == list(range(1, CURRENT))
+
+
+def test_a_newer_version_says_to_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "new.json"
+    path.write_text(json.dumps(json.loads(stored(1).read_text()) | {"schema_version": CURRENT + 1}))
+    with pytest.raises(UsageError, match=rf"new\.json: .*version {CURRENT + 1}.*up to {CURRENT}.*upgrade"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("data", [[], None, 3, {}, {"schema_version": "1"}, {"schema_version": True}])
+def test_what_has_no_version_is_left_to_the_schema(data: object) -> None:
+    assert migrate(data) is data
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_refused(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.json"
+    path.write_text(stored(CURRENT).read_text().replace('"parameters": ', f'"parameters": {number}, "_": ', 1))
+    with pytest.raises(UsageError, match="not a result"):
+        read_result(path)
