@@ -33,10 +33,11 @@ from torch import Tensor, nn
 
 from grun_bench.core import environment as env
 from grun_bench.core.progress import say
+from grun_bench.methods.finetune import load_tiny
 from grun_bench.models.batch import IGNORED, collate, collate_prompts
 from grun_bench.models.engine import Counts
 from grun_bench.models.forward import LM
-from grun_bench.models.loading import TINY, Placement, load, load_tiny
+from grun_bench.models.loading import TINY, Placement, load
 from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
 from grun_bench.results.record import SETS, Records
 from grun_bench.tasks.dataset import load_rows

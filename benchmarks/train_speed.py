@@ -43,11 +43,12 @@ from grun_bench.core import environment as env
 from grun_bench.core.progress import say
 from grun_bench.methods import trainer as unlearn
 from grun_bench.methods.adapters import Grun
+from grun_bench.methods.finetune import load_tiny
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.trainer import FitContext, make_unlearner, pair_batches
 from grun_bench.models.batch import IGNORED, Batch, collate
 from grun_bench.models.forward import LM
-from grun_bench.models.loading import TINY, Placement, load, load_tiny
+from grun_bench.models.loading import TINY, Placement, load
 from grun_bench.tasks.dataset import load_rows
 from grun_bench.tasks.task import load_task
 

@@ -315,7 +315,8 @@ def list_names(
 
 def _list_runs(output: Path) -> None:
     from grun_bench.results.result import read_result, result_files
-    from grun_bench.terminal import number, print_names
+    from grun_bench.results.words import number
+    from grun_bench.terminal import print_names
 
     results = [read_result(path) for path in result_files(output)]
     rows = [
@@ -485,8 +486,8 @@ def verify(
 ) -> None:
     """Make every number of a bundle, or of a folder of results, again: from its records or from its models."""
     from grun_bench.leaderboard.bundle import read_bundle
-    from grun_bench.leaderboard.verify import print_verified
     from grun_bench.leaderboard.verify import verify as verify_bundle
+    from grun_bench.terminal import print_verified
 
     _include(include_path)
     if trust_plugin and not rerun:

@@ -11,39 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
+from grun_bench.leaderboard.bundle import VERIFICATION
+from grun_bench.leaderboard.recompute import TOLERANCE
 from grun_bench.metrics.stages import STAGES, measures, stage_count
+from grun_bench.results.words import dataset_label, heading, number
 
 if TYPE_CHECKING:
+    from grun_bench.leaderboard.verify import Verified
     from grun_bench.matrix.sweep import Swept
     from grun_bench.results.result import Curve, Result
-
-#: the better direction of a metric
-_ARROWS = {True: "↑", False: "↓", None: ""}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A metric value for people: three decimals, or the power of ten of a small one; a dash for a missing one."""
-    if value is None:
-        return "-"
-    if value != 0 and abs(value) < 10**-digits:
-        return f"{value:.1e}"
-    return f"{value:.{digits}f}"
-
-
-def heading(result: Result, metric: str) -> str:
-    """A metric's name with the arrow of its better direction; the protocol, which every title names, is left out."""
-    return metric_heading(metric, result.higher_is_better[result.task].get(metric), result.protocol)
-
-
-def metric_heading(metric: str, better: bool | None, protocol: str) -> str:
-    """The heading of a metric of which higher values are `better` (None: no direction) under a protocol."""
-    name = metric.removesuffix(f"_{protocol.replace('-', '_')}").replace("_", " ")
-    return f"{name} {_ARROWS[better]}".strip()
-
-
-def dataset_label(result: Result) -> str:
-    """`embedded (toy)` or `published`, with the beginning of the data's hash."""
-    return f"{'embedded (toy)' if result.dataset == 'embedded' else 'published'} {result.dataset_hash[:8]}"
 
 
 def metric_table(result: Result, metrics: Iterable[str], beside: dict[str, Result]) -> Table:
@@ -288,3 +264,55 @@ def print_names(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in rows:
         table.add_row(*(terminal(cell) for cell in row))
     Console().print(table)
+
+
+# --- verification
+
+#: rows of a table of differences
+_SHOWN = 30
+
+
+def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None:
+    """One line a row, the differences, and what was written."""
+    out = Console()
+    table = Table(title=terminal(f"verified: {folder}"), title_justify="left")
+    for column in ("unlearner", "run", "numbers", "differ", "largest difference", "verdict"):
+        right = column in ("numbers", "differ", "largest difference")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for each in found:
+        largest = max((one.difference or 0.0 for one in each.numbers), default=0.0)
+        verdict = each.tier if each.ok else "failed"
+        names = (each.row.result.unlearner.name, each.row.result.run_id)
+        counts = (str(len(each.numbers)), str(len(each.wrong)), f"{largest:.2g}")
+        table.add_row(*map(terminal, names), *counts, verdict)
+    out.print(table)
+    for each in found:
+        for problem in each.problems:
+            out.print(terminal(f"{each.row.path}: {problem}"), highlight=False)
+        if rerun or each.wrong:
+            out.print(_differences(each, rerun))
+    how = "the tolerances in the table" if rerun else f"a relative {TOLERANCE:g}"
+    if all(each.ok for each in found):
+        out.print(terminal(f"verified within {how}; written to {folder / VERIFICATION}"), highlight=False)
+    else:
+        out.print(terminal(f"not verified: the allowed difference is {how}."), highlight=False)
+
+
+def _differences(found: Verified, rerun: bool) -> Table:
+    """Number by number: what is wrong first, then the headline."""
+    headline = {f"results.{key},none" for key in found.row.result.headline}
+    right = [each for each in found.numbers if each.ok and each.place in headline] if rerun else []
+    table = Table(title=terminal(found.row.result.run_id), title_justify="left")
+    for column in ("number", "stated", "found", "difference", "allowed"):
+        table.add_column(column, justify="left" if column == "number" else "right", overflow="fold")
+    for each in [*found.wrong[:_SHOWN], *right]:
+        gap = "" if each.difference is None else f"{each.difference:.2g}"
+        allowed = "not judged" if each.allowed is None else f"{each.allowed:.2g}"
+        table.add_row(terminal(each.place), _told(each.stated), _told(each.found), gap, allowed)
+    if len(found.wrong) > _SHOWN:
+        table.caption = f"and {len(found.wrong) - _SHOWN} more"
+    return table
+
+
+def _told(value: float | str | None) -> str:
+    return terminal(value) if isinstance(value, str) else number(value, 6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from grun_bench.core.escaping import markdown, path_link
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, Cell, Column, Row
-from grun_bench.terminal import number
+from grun_bench.results.words import number
 
 
 @dataclass

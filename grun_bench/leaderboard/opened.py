@@ -11,7 +11,7 @@ from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Column, Row, Run
 from grun_bench.leaderboard.tree import Filed, read_card
 from grun_bench.results.result import RecordsFile
-from grun_bench.terminal import number
+from grun_bench.results.words import number
 
 #: a cell: text, or text with the address that it links to
 Part = str | dict[str, str]

@@ -11,7 +11,7 @@ from grun_bench.core.escaping import html, script
 from grun_bench.leaderboard import scatter, words
 from grun_bench.leaderboard.boards import Board, Cell, Row, below_floor
 from grun_bench.leaderboard.opened import Opened
-from grun_bench.terminal import number
+from grun_bench.results.words import number
 
 _HERE = Path(__file__).parent
 

@@ -8,24 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 import grun_bench
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.core.escaping import clean, terminal
+from grun_bench.core.escaping import clean
 from grun_bench.core.progress import bar, say
 from grun_bench.leaderboard.bundle import MODELS, VERIFICATION, Bundle, read_bundle, read_row
-from grun_bench.leaderboard.recompute import TOLERANCE, Number, recompute_row
+from grun_bench.leaderboard.recompute import Number, recompute_row
 from grun_bench.results.result import Result, result_files, write_whole
 from grun_bench.results.store import Row
 from grun_bench.tasks.task import load_task, task_files
-from grun_bench.terminal import number
 
 #: the parts of a task that decide its numbers
 _DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "max_new_tokens")
-#: rows of a table of differences
-_SHOWN = 30
 
 
 @dataclass
@@ -127,52 +121,3 @@ def _write(bundle: Bundle, found: Sequence[Verified]) -> None:
         for each in found
     }
     write_whole(bundle.folder / VERIFICATION, json.dumps(marks, indent=1, sort_keys=True) + "\n")
-
-
-# --- what the terminal shows ------------------------------------------------------------------------------------------
-
-
-def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None:
-    """One line a row, the differences, and what was written."""
-    out = Console()
-    table = Table(title=terminal(f"verified: {folder}"), title_justify="left")
-    for column in ("unlearner", "run", "numbers", "differ", "largest difference", "verdict"):
-        right = column in ("numbers", "differ", "largest difference")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for each in found:
-        largest = max((one.difference or 0.0 for one in each.numbers), default=0.0)
-        verdict = each.tier if each.ok else "failed"
-        names = (each.row.result.unlearner.name, each.row.result.run_id)
-        counts = (str(len(each.numbers)), str(len(each.wrong)), f"{largest:.2g}")
-        table.add_row(*map(terminal, names), *counts, verdict)
-    out.print(table)
-    for each in found:
-        for problem in each.problems:
-            out.print(terminal(f"{each.row.path}: {problem}"), highlight=False)
-        if rerun or each.wrong:
-            out.print(_differences(each, rerun))
-    how = "the tolerances in the table" if rerun else f"a relative {TOLERANCE:g}"
-    if all(each.ok for each in found):
-        out.print(terminal(f"verified within {how}; written to {folder / VERIFICATION}"), highlight=False)
-    else:
-        out.print(terminal(f"not verified: the allowed difference is {how}."), highlight=False)
-
-
-def _differences(found: Verified, rerun: bool) -> Table:
-    """Number by number: what is wrong first, then the headline."""
-    headline = {f"results.{key},none" for key in found.row.result.headline}
-    right = [each for each in found.numbers if each.ok and each.place in headline] if rerun else []
-    table = Table(title=terminal(found.row.result.run_id), title_justify="left")
-    for column in ("number", "stated", "found", "difference", "allowed"):
-        table.add_column(column, justify="left" if column == "number" else "right", overflow="fold")
-    for each in [*found.wrong[:_SHOWN], *right]:
-        gap = "" if each.difference is None else f"{each.difference:.2g}"
-        allowed = "not judged" if each.allowed is None else f"{each.allowed:.2g}"
-        table.add_row(terminal(each.place), _told(each.stated), _told(each.found), gap, allowed)
-    if len(found.wrong) > _SHOWN:
-        table.caption = f"and {len(found.wrong) - _SHOWN} more"
-    return table
-
-
-def _told(value: float | str | None) -> str:
-    return terminal(value) if isinstance(value, str) else number(value, 6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, Cell, Column, Row
-from grun_bench.terminal import dataset_label, metric_heading, number
+from grun_bench.results.words import dataset_label, metric_heading, number
 
 MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
 TOY = "Toy: the embedded world and its model tiny. These rows show that methods run and say nothing of real models."

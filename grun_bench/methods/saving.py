@@ -149,12 +149,13 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
 
 
 def _load_base(saved: Saved, place: Any) -> LM:
+    from grun_bench.methods.finetune import load_tiny
     from grun_bench.models import loading
 
     origin = saved.base
     name = str(origin.get("name"))
     if name == loading.TINY:
-        lm = loading.load_tiny(origin.get("trained_without"), place, bool(origin.get("lore")))
+        lm = load_tiny(origin.get("trained_without"), place, bool(origin.get("lore")))
     elif cached := origin.get("cache"):
         folder = cache_folder() / cached
         if not (folder / KEY_FILE).exists():

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from grun_bench.core import environment as env
-from grun_bench.core.cache import KEY_FILE, cached_folder
+from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
-from grun_bench.methods import tiny
-from grun_bench.methods.loop import Schedule, optimise
-from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, Prompts, forward
-from grun_bench.tasks.task import FineTuning
+from grun_bench.models.forward import LM, Prompts
 
 #: the embedded model's name on the command line
 TINY = "tiny"
@@ -109,82 +103,3 @@ def weights_sha256(folder: Path) -> str:
             with path.open("rb") as file:
                 total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
-
-
-def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
-    """The embedded model's tokenizer, trained on first use.
-
-    Kept apart, because target and retain model must have the same and newer tokenizers libraries break ties of merges
-    differently every time.
-    """
-    key = {"tokenizer": tiny.settings(lore)}
-    folder = cached_folder("models", key, lambda folder: tiny.tokenizer(lore).save_pretrained(folder))
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> LM:
-    """The embedded model, built on first use: the target model, or the retain model without a forget set."""
-    key = tiny.settings(lore) | {"exclude": exclude}
-
-    def build(folder: Path) -> None:
-        model, tokenizer = tiny.build(exclude, lore=lore, tokens=tiny_tokenizer(lore))
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    lm = load(str(cached_folder("models", key, build)), placement)
-    lm.origin = {"name": TINY, "sha256": lm.origin["sha256"], "trained_without": exclude, "lore": lore}
-    return lm
-
-
-def load_finetuned(
-    base: str, role: str, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, placement: Placement
-) -> LM:
-    """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it."""
-    place = locate(base)
-    source = weights_sha256(place) if isinstance(place, Path) else base
-    key = {
-        "base": source,
-        "pairs": list(pairs),
-        "finetune": recipe.model_dump(),
-        "seed": seed,
-        "dtype": placement.dtype,
-    }
-
-    def build(folder: Path) -> None:
-        # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16
-        lm = load(base, replace(placement, dtype="float32"))
-        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", placement.dtype)
-        lm.model.to(getattr(torch, placement.dtype)).save_pretrained(folder)
-        lm.tokenizer.save_pretrained(folder)
-
-    folder = cached_folder("models", key, build)
-    lm = load(str(folder), placement)
-    name = folder_name(place) if isinstance(place, Path) else base
-    cached = f"models/{folder.name}"
-    lm.origin = {"name": name, "sha256": lm.origin["sha256"], "finetuned": role, "cache": cached} | recipe.model_dump()
-    return lm
-
-
-def finetune(
-    lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str, dtype: str = "float32"
-) -> None:
-    """Full fine-tuning on answers, in place: AdamW, linear decay, token-mean cross-entropy, arithmetic in `dtype`."""
-    sequences = [lm.prompts.encode(question, answer) for question, answer in pairs]
-    rng = random.Random(seed)
-    batches = []
-    for _ in range(recipe.epochs):
-        order = rng.sample(sequences, len(sequences))
-        batches += [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
-
-    def loss(group: list[Any]) -> dict[str, torch.Tensor]:
-        batch = collate(group, lm.pad_id).to(lm.device)
-        # one block a pass: autocast keeps the weights' casts until its block ends, and they change with every step
-        with torch.autocast(lm.device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-            logits = forward(lm.model, batch).logits
-        return {"loss": torch.nn.functional.cross_entropy(logits.float(), batch.targets)}
-
-    torch.manual_seed(seed)
-    lm.model.train()
-    schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
-    optimise(lm.model.parameters(), batches, loss, schedule, label)
-    lm.model.eval()

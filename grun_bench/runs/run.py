@@ -26,6 +26,7 @@ from grun_bench.integrations.imported import import_result, read_reference
 from grun_bench.integrations.logs import check_reference
 from grun_bench.methods import tiny
 from grun_bench.methods.checkpoints import Checkpoint
+from grun_bench.methods.finetune import load_finetuned, load_tiny
 from grun_bench.methods.monitor import METRICS, ROWS, Monitor
 from grun_bench.methods.saving import check_new, load_fitted, read_card, save
 from grun_bench.methods.trainer import FitContext, Fitted, Unlearner, make_unlearner
@@ -33,16 +34,7 @@ from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, headline_
 from grun_bench.metrics.recovery import add_attack, average, carry_attacks, recoveries, worst
 from grun_bench.metrics.stages import STAGES, stage_chart, stage_point
 from grun_bench.models.forward import LM
-from grun_bench.models.loading import (
-    TINY,
-    Placement,
-    folder_name,
-    load,
-    load_finetuned,
-    load_tiny,
-    locate,
-    weights_sha256,
-)
+from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import PROTOCOLS, Example, ScoringSettings, score
 from grun_bench.results.record import SETS, Continuation, Record, Records, load_records

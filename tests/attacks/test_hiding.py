@@ -18,12 +18,12 @@ from grun_bench.attacks.base import Answers, Attack
 from grun_bench.attacks.subject import Subject
 from grun_bench.core import registry
 from grun_bench.methods.adapters import Grun
+from grun_bench.methods.finetune import finetune
 from grun_bench.methods.trainer import options_of
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.metrics.recovery import recoveries, worst
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import LM, decoder_layers, forward
-from grun_bench.models.loading import finetune
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.tasks.task import FineTuning

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attaching import attached as attached_in_training
+from attaching import logits_of
 from conftest import FORGET, RETAIN
 from scipy.stats import norm
-from test_adapters import attached as attached_in_training
-from test_adapters import logits_of
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from attaching import attached, right_padded
 from conftest import SMALL, Said
-from test_adapters import attached, right_padded
 from torch import Tensor, nn
 
 import grun_bench

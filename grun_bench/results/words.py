@@ -1,0 +1,33 @@
+"""How results are put in words, the same in the terminal and on pages: numbers, headings, what data. No torch."""
+
+from __future__ import annotations
+
+from grun_bench.results.result import Result
+
+#: the better direction of a metric
+_ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A metric value for people: three decimals, or the power of ten of a small one; a dash for a missing one."""
+    if value is None:
+        return "-"
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def heading(result: Result, metric: str) -> str:
+    """A metric's name with the arrow of its better direction; the protocol, which every title names, is left out."""
+    return metric_heading(metric, result.higher_is_better[result.task].get(metric), result.protocol)
+
+
+def metric_heading(metric: str, better: bool | None, protocol: str) -> str:
+    """The heading of a metric of which higher values are `better` (None: no direction) under a protocol."""
+    name = metric.removesuffix(f"_{protocol.replace('-', '_')}").replace("_", " ")
+    return f"{name} {_ARROWS[better]}".strip()
+
+
+def dataset_label(result: Result) -> str:
+    """`embedded (toy)` or `published`, with the beginning of the data's hash."""
+    return f"{'embedded (toy)' if result.dataset == 'embedded' else 'published'} {result.dataset_hash[:8]}"
