@@ -16,12 +16,13 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from grun_bench.core.errors import UsageError, unknown
 
@@ -58,6 +59,8 @@ class Entry:
     name: str
     summary: str
     origin: Path | EntryPoint
+    #: the decorator's options that are written out as literals
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def builtin(self) -> bool:
@@ -125,7 +128,16 @@ def _declared(path: Path, kind: str) -> list[Entry]:
             called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
             if called == kind:
                 summary = (ast.get_docstring(node) or "").split("\n")[0]  # type: ignore[arg-type]
-                found.append(Entry(kind, str(call.args[0].value), summary, path))
+                found.append(Entry(kind, str(call.args[0].value), summary, path, _literals(call)))
+    return found
+
+
+def _literals(call: ast.Call) -> dict[str, Any]:
+    """The keyword arguments of a decorator that are literals."""
+    found = {}
+    for keyword in call.keywords:
+        with suppress(ValueError):
+            found[keyword.arg or ""] = ast.literal_eval(keyword.value)
     return found
 
 
@@ -196,6 +208,20 @@ def parse_unlearner(name: str) -> tuple[str, str] | str:
     pairs = [f"{adapter}+{objective}" for adapter in names("adapter") for objective in names("objective")]
     known = [*names("unlearner"), *names("objective"), *pairs]
     raise unknown("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all.")
+
+
+def role_of(name: str) -> Literal["target", "retain model"] | None:
+    """What an unlearner is to every run: its `target`, its `retain model`, or None for a method.
+
+    Read from the source (`@unlearner(..., role=...)`), so it imports nothing. A name that is not known is a method's.
+    """
+    entry = entries("unlearner").get(name)
+    return entry.declared.get("role") if entry else None
+
+
+def control(role: Literal["target", "retain model"]) -> str:
+    """The name of the unlearner with this role: the model that every run is compared with."""
+    return next(name for name, entry in entries("unlearner").items() if entry.declared.get("role") == role)
 
 
 def attack_names(text: str, of_task: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from grun_bench.methods.trainer import FitContext, Fitted, Side, Unlearner
 from grun_bench.models.batch import collate
 
 
-@unlearner("none")
+@unlearner("none", role="target")
 class Target(Unlearner):
     """The target model as it is: the row to improve on."""
 
@@ -25,7 +25,7 @@ class Target(Unlearner):
         return Fitted(context.load_target())
 
 
-@unlearner("retain")
+@unlearner("retain", role="retain model")
 class RetainModel(Unlearner):
     """The oracle: a model that was trained without the forget set."""
 

@@ -1,0 +1,23 @@
+"""How a protocol names its own definitions of metrics: `<metric>_<protocol>` beside the clean `<metric>`. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+
+def own_name(name: str, protocol: str, known: Container[str]) -> str:
+    """The metric (or key) as a protocol defines it, where that is `known`; else the clean one.
+
+    Comparison with another tool's published tables needs that tool's definitions along with its way of scoring.
+    """
+    own = name + _suffix(protocol)
+    return own if own in known else name
+
+
+def plain_name(name: str, protocol: str) -> str:
+    """The name without its protocol, which every title states."""
+    return name.removesuffix(_suffix(protocol))
+
+
+def _suffix(protocol: str) -> str:
+    return f"_{protocol.replace('-', '_')}"

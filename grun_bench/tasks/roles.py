@@ -1,0 +1,19 @@
+"""What a scored set is to unlearning. No torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+#: `forget`: what must go. `retain`: what was trained on and must stay. `utility`: what the model knew otherwise.
+#: `holdout`: rows like the forget set's that no model of the task was trained on. `neighbour`: what is near to the
+#: forget set and must not go with it.
+Role = Literal["forget", "retain", "utility", "holdout", "neighbour"]
+
+#: whether more knowledge of a set is better; None where neither is
+KNOWING_IS_GOOD: dict[Role, bool | None] = {
+    "forget": False,
+    "retain": True,
+    "utility": True,
+    "holdout": None,
+    "neighbour": True,
+}
