@@ -12,7 +12,6 @@ from rich.table import Table
 
 from grun_bench.core.escaping import terminal
 from grun_bench.leaderboard.bundle import VERIFICATION
-from grun_bench.leaderboard.recompute import TOLERANCE
 from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.results.words import dataset_label, heading, number
 
@@ -291,6 +290,8 @@ def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None
             out.print(terminal(f"{each.row.path}: {problem}"), highlight=False)
         if rerun or each.wrong:
             out.print(_differences(each, rerun))
+    from grun_bench.leaderboard.recompute import TOLERANCE  # with scipy, which no other table needs
+
     how = "the tolerances in the table" if rerun else f"a relative {TOLERANCE:g}"
     if all(each.ok for each in found):
         out.print(terminal(f"verified within {how}; written to {folder / VERIFICATION}"), highlight=False)

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from grun_bench.adapters import Adapter
-from grun_bench.errors import Inapplicable
-from grun_bench.registry import adapter, attack, metric, objective, unlearner
-from grun_bench.unlearn import Unlearner
+from grun_bench.methods.adapters import Adapter
+from grun_bench.core.errors import Inapplicable
+from grun_bench.core.registry import adapter, attack, metric, objective, unlearner
+from grun_bench.methods.trainer import Unlearner
 
 
 @adapter("leaky")
@@ -62,7 +62,7 @@ class Noise(Unlearner):
     "Another model every time."
 
     def fit(self, context):
-        from grun_bench.unlearn import Fitted
+        from grun_bench.methods.trainer import Fitted
 
         lm = context.load_target()
         torch.seed()

@@ -168,7 +168,7 @@ def test_wrong_attacks_are_refused_before_anything_loads(
 ) -> None:
     plugin = tmp_path / "needs.py"
     plugin.write_text(
-        "from grun_bench.registry import attack\n\n\n"
+        "from grun_bench.core.registry import attack\n\n\n"
         "@attack('crush', access='weights', version=1, extra=('no_such_library', 'quantisation'))\n"
         "def crush(subject):\n    yield 'a', subject\n"
     )
@@ -201,7 +201,7 @@ def test_a_diverged_row_has_no_model_to_attack(hub_with_attacks: Path, tmp_path:
 def test_an_attack_of_ones_own_with_a_curve(hub_with_attacks: Path, tmp_path: Path, command: Command) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text(
-        "from grun_bench.errors import Inapplicable\nfrom grun_bench.registry import attack\n\n\n"
+        "from grun_bench.core.errors import Inapplicable\nfrom grun_bench.core.registry import attack\n\n\n"
         "@attack('louder', access='weights', version=3, mean=True)\n"
         "def louder(subject, *, steps=(1, 5)):\n"
         "    head = subject.lm.model.get_output_embeddings().weight.data\n"

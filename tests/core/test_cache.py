@@ -18,7 +18,7 @@ KEY = {"what": "a model", "seed": 0}
 BUILDER = """
 import os, sys, time
 from pathlib import Path
-from grun_bench.cache import cached_folder
+from grun_bench.core.cache import cached_folder
 
 def build(folder):
     (folder / "first").write_text("whole")

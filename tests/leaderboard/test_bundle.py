@@ -190,7 +190,7 @@ def test_a_method_of_ones_own_needs_its_file(command: Command, made: Path, tmp_p
     assert "the objective 'mine' is not built in" in command(*options).err
     plugin = tmp_path / "plugin.py"
     plugin.write_text(
-        "from grun_bench.registry import objective\n\n@objective('other')\ndef other(batch):\n    '''.'''\n"
+        "from grun_bench.core.registry import objective\n\n@objective('other')\ndef other(batch):\n    '''.'''\n"
     )
     assert "does not declare the objective 'mine'" in command(*options, "--plugin", plugin).err
     plugin.write_text(plugin.read_text().replace("'other'", "'mine'"))
@@ -333,7 +333,7 @@ def test_a_plugin_runs_for_nobody_who_does_not_trust_it(
 ) -> None:
     mark = tmp_path / "ran"
     (bundle / "plugin.py").write_text(
-        "from pathlib import Path\nfrom grun_bench.registry import objective\n"
+        "from pathlib import Path\nfrom grun_bench.core.registry import objective\n"
         f"Path({str(mark)!r}).write_text('ran')\n\n@objective('mine')\ndef mine(batch):\n    '''Mine.'''\n"
         "    return batch.forget.cross_entropy\n"
     )

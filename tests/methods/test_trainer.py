@@ -78,7 +78,7 @@ def test_reference_nll_is_brute_force(lm: LM, size: int) -> None:
 
 
 def recipes(section: str) -> dict[str, dict[str, Any]]:
-    text = (registry._PACKAGE / "recipes.yaml").read_text(encoding="utf-8")
+    text = (registry._PACKAGE / "methods" / "recipes.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)[section]
 
 

@@ -150,7 +150,7 @@ def test_rows_are_the_callers_own() -> None:
 
 
 def test_same_world_in_every_process_without_torch() -> None:
-    code = "import sys; from grun_bench import world; print(world.fingerprint(), 'torch' in sys.modules)"
+    code = "import sys; from grun_bench.tasks import toy_world; print(toy_world.fingerprint(), 'torch' in sys.modules)"
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],
