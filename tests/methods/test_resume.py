@@ -30,7 +30,8 @@ EPOCHS = 40
 #: the program with a checkpoint after each step
 PROGRAM = """
 import sys
-from grun_bench import checkpoints, cli
+from grun_bench import cli
+from grun_bench.methods import checkpoints
 checkpoints.EVERY = checkpoints.TIMES = 0
 cli.main()
 """
