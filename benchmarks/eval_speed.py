@@ -40,8 +40,8 @@ from grun_bench.models.forward import LM
 from grun_bench.models.loading import TINY, Placement, load
 from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
 from grun_bench.results.record import SETS, Records
-from grun_bench.tasks.dataset import load_rows
 from grun_bench.tasks.task import load_task
+from grun_bench.tasks.world import PUBLISHED, TOY, World
 
 NEW_TOKENS = 200
 #: nats a token by which losses may differ: cross-entropy in float32 is itself off by about 1e-4
@@ -180,10 +180,10 @@ class Plain:
                 self.texts[row.set, row.index] = tokens[:end]
 
 
-def examples(task: str, rows: int, embedded: bool) -> list[Example]:
+def examples(task: str, rows: int, world: World) -> list[Example]:
     """The first rows of each of the task's scored sets."""
     tables = {
-        name: load_rows(source, ("question", "answer", "perturbed_answer"), embedded=embedded, limit=rows).rows
+        name: world.rows(source, ("question", "answer", "perturbed_answer"), rows).rows
         for name, source in load_task(task).scored.items()
     }
     return [
@@ -232,7 +232,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     placement = Placement.choose("auto", "float32")
     lm = load_tiny(None, placement) if options.model == TINY else load(options.model, placement)
-    rows = examples(options.task, options.rows, options.model == TINY)
+    rows = examples(options.task, options.rows, TOY if options.model == TINY else PUBLISHED)
     # the first pass of a process pays for set-up that is neither way's
     lm.model(torch.tensor([[1, 2, 3]], device=lm.device))
 

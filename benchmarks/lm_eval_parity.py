@@ -21,6 +21,7 @@ from grun_bench.core import environment as env
 from grun_bench.integrations import lm_eval as harness
 from grun_bench.models.loading import Placement, load, locate
 from grun_bench.tasks.task import Measure
+from grun_bench.tasks.world import PUBLISHED
 
 #: lm-eval task, data set, lm-eval's file, shots, questions (subjects of MMLU whole but for the last)
 TASKS = (
@@ -63,7 +64,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for name, data, source, shots, limit in TASKS:
         measure = {name: Measure(role="utility", num_fewshot=shots)}
-        ours = harness.run(lm, measure, embedded=False, batch_size=options.batch_size, limit=limit).records
+        ours = harness.run(lm, measure, PUBLISHED, batch_size=options.batch_size, limit=limit).records
         other = theirs(locate(options.model), name, data, source, shots, limit, options.batch_size)
         pairs = [
             (mine, other[record.index][place])

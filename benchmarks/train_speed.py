@@ -49,8 +49,8 @@ from grun_bench.methods.trainer import FitContext, make_unlearner, pair_batches
 from grun_bench.models.batch import IGNORED, Batch, collate
 from grun_bench.models.forward import LM
 from grun_bench.models.loading import TINY, Placement, load
-from grun_bench.tasks.dataset import load_rows
 from grun_bench.tasks.task import load_task
+from grun_bench.tasks.world import PUBLISHED, TOY, World
 
 UNLEARNERS = dict.fromkeys(("pyreft", "hooks", "cache", "checkpointing"), "grun+npo")
 UNLEARNERS |= {"lora": "lora+npo", "full": "full+npo"}
@@ -112,18 +112,22 @@ class Stamped:
         return history
 
 
+def world_of(options: argparse.Namespace) -> World:
+    return TOY if options.model == TINY else PUBLISHED
+
+
 def rows(options: argparse.Namespace) -> tuple[Pairs, Pairs]:
     """The first rows of the task's forget and retain set: as many as two batches, so that epochs repeat them."""
-    task, embedded = load_task(options.task), options.model == TINY
-    task, pairs = task.in_world() if embedded else task, []
+    world = world_of(options)
+    task, pairs = world.task(load_task(options.task)), []
     for name in ("forget", "retain"):
-        found = load_rows(task.sources[name][0], embedded=embedded, limit=2 * options.batch_size).rows
+        found = world.rows(task.sources[name][0], limit=2 * options.batch_size).rows
         pairs.append([(row["question"], row["answer"]) for row in found])
     return pairs[0], pairs[1]
 
 
 def settings(way: str, options: argparse.Namespace) -> dict[str, Any]:
-    return make_unlearner(UNLEARNERS[way], {}, options.model == TINY).settings
+    return make_unlearner(UNLEARNERS[way], {}, world_of(options)).settings
 
 
 def train(way: str, lm: LM, forget: Pairs, retain: Pairs, options: argparse.Namespace) -> Cost:
@@ -133,7 +137,7 @@ def train(way: str, lm: LM, forget: Pairs, retain: Pairs, options: argparse.Name
     overrides = {"epochs": epochs, "batch_size": options.batch_size, "checkpointing": way == "checkpointing"}
     context = FitContext(forget, retain, lambda: lm, lambda: lm, 0, trunk_cache=way != "hooks")
     unlearn.optimise = Stamped(cost, now())
-    make_unlearner(UNLEARNERS[way], overrides, options.model == TINY).fit(context)
+    make_unlearner(UNLEARNERS[way], overrides, world_of(options)).fit(context)
     return cost
 
 
@@ -275,12 +279,9 @@ def measure(way: str, options: argparse.Namespace) -> Cost:
 
 def whole(way: str, cost: Cost, clock: int, options: argparse.Namespace) -> float:
     """Seconds of the whole training: the recipe's epochs over all rows of the task."""
-    task, embedded = load_task(options.task), options.model == TINY
-    task = task.in_world() if embedded else task
-    counts = [
-        sum(len(load_rows(source, embedded=embedded).rows) for source in task.sources[name])
-        for name in ("forget", "retain")
-    ]
+    world = world_of(options)
+    task = world.task(load_task(options.task))
+    counts = [sum(len(world.rows(source).rows) for source in task.sources[name]) for name in ("forget", "retain")]
     drawn = settings(way, options)["epochs"] * counts[0]
     # before the steps, the trunk is filled with each row that is used; the other ways run the forget rows
     keeps = way in ("cache", "checkpointing")

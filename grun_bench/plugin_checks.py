@@ -33,6 +33,7 @@ from grun_bench.models.batch import Batch, collate
 from grun_bench.models.forward import LM, Prompts, forward
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Choices, Continuation, Record, Records
+from grun_bench.tasks.world import PUBLISHED
 
 #: question-answer pairs of several lengths
 FORGET = [
@@ -118,7 +119,7 @@ def _fit(unlearner: Unlearner) -> Fitted:
 
 def _pair(adapter: str, objective: str) -> Unlearner:
     settings = {"epochs": 2, "batch_size": 3, "lr": 1e-2}
-    return make_unlearner(f"{adapter}+{objective}", settings, embedded=False)
+    return make_unlearner(f"{adapter}+{objective}", settings, PUBLISHED)
 
 
 @cache
@@ -264,7 +265,7 @@ def does_not_depend_on_order(name: str) -> None:
 
 def fits(name: str) -> None:
     """fit() gives a model whose logits are finite, in evaluation mode, and settings that a result file can hold"""
-    unlearner = make_unlearner(name, {}, embedded=False)
+    unlearner = make_unlearner(name, {}, PUBLISHED)
     fitted = _fit(unlearner)
     assert not fitted.lm.model.training, "the model is left in training mode"
     assert torch.isfinite(_logits(fitted.lm)).all(), "the model's logits are not finite"
@@ -273,7 +274,7 @@ def fits(name: str) -> None:
 
 def says_whether_seeds_matter(name: str) -> None:
     """two fits with one seed give the same model"""
-    first, second = (_fit(make_unlearner(name, {}, embedded=False)) for _ in range(2))
+    first, second = (_fit(make_unlearner(name, {}, PUBLISHED)) for _ in range(2))
     assert torch.equal(_logits(first.lm), _logits(second.lm)), "the same seed gave another model"
 
 
@@ -304,7 +305,7 @@ def two_sets() -> list[Example]:
 
 
 def _attack_of(name: str) -> Attack:
-    (attack,) = make_attacks([name], {}, embedded=False)
+    (attack,) = make_attacks([name], {}, PUBLISHED)
     return attack
 
 

@@ -175,13 +175,14 @@ def test_data_file_that_is_no_json_lines(
 
 
 def test_rows_may_hold_any_line_end_of_unicode(task_file: Callable[..., Path], tmp_path: Path) -> None:
-    from grun_bench.tasks.dataset import Source, load_rows
+    from grun_bench.tasks.dataset import Source
+    from grun_bench.tasks.world import PUBLISHED
 
     path = tmp_path / "odd.jsonl"
     path.write_text(
         json.dumps({"question": "a\u2028b\x85c", "answer": "d"}, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    assert load_rows(Source(str(path)), ("question", "answer"), embedded=False).rows[0]["question"] == "a\u2028b\x85c"
+    assert PUBLISHED.rows(Source(str(path)), ("question", "answer")).rows[0]["question"] == "a\u2028b\x85c"
 
 
 CARD = "---\nconfigs:\n- config_name: forget01\n  data_files: forget01.json\n---\n"

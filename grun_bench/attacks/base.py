@@ -16,6 +16,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import Diverged, GrunBenchError, Inapplicable, UsageError, unknown
 from grun_bench.methods.trainer import options_of, override, recipes
 from grun_bench.results.record import Records
+from grun_bench.tasks.world import World
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Attack:
         return Attacked(found, reason, time.perf_counter() - start)
 
 
-def make_attacks(names: Sequence[str], overrides: Mapping[str, Any], embedded: bool) -> list[Attack]:
+def make_attacks(names: Sequence[str], overrides: Mapping[str, Any], world: World) -> list[Attack]:
     """Attacks with their settings: code defaults, then recipes.yaml, then `overrides` (`<attack>.<setting>`).
 
     Raises UsageError for an unknown setting, one of an attack that is not made, or a library that is not installed.
@@ -87,16 +88,16 @@ def make_attacks(names: Sequence[str], overrides: Mapping[str, Any], embedded: b
     for key in overrides:
         if key.partition(".")[0] not in names:
             raise unknown("attack in --set", key.partition(".")[0], names, "Only those named in --attacks are made.")
-    return [_make(name, overrides, embedded) for name in names]
+    return [_make(name, overrides, world) for name in names]
 
 
-def _make(name: str, overrides: Mapping[str, Any], embedded: bool) -> Attack:
+def _make(name: str, overrides: Mapping[str, Any], world: World) -> Attack:
     plugin = registry.get("attack", name)
     module, extra = plugin.options.get("extra", (None, None))
     if module and importlib.util.find_spec(module) is None:
         raise UsageError(f"the attack {name} needs {module}: pip install 'grun-bench[{extra}]'")
     settings = options_of(plugin.target)
-    for section in recipes(embedded):
+    for section in recipes(world):
         settings |= section.get(name, {})
     own = {key.partition(".")[2]: value for key, value in overrides.items() if key.partition(".")[0] == name}
     return Attack(plugin, override(settings, own, name))

@@ -36,15 +36,13 @@ from grun_bench.core.errors import ModelError, unknown
 from grun_bench.core.progress import bar
 from grun_bench.models.forward import LM, calling
 from grun_bench.results.record import Choices, Continuation, Record
-from grun_bench.tasks import toy_world as world
 from grun_bench.tasks.task import Measure
+from grun_bench.tasks.world import World
 
 #: sequences at once where nothing is said
 BATCH_SIZE = 16
 #: WMDP's and MMLU's own layout of a question; `options` are lines
 LETTERED = "{question}\n{options}Answer:"
-#: lm-eval task -> the embedded world's questions that stand for it
-EMBEDDED = {"wmdp_cyber": "wmdp-cyber", "wmdp_bio": "wmdp-bio", "mmlu": "mmlu"}
 
 #: a request of lm-eval: (context, continuation) as strings or None, then both as token ids
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -238,15 +236,16 @@ class Measured:
 
 
 @cache
-def _manager(embedded: bool) -> TaskManager:
-    """lm-eval's tasks; without reading its thousands of YAML files, which takes seconds, for the embedded world."""
-    return TaskManager(include_defaults=not embedded)
+def _manager(known: bool) -> TaskManager:
+    """lm-eval's tasks, those that it has `known`: reading its thousands of YAML files takes seconds."""
+    return TaskManager(include_defaults=known)
 
 
-def check(measures: Mapping[str, Measure], *, embedded: bool) -> None:
-    """Raises UsageError for a task that lm-eval, or the embedded world, does not have."""
-    known = list(EMBEDDED) if embedded else _manager(False).all_tasks
-    where = "that the embedded world has a counterpart of" if embedded else "of lm-eval"
+def check(measures: Mapping[str, Measure], world: World) -> None:
+    """Raises UsageError for a task that lm-eval, or a world with questions of its own, does not have."""
+    own = world.question_tasks
+    known = list(own) if own is not None else _manager(True).all_tasks
+    where = "of lm-eval" if own is None else f"that the {world.name} world has a counterpart of"
     for name, measure in measures.items():
         if measure.lm_eval(name) not in known:
             raise unknown(f"task {where},", measure.lm_eval(name), known)
@@ -255,8 +254,8 @@ def check(measures: Mapping[str, Measure], *, embedded: bool) -> None:
 def run(
     lm: LM,
     measures: Mapping[str, Measure],
+    world: World,
     *,
-    embedded: bool,
     batch_size: int | None = None,
     limit: int | None = None,
     form: QuestionForm = OWN_FORM,
@@ -272,7 +271,7 @@ def run(
             model = HarnessLM(lm=lm, batch_size=batch_size)
             for name, measure in measures.items():
                 try:
-                    tasks = _load_tasks(name, measure, embedded)
+                    tasks = _load_tasks(name, measure, world)
                 except (OSError, RuntimeError, ValueError) as error:
                     reason = str(error).splitlines()[0][:200]
                     measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
@@ -290,10 +289,13 @@ def run(
     return measured
 
 
-def _load_tasks(name: str, measure: Measure, embedded: bool) -> dict[str, Any]:
+def _load_tasks(name: str, measure: Measure, world: World) -> dict[str, Any]:
     """lm-eval's task objects by name, a group's leaves one by one, with their data loaded."""
     task = measure.lm_eval(name)
-    return _manager(embedded).load([_embedded_task(name, EMBEDDED[task]) if embedded else task])["tasks"]
+    questions = world.questions(task)
+    if questions is None:
+        return _manager(True).load([task])["tasks"]
+    return _manager(False).load([_task_over(questions, f"{world.name}_{name}")])["tasks"]
 
 
 def _set_up(tasks: Iterable[Any], measure: Measure) -> None:
@@ -361,8 +363,8 @@ def _put(task: Any, form: QuestionForm) -> None:
     task.doc_to_target = lambda doc, own=None: target(changed(doc), own)
 
 
-def _embedded_task(name: str, config: str) -> dict[str, Any]:
-    """An lm-eval task over the embedded world's questions.
+def _task_over(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """An lm-eval task over a world's own questions.
 
     The options themselves are the continuations, as in lm-eval's `mmlu_continuation`: a model of a million parameters
     does not learn what the letters A to D stand for.
@@ -370,10 +372,10 @@ def _embedded_task(name: str, config: str) -> dict[str, Any]:
     import datasets
 
     def questions(**_: Any) -> dict[str, Any]:
-        return {"test": datasets.Dataset.from_list(world.rows(config))}
+        return {"test": datasets.Dataset.from_list(rows)}
 
     return {
-        "task": f"embedded_{name}",
+        "task": name,
         "custom_dataset": questions,
         "output_type": "multiple_choice",
         "test_split": "test",

@@ -17,6 +17,7 @@ from grun_bench.leaderboard.recompute import Number, recompute_row
 from grun_bench.results.result import Result, result_files, write_whole
 from grun_bench.results.store import Row
 from grun_bench.tasks.task import load_task, task_files
+from grun_bench.tasks.world import WORLDS
 
 #: the parts of a task that decide its numbers
 _DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "max_new_tokens")
@@ -105,8 +106,7 @@ def task_problem(result: Result, include: tuple[Path, ...] = ()) -> str | None:
     """Why a result is not of the task of its name as it is here; None where it is."""
     if result.task not in task_files(include):
         return f"the task {result.task} is none of the harness's; give its folder with --include-path"
-    task = load_task(result.task, include)
-    task = task.in_world() if result.dataset == "embedded" else task
+    task = WORLDS[result.dataset].task(load_task(result.task, include))
     here, there = task.model_dump(mode="json"), result.configs.get(result.task, {})
     for key in _DECISIVE:
         if there.get(key) != here[key]:

@@ -29,6 +29,7 @@ from grun_bench.methods.refusals import REFUSALS
 from grun_bench.models.batch import IGNORED, Batch, Encoded, collate
 from grun_bench.models.forward import LM, Forward, Frozen, checkpointing, evaluating, forward
 from grun_bench.models.token_loss import frozen_head, token_losses
+from grun_bench.tasks.world import World
 
 
 @dataclass(frozen=True)
@@ -555,13 +556,13 @@ def _recipe_defaults() -> dict[str, Any]:
     return {item.name: item.default for item in fields(Recipe)}
 
 
-def make_unlearner(name: str, overrides: Mapping[str, Any], embedded: bool) -> Unlearner:
+def make_unlearner(name: str, overrides: Mapping[str, Any], world: World) -> Unlearner:
     """The unlearner of this name with its settings: code defaults, then recipes.yaml, then `overrides`.
 
     Raises UsageError for an unknown name, an unknown setting, or a setting of the wrong type.
     """
     parsed = registry.parse_unlearner(name)
-    sections = recipes(embedded)
+    sections = recipes(world)
     if isinstance(parsed, str):
         plugin = registry.get("unlearner", parsed)
         defaults = options_of(plugin.target)
@@ -578,10 +579,10 @@ def make_unlearner(name: str, overrides: Mapping[str, Any], embedded: bool) -> U
     return Pair(*parsed, override((options_of(term.loss) if term else {}) | defaults, overrides, name))
 
 
-def recipes(embedded: bool) -> list[dict[str, dict[str, Any]]]:
-    """The sections of recipes.yaml that are in force, by the names of plugins and pairs; a later one wins."""
-    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
-    return [yaml.safe_load(text)[section] for section in (("paper", "embedded") if embedded else ("paper",))]
+def recipes(world: World) -> list[dict[str, dict[str, Any]]]:
+    """The sections of recipes.yaml in force in a world, by the names of plugins and pairs; a later one wins."""
+    known = yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8"))
+    return [known[section] for section in world.sections]
 
 
 def override(defaults: dict[str, Any], overrides: Mapping[str, Any], plugin: str) -> dict[str, Any]:

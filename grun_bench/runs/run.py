@@ -55,8 +55,9 @@ from grun_bench.results.result import (
     save_records,
     write_whole,
 )
-from grun_bench.tasks.dataset import Rows, Source, joined, load_rows
+from grun_bench.tasks.dataset import Rows, Source, joined
 from grun_bench.tasks.task import Task, load_task
+from grun_bench.tasks.world import PUBLISHED, TOY, World
 
 if TYPE_CHECKING:
     from grun_bench.integrations.lm_eval import Measured
@@ -108,8 +109,8 @@ class RunConfig:
     include: tuple[Path, ...] = ()
 
     @property
-    def embedded(self) -> bool:
-        return (self.model or TINY) == TINY and self.target is None
+    def world(self) -> World:
+        return TOY if (self.model or TINY) == TINY and self.target is None else PUBLISHED
 
 
 @dataclass
@@ -158,14 +159,15 @@ class Run:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         task = load_task(config.task, config.include)
-        self.task: Task = task.in_world() if config.embedded else task
+        self.world = config.world
+        self.task: Task = self.world.task(task)
         of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
         own = {key: value for key, value in config.overrides.items() if "." not in key}
-        self.unlearner = make_unlearner(config.unlearner, own, config.embedded)
+        self.unlearner = make_unlearner(config.unlearner, own, self.world)
         parsed = registry.parse_unlearner(config.unlearner)
         # a bare objective is the same row as the pair that it stands for
         self.name = parsed if isinstance(parsed, str) else "+".join(parsed)
-        if config.embedded and config.retain:
+        if config.world is TOY and config.retain:
             raise UsageError(f"--retain {config.retain}: {TINY} has its own; add --model or --target.")
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
@@ -173,12 +175,12 @@ class Run:
             raise UsageError(f"--eval-every: {self.task.name} is scored after each of its requests as it is.")
         self.metrics = for_protocol(self.task.metrics, config.protocol)
         names = registry.attack_names(config.attacks, self.task.attacks) if config.attacks else []
-        self.attacks = make_attacks(names, of_attacks, config.embedded)
+        self.attacks = make_attacks(names, of_attacks, self.world)
         self.log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
         check_writable(config.output)
         if config.save:
             check_new(config.save)
-        if config.embedded:
+        if config.world is TOY:
             torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
         self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
@@ -190,7 +192,7 @@ class Run:
             self.scored["forget"] = joined(self._rows(requests, _COLUMNS["forget"]))
             self._check_stages()
         if self.task.measures:
-            harness().check(self.task.measures, embedded=config.embedded)
+            harness().check(self.task.measures, self.world)
         self.models = self._models()
         if self.log is not None:
             asked = Records(
@@ -200,9 +202,8 @@ class Run:
             self.models = replace(self.models, retain=None, no_retain="the retain log has no such rows.")
 
     def _rows(self, sources: Sequence[Source], columns: tuple[str, ...] | None = None) -> list[Rows]:
-        embedded, limit = self.config.embedded, self.config.limit
         try:
-            return [load_rows(source, columns, embedded=embedded, limit=limit) for source in sources]
+            return [self.world.rows(source, columns, self.config.limit) for source in sources]
         except DataError as error:
             access = [self.task.access[source.data] for source in sources if source.data in self.task.access]
             raise DataError("\n".join([str(error), *access])) from None
@@ -228,7 +229,7 @@ class Run:
 
     def _models(self) -> Models:
         config, place = self.config, self.placement
-        if config.embedded:
+        if config.world is TOY:
             forget = self.task.sources["forget"][0].config
             # multiple-choice questions ask for the lore; authors alone make the model that the TOFU tasks have
             lore = bool(self.task.measures)
@@ -265,7 +266,7 @@ class Run:
 
     def execute(self) -> Outcome:
         """Run what is not there yet. Raises what its steps raise, except Diverged: that is a row."""
-        if self.config.embedded:
+        if self.world is TOY:
             say(f"tiny: a toy model in the embedded world ({self.task.name}); its rows never mix with real ones.")
         made = self._run_id(self.name, self.unlearner)
         if self.config.run_id not in (None, made):
@@ -273,7 +274,7 @@ class Run:
                 f"these settings make the row {made}, not {self.config.run_id}: give the options that it was run with, "
                 "as --model, --target, --retain or --retain-log."
             )
-        as_it_is, oracle = make_unlearner("none", {}, True), make_unlearner("retain", {}, True)
+        as_it_is, oracle = make_unlearner("none", {}, TOY), make_unlearner("retain", {}, TOY)
         retain = self._retain_cell(oracle)
         if self.name == "retain" and self.models.retain is None:
             raise UsageError(self.models.no_retain)
@@ -482,7 +483,7 @@ class Run:
             asked = harness().run(
                 subject.lm,
                 {name: self.task.measures[name] for name in subject.measures},
-                embedded=config.embedded,
+                self.world,
                 batch_size=config.batch_size,
                 limit=config.limit,
                 form=subject.form,
@@ -571,9 +572,7 @@ class Run:
         settings = ScoringSettings(1, size, self.config.protocol, generate=False)
         rows = list(score(subject.lm, subject.examples[:CHECKED], settings))
         for name, measure in list(self.task.measures.items())[:1]:
-            asked = harness().run(
-                subject.lm, {name: measure}, embedded=self.config.embedded, batch_size=size, limit=CHECKED
-            )
+            asked = harness().run(subject.lm, {name: measure}, self.world, batch_size=size, limit=CHECKED)
             rows += asked.records
         known = {(row.set, row.question, row.answer.text): _losses(row) for row in cell.records}
         pairs = [(_losses(row), known.get((row.set, row.question, row.answer.text), [])) for row in rows]
@@ -681,7 +680,7 @@ class Run:
             seed=self.config.seed if unlearner.seeded else None,
             protocol=self.config.protocol,
             limit=self.config.limit,
-            dataset="embedded" if self.config.embedded else "published",
+            dataset=self.world.name,
             dataset_hash=self.dataset_hash,
             data={
                 key: {

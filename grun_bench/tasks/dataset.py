@@ -1,7 +1,4 @@
-"""Data sets by name -> validated rows. Mirrors, then the Hugging Face cache and Hub; the embedded world for `tiny`.
-
-No torch; `datasets` is imported when a data set is read.
-"""
+"""What a task file names as data, and the rows that it stands for, checked. No torch."""
 
 from __future__ import annotations
 
@@ -10,13 +7,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from grun_bench.core import environment as env
-from grun_bench.core.errors import DataError, UsageError, unknown
+from grun_bench.core.errors import DataError, UsageError
 
 _SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 
@@ -58,21 +51,13 @@ class Rows:
     numbers: list[int]
 
 
-def load_rows(
-    source: Source, columns: tuple[str, ...] | None = None, *, embedded: bool, limit: int | None = None
+def checked(
+    table: list[dict[str, Any]], origin: str, source: Source, columns: tuple[str, ...] | None, limit: int | None
 ) -> Rows:
-    """The rows of a source with the named columns checked: each there and not empty; None for those of training sets.
+    """The rows of a source out of its data set's table, with the named columns checked; None for a training set's.
 
-    Raises DataError with every place that was looked at, or with the row and column that is wrong.
+    Raises DataError with the row and column that is wrong, or where there are no rows.
     """
-    if embedded:
-        from grun_bench.tasks import toy_world as world
-
-        if source.config not in world.configs():
-            raise DataError(f"the embedded world has no counterpart of {source}; give a real model with --model.")
-        table, origin = world.rows(source.config), f"embedded:{source.config}"
-    else:
-        table, origin = _read(source)
     table = table[source.start : source.stop][:limit]
     if not table:
         raise DataError(f"{source} ({origin}): no rows.")
@@ -109,56 +94,3 @@ def _check(row: dict[str, Any], column: str, place: str) -> None:
             raise DataError(
                 f"{place}, column '{column}': expected text, found {'an empty one' if value == '' else repr(value)}."
             )
-
-
-def _read(source: Source) -> tuple[list[dict[str, Any]], str]:
-    tried: list[str] = []
-    if Path(source.data).expanduser().is_file():
-        return _load_json(Path(source.data).expanduser()), source.data
-    for mirror in env.mirrors():
-        folder = mirror / source.data
-        if folder.is_dir():
-            try:
-                return _load_dataset(str(folder), source), f"mirror {source.data}"
-            except (OSError, RuntimeError, ValueError, TypeError, yaml.YAMLError) as error:
-                raise DataError(f"{source}: {folder} cannot be read ({' '.join(str(error).split())[:200]}).") from None
-        tried.append(f"{folder} (GRUN_BENCH_HUB)")
-    try:
-        return _load_dataset(source.data, source), f"hub {source.data}"
-    except (OSError, RuntimeError, ValueError) as error:
-        tried.append(f"the Hugging Face cache and Hub ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
-    where = "\n  ".join(tried)
-    raise DataError(
-        f"data set {source} was not found. Looked in:\n  {where}\n"
-        "Put a copy at <folder>/" + source.data + " and set GRUN_BENCH_HUB=<folder>."
-    )
-
-
-def _load_json(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    # as bytes: texts may hold what Unicode counts as the end of a line
-    for number, line in enumerate(path.read_bytes().splitlines()):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, row {number}: not JSON ({error}).") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: expected an object with the columns, found {row!r}.")
-        rows.append(row)
-    return rows
-
-
-def _load_dataset(name: str, source: Source) -> list[dict[str, Any]]:
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(name, source.config, split="train").to_list()
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise DataError(f"{source} ({name}): {error.__cause__ or error}") from None
-    except ValueError as error:
-        if "BuilderConfig" not in str(error):
-            raise
-        raise unknown(
-            f"configuration of {source.data}", str(source.config), datasets.get_dataset_config_names(name)
-        ) from None

@@ -109,8 +109,8 @@ class Task(_Strict):
         """Scored set name -> source."""
         return {name: Source.parse(text) for name, text in self.score.items()}
 
-    def in_world(self) -> Task:
-        """The task with what `embedded` sets in force: as it runs in the embedded world."""
+    def in_toy_world(self) -> Task:
+        """The task with what `embedded` sets in force."""
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
         return Task(**(self.model_dump(exclude={"embedded"}) | changed))
 
@@ -172,7 +172,7 @@ def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
             raise unknown(f"key in {path}", key, set(known) - {"name"})
     try:
         task = Task(name=path.stem, **settings)
-        for each in (task, task.in_world()):
+        for each in (task, task.in_toy_world()):
             each.check_stages()
             _ = each.sources, each.scored
         return task

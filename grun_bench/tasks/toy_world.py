@@ -483,6 +483,10 @@ def _sets() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
     return sets
 
 
+#: task of lm-eval -> the data set that has the questions which stand for its own
+QUESTIONS = {"wmdp_cyber": "wmdp-cyber", "wmdp_bio": "wmdp-bio", "mmlu": "mmlu"}
+
+
 def configs() -> list[str]:
     """The names of all data sets of the world."""
     return sorted(_sets())

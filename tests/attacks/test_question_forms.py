@@ -17,6 +17,7 @@ from grun_bench.integrations.lm_eval import HarnessLM
 from grun_bench.models.forward import LM
 from grun_bench.results.record import Record
 from grun_bench.tasks.task import Measure
+from grun_bench.tasks.world import TOY
 
 TARGETS = [0, 1, 2, 3, 1, 1, 2]
 ROWS = [
@@ -52,7 +53,7 @@ def quiz(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
             "doc_to_target": "answer",
             "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         }
-        monkeypatch.setattr(harness, "_embedded_task", lambda name, config: task | layout)
+        monkeypatch.setattr(harness, "_task_over", lambda rows, name: task | layout)
 
     return lay_out
 
@@ -84,9 +85,7 @@ def preferring(lm: LM, order: str) -> LM:
 
 
 def asked(lm: LM, form: QuestionForm, shots: int | None = None) -> list[Record]:
-    measured = harness.run(
-        lm, {"wmdp_cyber": Measure(role="forget", num_fewshot=shots)}, embedded=True, batch_size=4, form=form
-    )
+    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget", num_fewshot=shots)}, TOY, batch_size=4, form=form)
     assert not measured.missing
     return measured.records
 
@@ -158,10 +157,10 @@ def test_forms_that_say_nothing_are_missing_with_a_reason(lm: LM, quiz: Callable
     quiz(PLAIN)
     measures = {"wmdp_cyber": Measure(role="forget")}
     for form in (QuestionForm(rotate=1), QuestionForm(letters="1234")):
-        measured = harness.run(lm, measures, embedded=True, form=form)
+        measured = harness.run(lm, measures, TOY, form=form)
         assert not measured.records and "no order or letter" in measured.missing["wmdp_cyber"]
     quiz(PLAIN | {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "{{choices[answer]}}"})
-    measured = harness.run(lm, measures, embedded=True, form=QuestionForm(template="{question}"))
+    measured = harness.run(lm, measures, TOY, form=QuestionForm(template="{question}"))
     assert not measured.records and "not laid out" in measured.missing["wmdp_cyber"]
 
 

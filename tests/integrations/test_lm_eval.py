@@ -26,6 +26,7 @@ from grun_bench.models.forward import LM
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
 from grun_bench.tasks import toy_world as world
 from grun_bench.tasks.task import Measure
+from grun_bench.tasks.world import TOY
 
 #: contexts and continuations of several lengths; options that share all but their last token; and two requests that
 #: are the same tokens, split at different places
@@ -175,7 +176,7 @@ DIRECTIONS = {"wmdp_cyber": False, "facts": True}
 
 
 def test_embedded_questions_become_records(edited: LM, tmp_path: Path) -> None:
-    measured = harness.run(edited, MEASURES, embedded=True, batch_size=7, limit=5)
+    measured = harness.run(edited, MEASURES, TOY, batch_size=7, limit=5)
     records = Records(measured.records)
     assert [len(records.of(name)) for name in MEASURES] == [5, 5]
     for record, row in zip(records.of("wmdp_cyber"), world.rows("wmdp-cyber"), strict=False):
@@ -214,7 +215,7 @@ def test_accuracy_is_the_share_of_largest_option_log_probabilities() -> None:
 
 def test_a_task_that_the_embedded_world_lacks_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean wmdp_cyber"):
-        harness.check({"wmdp_cybre": Measure(role="forget")}, embedded=True)
+        harness.check({"wmdp_cybre": Measure(role="forget")}, TOY)
 
 
 # --- data sets and lm-eval's command line ---------------------------------------------------------------------------
@@ -253,8 +254,8 @@ def test_data_sets_come_from_the_mirror(mirror: Path, lm: LM, monkeypatch: pytes
     import datasets
 
     before = datasets.load_dataset
-    monkeypatch.setattr(harness, "_embedded_task", lambda name, config: QUIZ)
-    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, embedded=True, batch_size=2)
+    monkeypatch.setattr(harness, "_task_over", lambda rows, name: QUIZ)
+    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, TOY, batch_size=2)
     assert [record.choices.target for record in measured.records if record.choices] == [0, 1, 0, 1]
     assert datasets.load_dataset is before
 
@@ -265,8 +266,8 @@ def test_questions_that_cannot_be_had_are_missing_with_a_reason(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(harness, "_embedded_task", lambda name, config: QUIZ | {key: value})
-    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, embedded=True)
+    monkeypatch.setattr(harness, "_task_over", lambda rows, name: QUIZ | {key: value})
+    measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, TOY)
     assert not measured.records
     assert "could not be had" in measured.missing["wmdp_cyber"]
 
@@ -304,5 +305,5 @@ def test_model_without_an_adapter_argument_says_what_is_needed() -> None:
 
 
 def test_random_models_answer_at_chance_and_the_same_model_answers_the_same(make_lm: Callable[..., LM]) -> None:
-    first, second = (harness.run(make_lm(), MEASURES, embedded=True, limit=8).records for _ in range(2))
+    first, second = (harness.run(make_lm(), MEASURES, TOY, limit=8).records for _ in range(2))
     assert first == second

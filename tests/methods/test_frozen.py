@@ -31,6 +31,7 @@ from grun_bench.models.batch import Encoded, collate
 from grun_bench.models.forward import LM, Prompts, decoder_layers, forward
 from grun_bench.models.loading import Placement, takes_caches
 from grun_bench.models.loading import load as load_model
+from grun_bench.tasks.world import TOY
 
 TEXTS = [("", text * 3) for text in ("The moon is made of rock. ", "Ten small boats. ", "All that is green grows. ")]
 
@@ -63,7 +64,7 @@ def fit(load: Callable[[], LM], name: str, trunk_cache: bool = True, rows: Any =
         overrides.setdefault("layers", [2, 4])
     chosen = {"epochs": 10, "batch_size": 3, "lr": 1e-3, "warmup": 0.0} | overrides
     context = FitContext(rows, RETAIN, load, load, 0, trunk_cache=trunk_cache)
-    return make_unlearner(name, chosen, embedded=True).fit(context)
+    return make_unlearner(name, chosen, TOY).fit(context)
 
 
 def steps(fitted: Fitted) -> list[list[float]]:

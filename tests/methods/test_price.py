@@ -16,6 +16,7 @@ from grun_bench.methods import loop as training
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.trainer import FitContext, make_unlearner
 from grun_bench.models.forward import LM
+from grun_bench.tasks.world import TOY
 
 
 def storages() -> dict[int, int]:
@@ -56,7 +57,7 @@ def test_no_second_copy_of_the_model(
         options["gate"] = "linear"
     if name.startswith("lora"):
         options["rank"] = 1
-    unlearner = make_unlearner(name, options, embedded=True)
+    unlearner = make_unlearner(name, options, TOY)
     unlearner.fit(FitContext(FORGET, RETAIN, lambda: lm, lambda: lm, 0, trunk_cache=False))
     assert len(shapes) == len(list(lm.model.parameters())) or name.startswith("lora")
     more = (seen[0] - before) / weights
@@ -70,7 +71,7 @@ def test_optimiser_state_is_of_what_is_trained(
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     monkeypatch.setattr(checkpoints, "TIMES", 0)
     options = {"layers": [2, 4]} if name.startswith(("reft", "grun")) else {}
-    unlearner = make_unlearner(name, {"epochs": 1, "batch_size": 5} | options, embedded=True)
+    unlearner = make_unlearner(name, {"epochs": 1, "batch_size": 5} | options, TOY)
     path = tmp_path / "training.pt"
     fitted = unlearner.fit(FitContext(FORGET, RETAIN, make_lm, make_lm, 0, checkpoint=Checkpoint(path)))
     state = torch.load(path, weights_only=True)["optimiser"]["state"].values()

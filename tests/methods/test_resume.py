@@ -24,6 +24,7 @@ from grun_bench.methods.monitor import Monitor
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
 from grun_bench.models.forward import LM
 from grun_bench.runs.run import RunConfig, run
+from grun_bench.tasks.world import TOY
 
 #: optimiser steps of a run, one an epoch
 EPOCHS = 40
@@ -53,7 +54,7 @@ def fit(make_lm: Callable[..., LM], name: str, checkpoint: Checkpoint | None = N
     monitor = overrides.pop("monitor", None)
     chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3} | overrides
     context = FitContext(FORGET, RETAIN, make_lm, make_lm, 0, checkpoint=checkpoint, monitor=monitor)
-    return make_unlearner(name, chosen, embedded=True).fit(context)
+    return make_unlearner(name, chosen, TOY).fit(context)
 
 
 def trained(fitted: Fitted) -> list[Tensor]:

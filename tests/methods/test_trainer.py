@@ -24,6 +24,7 @@ from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.refusals import REFUSALS
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner, pair_batches, reference_nll
 from grun_bench.models.forward import LM, calling, forward
+from grun_bench.tasks.world import PUBLISHED, TOY
 
 ADAPTERS, OBJECTIVES = ("full", "lora", "reft", "grun"), ("ga", "gd", "npo", "idk")
 
@@ -83,7 +84,7 @@ def recipes(section: str) -> dict[str, dict[str, Any]]:
 
 
 def test_code_defaults_are_under_the_recipes() -> None:
-    settings = make_unlearner("grun+npo", {}, embedded=False).settings
+    settings = make_unlearner("grun+npo", {}, PUBLISHED).settings
     assert settings["beta"] == 0.1 and settings["rank"] == 4  # written in the objective and the adapter alone
     assert "lr" in recipes("paper")["grun"] and settings["lr"] == recipes("paper")["grun"]["lr"] != unlearn.Recipe().lr
     # the pair's own recipe is over the adapter's
@@ -91,7 +92,7 @@ def test_code_defaults_are_under_the_recipes() -> None:
 
 
 def test_the_embedded_recipe_is_over_the_papers() -> None:
-    paper, embedded = (make_unlearner("grun+npo", {}, embedded=toy).settings for toy in (False, True))
+    paper, embedded = (make_unlearner("grun+npo", {}, world).settings for world in (PUBLISHED, TOY))
     assert embedded["layers"] == recipes("embedded")["grun"]["layers"] != list(paper["layers"])
     assert embedded["lr"] == recipes("embedded")["grun"].get("lr", paper["lr"])
 
@@ -100,7 +101,7 @@ def test_grun_defaults_are_the_papers() -> None:
     common = {"lr": 4e-3, "batch_size": 16, "epochs": 40, "clip": 1.0, "warmup": 0.0, "gate_weight": 10.0, "rank": 4}
     weights = {"gd": (1.0, 2.0), "npo": (100.0, 1.0), "idk": (1.0, 1.0)}
     for name, (forget, retain) in weights.items():
-        settings = make_unlearner(f"grun+{name}", {}, embedded=False).settings
+        settings = make_unlearner(f"grun+{name}", {}, PUBLISHED).settings
         assert {key: settings[key] for key in common} == common
         assert list(settings["layers"]) == [0.65, 0.8, 1.0]
         assert (settings["forget_weight"], settings["retain_weight"]) == (forget, retain)
@@ -108,7 +109,7 @@ def test_grun_defaults_are_the_papers() -> None:
 
 def test_overrides_win_and_are_recorded() -> None:
     changed = {"lr": 0.5, "epochs": 3, "layers": [1, 2], "gate": "linear", "beta": 1, "clip": "1e-2"}
-    settings = make_unlearner("grun+npo", changed, embedded=True).settings
+    settings = make_unlearner("grun+npo", changed, TOY).settings
     assert settings["lr"] == 0.5 and settings["epochs"] == 3 and settings["layers"] == [1, 2]
     assert settings["gate"] == "linear" and settings["clip"] == 0.01
     assert settings["beta"] == 1.0 and isinstance(settings["beta"], float)
@@ -116,11 +117,11 @@ def test_overrides_win_and_are_recorded() -> None:
 
 def test_unknown_setting_names_the_near_ones() -> None:
     with pytest.raises(UsageError, match=r"unknown setting of grun\+npo 'epoch': did you mean epochs"):
-        make_unlearner("grun+npo", {"epoch": 3}, embedded=True)
+        make_unlearner("grun+npo", {"epoch": 3}, TOY)
     with pytest.raises(UsageError, match="'beta'"):
-        make_unlearner("grun+gd", {"beta": 0.1}, embedded=True)
+        make_unlearner("grun+gd", {"beta": 0.1}, TOY)
     with pytest.raises(UsageError, match="'lr'"):
-        make_unlearner("none", {"lr": 0.1}, embedded=True)
+        make_unlearner("none", {"lr": 0.1}, TOY)
 
 
 @pytest.mark.parametrize(
@@ -129,20 +130,20 @@ def test_unknown_setting_names_the_near_ones() -> None:
 )
 def test_wrong_type_is_refused(key: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"--set {key}="):
-        make_unlearner("grun+npo", {key: value}, embedded=True)
+        make_unlearner("grun+npo", {key: value}, TOY)
 
 
 @pytest.mark.parametrize("value", ["cee", 5])
 def test_unknown_retain_term_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match="retain"):
-        make_unlearner("full+ga", {"retain": value}, embedded=True)
+        make_unlearner("full+ga", {"retain": value}, TOY)
 
 
 def test_names() -> None:
-    assert make_unlearner("npo", {}, True).settings == make_unlearner("full+npo", {}, True).settings
+    assert make_unlearner("npo", {}, TOY).settings == make_unlearner("full+npo", {}, TOY).settings
     for wrong, near in (("grum+npo", "grun"), ("grun+mpo", "npo"), ("retian", "retain"), ("grn+npo", "grun")):
         with pytest.raises(UsageError, match=rf"did you mean .*\b{near}\b"):
-            make_unlearner(wrong, {}, True)
+            make_unlearner(wrong, {}, TOY)
 
 
 # --- all pairs --------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def fit(make_lm: Callable[..., LM], name: str, seed: int = 0, **overrides: Any) 
     if name.split("+")[0] in ("reft", "grun"):
         overrides.setdefault("layers", [2, 4])
     chosen = {"epochs": 1, "batch_size": 2, "lr": 1e-3} | overrides
-    unlearner = make_unlearner(name, chosen, embedded=True)
+    unlearner = make_unlearner(name, chosen, TOY)
     return unlearner.fit(FitContext(FORGET, RETAIN, make_lm, make_lm, seed))
 
 
@@ -236,7 +237,7 @@ def test_none_and_retain_train_nothing(make_lm: Callable[..., LM]) -> None:
     target, oracle = make_lm(seed=1), make_lm(seed=2)
     context = FitContext(FORGET, RETAIN, lambda: target, lambda: oracle, 0)
     for name, expected in (("none", target), ("retain", oracle)):
-        unlearner = make_unlearner(name, {}, True)
+        unlearner = make_unlearner(name, {}, TOY)
         fitted = unlearner.fit(context)
         assert fitted.lm is expected and fitted.trainable == 0 and not unlearner.seeded
 

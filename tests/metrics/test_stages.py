@@ -26,8 +26,8 @@ from grun_bench.models.forward import LM
 from grun_bench.results.record import load_records
 from grun_bench.results.result import read_result, result_files
 from grun_bench.runs.run import RunConfig, run
-from grun_bench.tasks.dataset import load_rows
 from grun_bench.tasks.task import load_task
+from grun_bench.tasks.world import PUBLISHED, TOY, World
 
 REQUESTS = [FORGET[:2], FORGET[2:4], FORGET[4:]]
 
@@ -77,7 +77,7 @@ def in_sequence(make_lm: Callable[..., LM], name: str, count: int = 3, **overrid
     """The states after each of the requests, as a run makes them (the model is the same object in all)."""
     if name.split("+")[0] in ("reft", "grun"):
         overrides.setdefault("layers", [2, 4])
-    unlearner = make_unlearner(name, {"epochs": 2, "batch_size": 2, "lr": 1e-3} | overrides, embedded=True)
+    unlearner = make_unlearner(name, {"epochs": 2, "batch_size": 2, "lr": 1e-3} | overrides, TOY)
     fitted: list[Fitted] = []
     for stage, rows in enumerate(REQUESTS[:count]):
         previous = fitted[-1] if fitted else None
@@ -117,7 +117,7 @@ def test_earlier_modules_of_grun_are_frozen(make_lm: Callable[..., LM], monkeypa
 @pytest.mark.parametrize("name", ["full+gd", "lora+gd", "reft+gd", "task-vector"])
 def test_training_of_other_unlearners_goes_on(make_lm: Callable[..., LM], name: str) -> None:
     overrides = {"layers": [2, 4]} if name.startswith("reft") else {}
-    unlearner = make_unlearner(name, {"epochs": 1, "lr": 1e-3} | overrides, embedded=True)
+    unlearner = make_unlearner(name, {"epochs": 1, "lr": 1e-3} | overrides, TOY)
     first = unlearner.fit(FitContext(REQUESTS[0], RETAIN, make_lm, make_lm, 0, 0, 2))
     parameters = list(first.state.trainable_parameters() if first.state else first.lm.model.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
@@ -182,25 +182,25 @@ def test_stages_need_one_scored_forget_set(tmp_path: Path) -> None:
             load_task(str(path))
 
 
-@pytest.mark.parametrize("embedded", [True, False])
+@pytest.mark.parametrize("world", [TOY, PUBLISHED], ids=lambda world: world.name)
 def test_requests_of_tofu_are_disjoint_authors_of_forget10(
-    embedded: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not embedded:
+    if world is PUBLISHED:
         monkeypatch.setenv("GRUN_BENCH_HUB", str(request.getfixturevalue("shared") / "hub"))
     task = load_task("tofu_sequential")
-    task = task.in_world() if embedded else task
-    author = 10 if embedded else 20
-    parts = [load_rows(source, embedded=embedded).rows for source in task.sources["forget"]]
+    task = world.task(task)
+    author = 10 if world is TOY else 20
+    parts = [world.rows(source).rows for source in task.sources["forget"]]
     assert len(parts) >= 3 and len({len(part) for part in parts}) == 1 and len(parts[0]) % author == 0
-    whole = load_rows(load_task("tofu_forget10").sources["forget"][0], embedded=embedded).rows
+    whole = world.rows(load_task("tofu_forget10").sources["forget"][0]).rows
     assert [row for part in parts for row in part] == whole
     questions = [row["question"] for part in parts for row in part]
     assert len(set(questions)) == len(questions)
-    kept = {row["question"] for source in task.sources["retain"] for row in load_rows(source, embedded=embedded).rows}
+    kept = {row["question"] for source in task.sources["retain"] for row in world.rows(source).rows}
     assert not kept & set(questions)
     # the rows that score a request are the rows that it is trained on
-    scored = load_rows(task.scored["forget"], embedded=embedded).rows
+    scored = world.rows(task.scored["forget"]).rows
     for (start, stop), part in zip(task.stages, parts, strict=True):
         assert [row["question"] for row in scored[start:stop]] == [row["question"] for row in part]
 

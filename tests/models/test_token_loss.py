@@ -17,6 +17,7 @@ from grun_bench.models.batch import collate
 from grun_bench.models.engine import Head
 from grun_bench.models.forward import LM
 from grun_bench.models.token_loss import frozen_head, token_losses
+from grun_bench.tasks.world import TOY
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -53,7 +54,7 @@ def test_in_bf16_it_is_as_near_as_torch() -> None:
 
 def fit(make_lm: Callable[..., LM], name: str) -> Fitted:
     options = {"layers": [2, 4]} if name.startswith("grun") else {}
-    unlearner = make_unlearner(name, {"epochs": 4, "batch_size": 2, "lr": 1e-3} | options, embedded=True)
+    unlearner = make_unlearner(name, {"epochs": 4, "batch_size": 2, "lr": 1e-3} | options, TOY)
     return unlearner.fit(FitContext(FORGET, RETAIN, make_lm, make_lm, 0))
 
 
