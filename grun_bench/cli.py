@@ -207,7 +207,7 @@ def _offline_first(needed: Any) -> None:
 
 def _run(config: RunConfig, as_json: bool) -> Result:
     from grun_bench.runs.run import run as run_cell
-    from grun_bench.terminal import print_run
+    from grun_bench.terminal.result import print_run
 
     outcome = run_cell(config)
     cell = outcome.cell
@@ -254,7 +254,7 @@ def sweep(
         from grun_bench.matrix.sweep import expand
         from grun_bench.matrix.sweep import sweep as run_all
         from grun_bench.runs.run import RunConfig
-        from grun_bench.terminal import print_sweep
+        from grun_bench.terminal.sweep import print_sweep
     names = expand(unlearners)
 
     config = RunConfig(
@@ -290,7 +290,7 @@ def list_names(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """List what can be run, or what was."""
-    from grun_bench.terminal import print_names
+    from grun_bench.terminal.listing import print_names
 
     _include(include_path)
     plurals = {f"{kind}s": kind for kind in registry.KINDS}
@@ -316,7 +316,7 @@ def list_names(
 def _list_runs(output: Path) -> None:
     from grun_bench.results.result import read_result, result_files
     from grun_bench.results.words import number
-    from grun_bench.terminal import print_names
+    from grun_bench.terminal.listing import print_names
 
     results = [read_result(path) for path in result_files(output)]
     rows = [
@@ -340,7 +340,7 @@ def show(
 ) -> None:
     """Show everything a result says."""
     from grun_bench.results.result import controls, find_result, read_result
-    from grun_bench.terminal import print_result
+    from grun_bench.terminal.result import print_result
 
     path = find_result(result, output)
     found = read_result(path)
@@ -366,7 +366,7 @@ def import_log(
     from grun_bench.integrations.logs import check_reference, read_log
     from grun_bench.results.result import check_writable, result_folder, save_records, write_whole
     from grun_bench.tasks.task import load_task
-    from grun_bench.terminal import print_run
+    from grun_bench.terminal.result import print_run
 
     loaded = load_task(task, tuple(include_path))
     read = read_log(log, log_format)
@@ -441,7 +441,7 @@ def test_plugin(
         known = [known for kind in registry.KINDS for known in registry.names(kind)]
         raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
     from grun_bench.plugin_checks import check
-    from grun_bench.terminal import print_names
+    from grun_bench.terminal.listing import print_names
 
     failed = 0
     for kind in kinds:
@@ -465,7 +465,7 @@ def submit(
 ) -> None:
     """Bundle runs of a method for a pull request to the leaderboards."""
     from grun_bench.leaderboard.submit import submit as make_bundle
-    from grun_bench.terminal import print_bundle
+    from grun_bench.terminal.verified import print_bundle
 
     made = make_bundle(runs, out, card, output, model, plugin)
     print_bundle(out, [row.result for row in made.bundle.rows], list(made.bundle.models), made.warnings)
@@ -487,7 +487,7 @@ def verify(
     """Make every number of a bundle, or of a folder of results, again: from its records or from its models."""
     from grun_bench.leaderboard.bundle import read_bundle
     from grun_bench.leaderboard.verify import verify as verify_bundle
-    from grun_bench.terminal import print_verified
+    from grun_bench.terminal.verified import print_verified
 
     _include(include_path)
     if trust_plugin and not rerun:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -144,30 +143,26 @@ COMMANDS = {
 }
 
 
+#: what takes a moment to load and none of these commands needs
+HEAVY = ("torch", "transformers", "datasets", "peft", "lm_eval", "pandas", "scipy", "numpy")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_light_commands_load_no_torch_and_are_quick(name: str, tmp_path: Path) -> None:
+def test_light_commands_load_nothing_heavy(name: str, tmp_path: Path) -> None:
     arguments, code = COMMANDS[name]
     program = (
         "import atexit, sys\n"
-        "heavy = ('torch', 'transformers', 'datasets', 'pandas', 'scipy')\n"
-        "atexit.register(lambda: print('LOADED', [name for name in heavy if name in sys.modules], file=sys.stderr))\n"
+        f"loaded = lambda: [name for name in {HEAVY} if name in sys.modules]\n"
+        "atexit.register(lambda: print('LOADED', loaded(), file=sys.stderr))\n"
         "from grun_bench.cli import main\n"
         "main()"
     )
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=os.environ | {"COLUMNS": "200"},
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == code, done.stderr
-        assert "LOADED []" in done.stderr
-        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-        if seconds[-1] < 0.5:
-            break
-    assert min(seconds) < 0.5
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    assert done.returncode == code, done.stderr
+    assert "LOADED []" in done.stderr

@@ -10,7 +10,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -633,12 +632,10 @@ def _check_mangled(original: Path, hub: Path, folder: Path, capfd: pytest.Captur
         _rehash(bundle)
     before = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
     capfd.readouterr()
-    start = time.process_time()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", ["grun-bench", "verify", str(bundle), "--include-path", str(hub)])
         patch.setenv("COLUMNS", "150")
         cli.main()
-    assert time.process_time() - start < 10  # the first one imports SciPy
     out, err = capfd.readouterr()
     code = ended.value.code or 0
     assert code in (0, 1, 2)

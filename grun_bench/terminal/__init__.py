@@ -1,0 +1,1 @@
+"""What a person sees: results, listings and verifications as tables. No torch."""

@@ -1,0 +1,193 @@
+"""One result as tables: its headline, its attacks, its training and its stages, beside target and retain model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from grun_bench.core.escaping import terminal
+from grun_bench.metrics.stages import STAGES, measures, stage_count
+from grun_bench.results.metric_key import MetricKey, parse_filter
+from grun_bench.results.result import Curve, Result
+from grun_bench.results.words import dataset_label, heading, number
+from grun_bench.terminal.listing import facts_table, tell
+
+#: shown beside the headline where a result has them
+_GATES = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
+
+
+def print_run(result: Result, target: Result | None, retain: Result | None, path: Path, reused: bool) -> None:
+    """What ran, the headline numbers with target and retain model beside them, the file, and the next command."""
+    settings = f"model {result.model}, seed {result.seed}, data {dataset_label(result)}, protocol {result.protocol}"
+    tell(f"{result.unlearner.name} on {result.task}: {settings}")
+    if result.limit:
+        tell(f"--limit {result.limit}: a smoke test, not a benchmark result.")
+    if result.status == "diverged":
+        Console().print(terminal(f"diverged: {result.error}"), style="bold red", highlight=False)
+    pairs = {"target": target, "retain model": retain}
+    beside = {name: other for name, other in pairs.items() if other and other != result}
+    gates = [name for name in _GATES if result.value(name) is not None]
+    missing = [metric for metric in result.headline if result.value(metric) is None]
+    why = {metric: result.reasons.get(str(MetricKey(metric)), "not part of this task") for metric in missing}
+    _print_tables(result, [*result.headline, *gates], beside, beside)
+    tell(*(f"{metric}: none, {reason}" for metric, reason in why.items()))
+    _print_end(result, path)
+    done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
+    tell(f"{done}result: {path}", f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard")
+
+
+def print_result(result: Result, path: Path, beside: Mapping[str, Result]) -> None:
+    """Everything a result file says, for `show`; `beside` are the results of target and retain model."""
+    facts = {
+        "task": f"{result.task} (version {result.versions.get(result.task)})",
+        "model": result.model,
+        "unlearner": result.unlearner.name,
+        "status": result.status + (f": {result.error}" if result.error else ""),
+        "seed": result.seed,
+        "data": dataset_label(result),
+        "protocol": result.protocol,
+        "date": result.date,
+        "harness": f"{result.git['commit'] or 'installed'}{' (dirty)' if result.git.get('dirty') else ''}",
+        "hardware": ", ".join(f"{key} {value}" for key, value in result.hardware.items() if value),
+        "file": str(path),
+    }
+    if result.limit:
+        facts["limit"] = f"{result.limit} rows a set: not a benchmark result"
+    out = Console()
+    out.print(facts_table("result " + result.run_id, facts))
+    out.print(facts_table("settings", result.unlearner.settings))
+    keys = map(MetricKey.parse, result.results[result.task])
+    _print_tables(result, [key.metric for key in keys if not key.attack], {}, beside)
+    reasons = ((MetricKey.parse(text), reason) for text, reason in result.reasons.items())
+    tell(*(f"{key.metric}: {reason}" for key, reason in reasons if not key.attack))
+    _print_end(result, path)
+
+
+def _print_tables(
+    result: Result, metrics: Iterable[str], beside: Mapping[str, Result], attacked: Mapping[str, Result]
+) -> None:
+    """The metrics, the training and the attacks; `beside` are other results of the first, `attacked` of the last."""
+    out = Console()
+    out.print(metric_table(result, metrics, beside))
+    if "training" in result.curves:
+        out.print(training_table(result.curves["training"]))
+    if result.attacks:
+        out.print(attack_table(result, attacked))
+
+
+def _print_end(result: Result, path: Path) -> None:
+    """Attacks that were not made, the cost, and the stages of sequential unlearning with their picture."""
+    tell(*_not_made(result), _cost(result))
+    if STAGES in result.curves:
+        for metric in measures(result)[0]:
+            Console().print(stage_table(result, metric))
+        tell(f"picture: {path.with_suffix('.stages.svg')}")
+
+
+def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[str, Result]) -> Table:
+    """One row a metric: this result with its interval, and other results beside it."""
+    table = Table(title=f"{terminal(result.unlearner.name)} on {terminal(result.task)}", title_justify="left")
+    table.add_column("metric")
+    table.add_column(terminal(result.unlearner.name), justify="right", style="bold")
+    table.add_column("95 % interval", justify="right")
+    for name in beside:
+        table.add_column(name, justify="right")
+    for metric in metrics:
+        interval = result.intervals.get(str(MetricKey(metric)))
+        shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+        others = [number(other.value(metric)) for other in beside.values()]
+        table.add_row(terminal(heading(result, metric)), number(result.value(metric)), shown, *others)
+    return table
+
+
+def attack_table(result: Result, beside: Mapping[str, Result]) -> Table:
+    """What each attack makes of the forget set's metrics, here and on the other results, and how much comes back."""
+    name = terminal(result.unlearner.name)
+    table = Table(title=f"{name} under attack, the worst variant of each", title_justify="left")
+    for column in ("attack", "access", "metric"):
+        table.add_column(column)
+    for column in (name, *beside, "recovery"):
+        table.add_column(column, justify="right", style="bold" if column == name else None)
+    made = [(info.access, attack) for attack, info in result.attacks.items() if info.variants]
+    # users' attacks, which decide the rank, before those of an owner of the weights
+    for access, attack in [("", ""), *sorted(made, key=lambda pair: pair[0])]:
+        first = [attack or "none", access]
+        for cells in _attacked(result, attack, beside):
+            table.add_row(*map(terminal, first), *cells)
+            first = ["", ""]
+        table.add_section()
+    return table
+
+
+def _attacked(result: Result, attack: str, beside: Mapping[str, Result]) -> Iterator[list[str]]:
+    """The cells of an attack's rows from the metric on; of the metrics whose recovery is reported, in file order."""
+    keys = map(MetricKey.parse, result.results[result.task])
+    for metric in dict.fromkeys(key.recovered.metric for key in keys if key.is_recovery):
+        key = MetricKey(metric, attack)
+        values = [each.results[each.task].get(str(key)) for each in (result, *beside.values())]
+        if any(value is not None for value in values):
+            recovery = number(result.results[result.task].get(str(key.recovery)), 2) if attack else ""
+            yield [terminal(heading(result, metric)), *map(number, values), recovery]
+
+
+def _not_made(result: Result) -> Iterator[str]:
+    """Why attacks have no values."""
+    for attack, info in result.attacks.items():
+        if not info.variants:
+            reasons = (why for key, why in result.reasons.items() if MetricKey.parse(key)[1:] == parse_filter(attack))
+            yield f"{attack}: not made, {next(reasons)}"
+
+
+def training_table(curve: Curve) -> Table:
+    """The target model, a training's best step as `best_step` has it, and its last one, on the sample scored then."""
+    points = {point.at: point for point in curve.points}
+    shown = {"target": points[0]} if 0 in points else {}
+    if curve.best is not None:
+        shown[f"best step, {curve.best}"] = points[curve.best]
+    shown[f"last step, {max(points)}"] = points[max(points)]
+    table = Table(title="during training, on the first rows of each set", title_justify="left", caption_justify="left")
+    table.add_column("metric")
+    for name in shown:
+        table.add_column(name, justify="right")
+    for metric in curve.points[-1].values:
+        table.add_row(metric.replace("_", " "), *(number(point.values.get(metric)) for point in shown.values()))
+    rule = "lowest forget extraction strength with 0.9 of the target's retain probability"
+    none = "" if curve.best is not None else " (no step has it)"
+    table.caption = f"best: {rule}{none}. Reported, not used: all other numbers are the last step's."
+    return table
+
+
+def stage_table(result: Result, metric: str) -> Table:
+    """Sequential unlearning: stages down, a forget metric of every request's set and the utility across.
+
+    The set that a stage unlearns is bold; those to its right are yet to come.
+    """
+    curve, (_, rest) = result.curves[STAGES], measures(result)
+    sets = range(1, stage_count(curve) + 1)
+    table = Table("after", title=f"{heading(result, metric)} of each request's set", title_justify="left")
+    for name in (*(f"set {each}" for each in sets), *(heading(result, key) for key in rest)):
+        table.add_column(name, justify="right")
+    for point in curve.points:
+        cells = [number(point.values.get(f"stage{each}_{metric}")) for each in sets]
+        if point.at:
+            cells[point.at - 1] = f"[bold]{cells[point.at - 1]}[/bold]"
+        cells += [number(point.values.get(key)) for key in rest]
+        table.add_row(f"request {point.at}" if point.at else "target", *cells)
+    return table
+
+
+def _cost(result: Result) -> str:
+    cost = result.cost
+    if result.imported:
+        return f"imported: {result.imported.file} of {result.imported.tool}, sha256 {result.imported.sha256[:12]}"
+    if not cost.trainable_parameters:
+        return f"cost: nothing trained, scored in {cost.scoring_seconds:.0f} s"
+    share = 100 * cost.trainable_parameters / cost.parameters
+    peak = f", peak memory {cost.training_peak_bytes / 2**30:.1f} GiB" if cost.training_peak_bytes else ""
+    return (
+        f"cost: {cost.trainable_parameters:,} trainable parameters ({share:.3g} %), "
+        f"trained in {cost.training_seconds:.0f} s, scored in {cost.scoring_seconds:.0f} s{peak}"
+    )
