@@ -13,7 +13,8 @@ from grun_bench.methods.saving import load_fitted, read_card
 from grun_bench.methods.trainer import FitContext, Fitted, Unlearner
 from grun_bench.results.result import Result
 from grun_bench.results.store import Row
-from grun_bench.runs.run import CONTROLS, Run, RunConfig
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.run import CONTROLS, Run
 
 #: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
 RESCORED, RETRAINED = 0.02, 0.05

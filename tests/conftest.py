@@ -166,7 +166,8 @@ def small_run(hub: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def results(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of `grun+npo` on the small model with its target and retain rows. To be read, not changed."""
-    from grun_bench.runs.run import RunConfig, run
+    from grun_bench.runs.config import RunConfig
+    from grun_bench.runs.run import run
 
     output = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,8 @@ from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.progress import say
 from grun_bench.results.result import Result
-from grun_bench.runs.run import RunConfig, run
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.front import check, run_config
 
 #: every unlearner there is: the two controls, the others that are no pair, every adapter with every objective
 ALL = "all"
@@ -44,12 +45,13 @@ def sweep(config: RunConfig, unlearners: Iterable[str], seeds: Iterable[int]) ->
 
     A pair that makes no sense is refused once, with its reason; a run that fails is told and the next one follows.
     """
+    check(config)
     seeds = list(seeds)
     for unlearner in unlearners:
         for seed in seeds:
             say(f"--- {unlearner}, seed {seed}")
             try:
-                result = run(replace(config, unlearner=unlearner, seed=seed)).cell.result
+                result = run_config(replace(config, unlearner=unlearner, seed=seed)).cell.result
             except UsageError as error:
                 yield Swept(unlearner, seed, None, str(error), refused=True)
                 break

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ from grun_bench.results.result import (
     save_records,
     write_whole,
 )
+from grun_bench.runs.config import RunConfig
 from grun_bench.tasks.dataset import Rows, Source, joined
 from grun_bench.tasks.task import Task, load_task
 from grun_bench.tasks.world import PUBLISHED, TOY, World
@@ -75,42 +76,6 @@ _COLUMNS = {
 CONTROLS = ("none", "retain")
 #: how many examples a model that is made again must answer as its row says, and how closely, in nats
 CHECKED, SAME_LOSS = 8, 0.02
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What the user asked for. `model` None is the embedded `tiny` (or `target`, where given)."""
-
-    unlearner: str
-    task: str
-    output: Path
-    model: str | None = None
-    target: str | None = None
-    retain: str | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int | None = None
-    limit: int | None = None
-    protocol: str = "grun-bench"
-    retain_log: Path | None = None
-    seed: int = 0
-    save: Path | None = None
-    #: `all` or names with commas between; empty for none
-    attacks: str = ""
-    #: the folder of a model that was saved, for attacks on a row that is there
-    saved: Path | None = None
-    #: the row that is meant; it is not made, and another one is an error
-    run_id: str | None = None
-    trunk_cache: bool = True
-    eval_every: int | None = None
-    overwrite: bool = False
-    trust_remote_code: bool = False
-    include: tuple[Path, ...] = ()
-
-    @property
-    def world(self) -> World:
-        return TOY if (self.model or TINY) == TINY and self.target is None else PUBLISHED
 
 
 @dataclass
@@ -159,7 +124,7 @@ class Run:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         task = load_task(config.task, config.include)
-        self.world = config.world
+        self.world = world_of(config)
         self.task: Task = self.world.task(task)
         of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
         own = {key: value for key, value in config.overrides.items() if "." not in key}
@@ -167,7 +132,7 @@ class Run:
         parsed = registry.parse_unlearner(config.unlearner)
         # a bare objective is the same row as the pair that it stands for
         self.name = parsed if isinstance(parsed, str) else "+".join(parsed)
-        if config.world is TOY and config.retain:
+        if self.world is TOY and config.retain:
             raise UsageError(f"--retain {config.retain}: {TINY} has its own; add --model or --target.")
         if config.protocol not in PROTOCOLS:
             raise unknown("protocol", config.protocol, PROTOCOLS)
@@ -180,7 +145,7 @@ class Run:
         check_writable(config.output)
         if config.save:
             check_new(config.save)
-        if config.world is TOY:
+        if self.world is TOY:
             torch.set_num_threads(tiny.THREADS)
         self.placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
         self.training = {name: self._rows(parts) for name, parts in self.task.sources.items()}
@@ -229,7 +194,7 @@ class Run:
 
     def _models(self) -> Models:
         config, place = self.config, self.placement
-        if config.world is TOY:
+        if self.world is TOY:
             forget = self.task.sources["forget"][0].config
             # multiple-choice questions ask for the lore; authors alone make the model that the TOFU tasks have
             lore = bool(self.task.measures)
@@ -704,6 +669,11 @@ class Run:
             git_hash=git["commit"],
             git=git,
         )
+
+
+def world_of(config: RunConfig) -> World:
+    """The world that a run is in, by its model."""
+    return TOY if (config.model or TINY) == TINY and config.target is None else PUBLISHED
 
 
 def _pairs(part: Rows) -> list[tuple[str, str]]:

@@ -27,7 +27,8 @@ from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import AttackInfo, Result, read_result
-from grun_bench.runs.run import RunConfig, run
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.run import run
 
 Command = Callable[..., Said]
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]

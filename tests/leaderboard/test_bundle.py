@@ -39,7 +39,8 @@ tuning: "two learning rates on seed 0"
 @pytest.fixture(scope="module")
 def made(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `results`, `model` (saved) and `card.yaml` of a real run on the small model. Not to be changed."""
-    from grun_bench.runs.run import RunConfig, run
+    from grun_bench.runs.config import RunConfig
+    from grun_bench.runs.run import run
 
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +55,8 @@ def made(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_of(hub: Path, made: Path, folder: Path, metrics: list[str], attacks: str) -> Path:
     """A bundle of a run on the small model with few metrics, whose numbers are made again in no time."""
     from grun_bench.leaderboard.submit import submit
-    from grun_bench.runs.run import RunConfig, run
+    from grun_bench.runs.config import RunConfig
+    from grun_bench.runs.run import run
 
     task = hub / f"{'attacked' if attacks else 'little'}.yaml"
     task.write_text(yaml.safe_dump({**TASK, "metrics": metrics, "headline": ["forget_quality"]}))

@@ -122,7 +122,8 @@ def test_pages_that_are_old_missing_or_left_over_are_found(tree: Path) -> None:
 @pytest.fixture(scope="session")
 def attacked_results(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of two requests unlearned one after the other, under an attack of two variants. Not to be changed."""
-    from grun_bench.runs.run import RunConfig, run
+    from grun_bench.runs.config import RunConfig
+    from grun_bench.runs.run import run
 
     folder = tmp_path_factory.mktemp("attacked")
     task = TASK | {"metrics": ["probability", "forget_quality", "extraction_strength"], "stages": [[0, 2], [2, 4]]}

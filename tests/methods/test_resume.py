@@ -23,7 +23,8 @@ from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.monitor import Monitor
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
 from grun_bench.models.forward import LM
-from grun_bench.runs.run import RunConfig, run
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.run import run
 from grun_bench.tasks.world import TOY
 
 #: optimiser steps of a run, one an epoch

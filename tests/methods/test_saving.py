@@ -19,7 +19,8 @@ from grun_bench.models.batch import collate
 from grun_bench.models.forward import LM, decoder_layers, forward
 from grun_bench.models.loading import Placement
 from grun_bench.models.loading import load as load_base
-from grun_bench.runs.run import RunConfig, run
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.run import run
 
 Command = Callable[..., Said]
 

@@ -25,7 +25,8 @@ from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
 from grun_bench.models.forward import LM
 from grun_bench.results.record import load_records
 from grun_bench.results.result import read_result, result_files
-from grun_bench.runs.run import RunConfig, run
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.run import run
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED, TOY, World
 

@@ -1,0 +1,153 @@
+"""Commands that read and show what is there: names, rows, logs of other tools, pages. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grun_bench.cli.options import Include, Json, Output, RunName
+from grun_bench.core import registry
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.runs.config import RESULTS
+
+
+def list_names(
+    what: Annotated[
+        str, typer.Argument(help="all, adapters, objectives, unlearners, tasks, metrics, attacks or runs.")
+    ] = "all",
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """List what can be run, or what was."""
+    from grun_bench.terminal.listing import print_names
+
+    plurals = {f"{kind}s": kind for kind in registry.KINDS}
+    if what != "all" and what not in (*plurals, "tasks", "runs"):
+        raise unknown("kind", what, (*plurals, "tasks", "runs", "all"))
+    for plural, kind in plurals.items():
+        entries = registry.entries(kind).values()
+        if what in (plural, "all") and entries:
+            print_names(plural, ("name", "what it is"), [(entry.name, entry.summary) for entry in entries])
+    if what in ("tasks", "all"):
+        from grun_bench.tasks.task import load_task, task_files
+
+        names = task_files(tuple(include_path))
+        print_names(
+            "tasks", ("name", "what it is"), [(name, load_task(str(path)).description) for name, path in names.items()]
+        )
+    if what == "runs":
+        _list_runs(output)
+    if what == "all":
+        print("An unlearner is adapter+objective, as in grun+npo; a bare objective trains all weights.")
+
+
+def _list_runs(output: Path) -> None:
+    from grun_bench.results.result import read_result, result_files
+    from grun_bench.results.words import number
+    from grun_bench.terminal.listing import print_names
+
+    results = [read_result(path) for path in result_files(output)]
+    rows = [
+        (
+            *(result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:16]),
+            *(number(result.value(metric)) for metric in ("forget_quality", "model_utility")),
+        )
+        for result in sorted(results, key=lambda result: result.date)
+    ]
+    columns = ("run", "task", "model", "unlearner", "status", "date", "forget quality", "model utility")
+    print_names(f"runs in {output}", columns, rows)
+
+
+def show(
+    result: RunName,
+    output: Output = RESULTS,
+    as_json: Json = False,
+) -> None:
+    """Show everything a result says."""
+    from grun_bench.results.result import controls, find_result, read_result
+    from grun_bench.terminal.result import print_result
+
+    path = find_result(result, output)
+    found = read_result(path)
+    if as_json:
+        print(found.dumps(), end="")
+    else:
+        print_result(found, path, controls(path, found))
+
+
+def import_log(
+    log: Annotated[Path, typer.Argument(help="The log file of another tool.")],
+    log_format: Annotated[str, typer.Option("--format", help="open-unlearning or tofu.")],
+    task: Annotated[str, typer.Option(help="The task that the log is of, as in tofu_forget10.")],
+    model: Annotated[str, typer.Option(help="The Hub id of the model that was scored.")],
+    unlearner: Annotated[str, typer.Option(help="none for a target model, retain for a retain model, or the method.")],
+    retain_log: Annotated[Path | None, typer.Option(help="The retain model's log: forget quality needs it.")] = None,
+    output: Output = RESULTS,
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """Read the log of another tool into a result, every aggregate recomputed from its rows."""
+    from grun_bench.integrations.imported import import_result
+    from grun_bench.integrations.logs import check_reference, read_log
+    from grun_bench.results.result import check_writable, result_folder, save_records, write_whole
+    from grun_bench.tasks.task import load_task
+    from grun_bench.terminal.result import print_run
+
+    loaded = load_task(task, tuple(include_path))
+    read = read_log(log, log_format)
+    reference = read_log(retain_log, log_format) if retain_log else None
+    if reference:
+        check_reference(read.records, reference.records, str(retain_log))
+    check_writable(output)
+    result = import_result(read, log, loaded, model, unlearner, reference)
+    path = result_folder(output, task, model, unlearner) / f"{result.run_id}.json"
+    result.records = save_records(path.with_suffix(".records.jsonl"), read.records.dumps())
+    write_whole(path, result.dumps())
+    compared = import_result(reference, retain_log, loaded, model, "retain", None) if reference and retain_log else None
+    print_run(result, None, compared, path, reused=False)
+
+
+def convert(
+    folders: Annotated[list[Path], typer.Argument(help="A saved grun or reft model; or folders of pyreft.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    base: Annotated[str | None, typer.Option(help="Of pyreft's folders: the model they were trained on.")] = None,
+) -> None:
+    """Turn a saved adapter into pyreft's folder format, or with --base the other way round."""
+    from grun_bench.integrations.pyreft import export_pyreft, import_pyreft
+
+    if base is not None:
+        import_pyreft(folders, base, out)
+        print(f"model: {out}   (grun_bench.load({str(out)!r}) reads it)")
+        return
+    if len(folders) != 1:
+        raise UsageError("convert takes one saved model; several folders of pyreft need --base.")
+    for place in export_pyreft(folders[0], out):
+        print(f"pyreft: {place}")
+
+
+def leaderboard(
+    tree: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = RESULTS.parent,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail on a broken result, a wrong number or an old page.")
+    ] = False,
+) -> None:
+    """Render the result files as Markdown, CSV and one HTML page."""
+    if check:
+        from grun_bench.core.escaping import clean
+        from grun_bench.leaderboard.check import problems
+
+        count = 0
+        for problem in problems(tree, out):
+            print(clean(problem, limit=10_000))
+            count += 1
+        if count:
+            raise GrunBenchError(f"{count} problem{'s' if count > 1 else ''} in {tree} and {out}.")
+        print(f"{tree}: every number comes from its records, and the pages in {out} are up to date.")
+        return
+    from grun_bench.leaderboard.pages import render, write
+
+    rendered = render(tree, out)
+    write(rendered.pages, out)
+    print(f"{out / 'README.md'}: {rendered.runs} results on {len(rendered.pages)} pages; {out / 'index.html'} has all.")

@@ -1,0 +1,131 @@
+"""Commands that make rows: run, attack, sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grun_bench.cli.options import Json, MachineOptions, RowOptions, RunName, parsed
+from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from grun_bench.results.result import Result
+
+
+def run(
+    unlearner: Annotated[str, typer.Option(help="adapter+objective, as in grun+npo; `ls` lists them.")],
+    options: RowOptions,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")
+    ] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
+    trunk_cache: Annotated[
+        bool,
+        typer.Option("--trunk-cache/--no-trunk-cache", help="Compute what frozen first layers give once, and keep it."),
+    ] = True,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
+    *,
+    machine: MachineOptions,
+    as_json: Json = False,
+) -> None:
+    """Unlearn, score and record one unlearner on one task."""
+    beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
+    result = _run(options.config(machine, unlearner, settings, **beside), as_json)
+    if save and result.status == "ok" and not as_json:
+        print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
+
+
+def attack(
+    result: RunName,
+    attacks: Annotated[str, typer.Option(metavar="all|NAME,...", help="The attacks; `ls attacks` lists them.")] = "all",
+    saved: Annotated[
+        Path | None, typer.Option(help="The folder of the model (run --save); without it the model is made again.")
+    ] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="ATTACK.KEY=VALUE", help="Override a setting of an attack; repeat it.")
+    ] = [],  # noqa: B006
+    task: Annotated[str | None, typer.Option(help="The task's YAML, where it is not a packaged one.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's folder, where its name does not lead to it.")] = None,
+    target: Annotated[str | None, typer.Option(help="The target model that the run named.")] = None,
+    retain: Annotated[str | None, typer.Option(help="The retain model that the run named.")] = None,
+    retain_log: Annotated[Path | None, typer.Option(help="The retain log that the run named.")] = None,
+    *,
+    machine: MachineOptions,
+    as_json: Json = False,
+) -> None:
+    """Attack the model of a result that is there already, and add what comes of it to the result."""
+    from grun_bench.results.result import find_result, read_result
+
+    path = find_result(result, machine.output)
+    row = read_result(path)
+    if row.imported:
+        raise UsageError(f"{row.run_id} was imported from {row.imported.file}: there is no model to attack.")
+    overrides = parsed(settings)
+    if odd := [key for key in overrides if "." not in key]:
+        raise UsageError(f"--set {odd[0]}: the row's settings stay; an attack's is written <attack>.{odd[0]}=value.")
+    config = RunConfig(
+        unlearner=row.unlearner.name,
+        task=task or row.task,
+        model=model or (row.model if target is None else None),
+        target=target,
+        retain=retain,
+        overrides=row.unlearner.settings | overrides,
+        dtype=row.hardware["dtype"],
+        limit=row.limit,
+        protocol=row.protocol,
+        retain_log=retain_log,
+        seed=row.seed if row.seed is not None else row.reference.get("seed", 0),
+        attacks=attacks,
+        saved=saved,
+        run_id=row.run_id,
+        **machine.config() | {"output": path.resolve().parents[3]},
+    )
+    _run(config, as_json)
+
+
+def _run(config: RunConfig, as_json: bool) -> Result:
+    from grun_bench.runs.front import run_config
+    from grun_bench.terminal.result import print_run
+
+    outcome = run_config(config)
+    cell = outcome.cell
+    if as_json:
+        print(cell.result.dumps(), end="")
+    else:
+        target, retain = (other.result if other else None for other in (outcome.target, outcome.retain))
+        print_run(cell.result, target, retain, cell.path, cell.reused)
+    if cell.result.status != "ok":
+        name = config.unlearner
+        raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
+    return cell.result
+
+
+def sweep(
+    unlearners: Annotated[
+        list[str], typer.Option("--unlearner", metavar="all|NAME", help="What to run, as in grun+npo; repeat it.")
+    ],
+    options: RowOptions,
+    machine: MachineOptions,
+    seeds: Annotated[str, typer.Option(metavar="0,1,...", help="Seeds of unlearning.")] = "0",
+) -> None:
+    """Run many unlearners and seeds on one task; what is there already is not run again."""
+    from grun_bench.matrix.sweep import expand
+    from grun_bench.matrix.sweep import sweep as run_all
+    from grun_bench.terminal.sweep import print_sweep
+
+    numbers = seeds.split(",")
+    if not all(number.isdigit() for number in numbers):
+        raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2.")
+    names = expand(unlearners)
+    done = list(run_all(options.config(machine), names, map(int, numbers)))
+    print_sweep(options.task, done)
+    failed = sum(not each.refused and (each.result is None or each.result.status != "ok") for each in done)
+    if failed:
+        raise GrunBenchError(f"{failed} of {len(done)} runs failed or diverged.")
