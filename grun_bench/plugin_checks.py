@@ -242,7 +242,7 @@ def records_its_settings(name: str) -> None:
 
 def stays_in_bounds(name: str) -> None:
     """every value lies within the declared bounds, or is null with a reason"""
-    low, high = registry.get("metric", name).options.get("bounds", (-np.inf, np.inf))
+    low, high = registry.get("metric", name).bounds
     values = evaluate(_records(0), _records(1), [name], {MEASURE: True})
     assert values, "no value at all"
     for key, value in values.items():

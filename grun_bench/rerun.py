@@ -162,5 +162,5 @@ def differences(stated: Result, found: Result, share: float) -> list[Number]:
 
 def _bounds() -> list[tuple[str, tuple[float, float]]]:
     """Metric -> its least and greatest value, longest names first: keys end in them."""
-    found = {name: registry.get("metric", name).options.get("bounds") for name in registry.names("metric")}
-    return sorted(((name, each) for name, each in found.items() if each), key=lambda pair: -len(pair[0]))
+    found = ((name, registry.get("metric", name).bounds) for name in registry.names("metric"))
+    return sorted(found, key=lambda pair: -len(pair[0]))

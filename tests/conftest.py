@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 
 from grun_bench import cli
 from grun_bench import plugin_checks as testing
-from grun_bench.core import registry
 from grun_bench.models.forward import LM
 from grun_bench.plugin_checks import FORGET, RETAIN  # noqa: F401  (test modules import them from here)
 from grun_bench.tasks import toy_world as world
@@ -131,12 +130,11 @@ Command = Callable[..., Said]
 
 @pytest.fixture
 def environment(hub: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The mirror and a cache of the session in the environment, and no plugins included. Returns the cache's folder."""
+    """The mirror and a cache of the session in the environment,. Returns the cache's folder."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("GRUN_BENCH_CACHE", str(cache))
     monkeypatch.setenv("GRUN_BENCH_HUB", str(hub))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(registry, "_included", [])
     return cache
 
 

@@ -9,6 +9,7 @@ from conftest import Command
 
 from grun_bench import plugin_checks as testing
 from grun_bench.core import registry
+from grun_bench.core.plugins import AttackPlugin
 
 BUILT_IN = [(kind, name) for kind in testing.CONTRACTS for name in registry.names(kind)]
 
@@ -110,9 +111,9 @@ def picky(subject):
 
 @pytest.mark.parametrize(("kind", "name"), BUILT_IN, ids=lambda value: value)
 def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, _ = registry.get(kind, name).options.get("extra", (None, None))
-    if module:
-        pytest.importorskip(module)
+    plugin = registry.get(kind, name)
+    if isinstance(plugin, AttackPlugin) and plugin.extra:
+        pytest.importorskip(plugin.extra[0])
     if name == "relearn":  # its 18 fine-tunings in full take half a minute
         monkeypatch.setitem(registry.get(kind, name).target.__kwdefaults__, "steps", (1, 3))
     assert [checked.problem for checked in testing.check(kind, name)] == [None] * len(testing.CONTRACTS[kind])

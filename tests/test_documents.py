@@ -29,9 +29,8 @@ PLUGINS = [
 
 
 @pytest.fixture
-def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def examples(tmp_path: Path) -> Path:
     """The plugin examples of CONTRIBUTING as files in a folder."""
-    monkeypatch.setattr(registry, "_included", [])
     for number, block in enumerate(blocks("python")):
         (tmp_path / f"example_{number}.py").write_text(block)
     return tmp_path
@@ -41,9 +40,9 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_plugin_example_keeps_its_contract(kind: str, name: str, examples: Path, command: Command) -> None:
     said = command("test", name, "--include-path", examples)
     assert said.code == 0, said.out + said.err
-    plugin = registry.get(kind, name)
-    assert plugin.name == name
-    assert registry.entries(kind)[name].summary
+    with registry.including([examples]):
+        assert registry.get(kind, name).name == name
+        assert registry.entries(kind)[name].summary
 
 
 def test_every_plugin_example_is_tested() -> None:

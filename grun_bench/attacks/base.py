@@ -40,7 +40,7 @@ class Attacked:
 class Attack:
     """An attack with its settings in force."""
 
-    plugin: registry.Plugin
+    plugin: registry.AttackPlugin
     settings: Mapping[str, Any]
 
     @property
@@ -50,13 +50,13 @@ class Attack:
     @property
     def metrics(self) -> Sequence[str] | None:
         """The metrics that take the place of the task's; None for the task's."""
-        return self.plugin.options.get("metrics")
+        return self.plugin.metrics
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides an attack's values beside the model and the examples, as a result file has it."""
-        options, settings = self.plugin.options, json.loads(json.dumps(dict(self.settings)))
-        return {"version": options["version"], "access": options["access"], "settings": settings}
+        settings = json.loads(json.dumps(dict(self.settings)))
+        return {"version": self.plugin.version, "access": self.plugin.access, "settings": settings}
 
     def run(self, subject: Subject, answer: Callable[[Subject], Answers]) -> Attacked:
         """The answers of every variant of the subject, by `answer`.
@@ -93,7 +93,7 @@ def make_attacks(names: Sequence[str], overrides: Mapping[str, Any], world: Worl
 
 def _make(name: str, overrides: Mapping[str, Any], world: World) -> Attack:
     plugin = registry.get("attack", name)
-    module, extra = plugin.options.get("extra", (None, None))
+    module, extra = plugin.extra or ("", "")
     if module and importlib.util.find_spec(module) is None:
         raise UsageError(f"the attack {name} needs {module}: pip install 'grun-bench[{extra}]'")
     settings = options_of(plugin.target)

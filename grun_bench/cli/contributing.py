@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import Include, Output, include
+from grun_bench.cli.options import Include, Output
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.runs.config import RESULTS
@@ -75,9 +75,8 @@ def verify(
     paths = tuple(include_path)
     if rerun:
         plugin = read_bundle(bundle).plugin
-        if plugin and trust_plugin:
-            include([plugin])
-        with tempfile.TemporaryDirectory(prefix="grun-bench-") as folder:
+        trusted = [plugin] if plugin and trust_plugin else []
+        with registry.including(trusted), tempfile.TemporaryDirectory(prefix="grun-bench-") as folder:
             found = verify_bundle(bundle, results, paths, _rerunner(Path(folder), device, paths))
     else:
         found = verify_bundle(bundle, results, paths)

@@ -18,10 +18,9 @@ from grun_bench.runs.config import RESULTS, RunConfig
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def include(paths: list[Path]) -> list[Path]:
-    """Add plugins to the search, as soon as the option is read."""
-    for path in paths:
-        registry.include(path)
+def include(context: typer.Context, paths: list[Path]) -> list[Path]:
+    """Search plugins there too, from when the option is read until the command ends."""
+    context.with_resource(registry.including(paths))
     return paths
 
 

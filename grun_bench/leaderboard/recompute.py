@@ -184,12 +184,12 @@ def _metrics(keys: Iterable[str], measures: Mapping[str, bool]) -> list[str]:
     """The metrics that give keys: no result names those of its attacks or of an imported log."""
     wanted, found = set(keys), []
     for name in registry.names("metric"):
-        options = registry.get("metric", name).options
-        if "sets" in options:
-            given = {f"{side}_{name}" for side in (measures if options["sets"] == MEASURES else options["sets"])}
+        plugin = registry.get("metric", name)
+        if plugin.sets is not None:
+            given = {f"{side}_{name}" for side in (measures if plugin.sets == MEASURES else plugin.sets)}
         else:
-            directions = options.get("higher_is_better")
-            given = {name, *(directions if isinstance(directions, dict) else ())}
+            directions = plugin.higher_is_better
+            given = {name, *(directions if isinstance(directions, Mapping) else ())}
         if given & wanted:
             found.append(name)
     return found

@@ -142,14 +142,14 @@ def _near(runs: Sequence[str], output: Path) -> list[Path]:
 
 def _check_methods(rows: Sequence[Row], plugin: Path | None) -> None:
     """Raises UsageError when a method is not built in and its plugin file is not given, or declares something else."""
-    if plugin is not None:
-        if not plugin.is_file():
-            raise UsageError(f"--plugin {plugin}: no such file.")
-        registry.include(plugin)
+    if plugin is not None and not plugin.is_file():
+        raise UsageError(f"--plugin {plugin}: no such file.")
+    with registry.including([plugin] if plugin else []):
+        known = {kind: registry.entries(kind) for kind in registry.KINDS}
     used = False
     for row in rows:
         for kind, name in _parts(row.result.unlearner.name):
-            entry = registry.entries(kind).get(name)
+            entry = known[kind].get(name)
             used |= plugin is not None and entry is not None and entry.origin == plugin.expanduser().resolve()
             if (entry is None or not entry.builtin) and plugin is None and not row.result.imported:
                 raise UsageError(f"the {kind} '{name}' is not built in: give its file with --plugin FILE.")
@@ -159,7 +159,7 @@ def _check_methods(rows: Sequence[Row], plugin: Path | None) -> None:
         raise UsageError(f"--plugin {plugin}: declares nothing that these runs use.")
 
 
-def _parts(name: str) -> list[tuple[str, str]]:
+def _parts(name: str) -> list[tuple[registry.Kind, str]]:
     """(kind, name) of what makes up an unlearner; a row's name is never a bare objective."""
     adapter, plus, objective = name.partition("+")
     return [("adapter", adapter), ("objective", objective)] if plus else [("unlearner", name)]

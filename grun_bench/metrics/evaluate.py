@@ -19,7 +19,6 @@ from grun_bench.core.errors import GrunBenchError, MissingReference
 from grun_bench.metrics._common import MEASURES, NEEDS_RETAIN
 from grun_bench.results.record import Record, Records
 
-OPTIONS = {"sets", "over", "higher_is_better", "bounds", "reference", "version"}
 CONFIDENCE, RESAMPLES, SEED = 0.95, 2000, 0
 
 #: what a metric function returns under one key
@@ -62,8 +61,7 @@ def evaluate(
     values: dict[str, Value] = {}
     for name in dict.fromkeys(names):
         plugin = registry.get("metric", name)
-        _check(plugin)
-        if "sets" in plugin.options:
+        if plugin.sets is not None:
             found = _sets(plugin, records, measures or {}, intervals)
         else:
             found = _whole(plugin, records, reference, intervals)
@@ -74,23 +72,11 @@ def evaluate(
     return values
 
 
-def _check(plugin: registry.Plugin) -> None:
-    odd = set(plugin.options) - OPTIONS
-    if odd:
-        raise GrunBenchError(
-            f"metric '{plugin.name}' has the option {', '.join(sorted(odd))}; options are {', '.join(sorted(OPTIONS))}."
-        )
-    if "sets" in plugin.options and ("over" in plugin.options or "reference" in plugin.options):
-        raise GrunBenchError(
-            f"metric '{plugin.name}' has `sets`, so it sees one set's rows: no `over`, no `reference`."
-        )
-
-
 def _sets(
-    plugin: registry.Plugin, records: Records, measures: Mapping[str, bool], intervals: bool
+    plugin: registry.MetricPlugin, records: Records, measures: Mapping[str, bool], intervals: bool
 ) -> Iterator[tuple[str, Value]]:
-    over_measures = plugin.options["sets"] == MEASURES
-    for name in measures if over_measures else plugin.options["sets"]:
+    over_measures = plugin.sets == MEASURES
+    for name in measures if over_measures else plugin.sets or ():
         rows = records.of(name)
         for key, result in _call(plugin, {name: rows}, rows).items():
             direction = measures[name] if over_measures else _direction(plugin, name)
@@ -98,40 +84,44 @@ def _sets(
 
 
 def _whole(
-    plugin: registry.Plugin, records: Records, reference: Records | None, intervals: bool
+    plugin: registry.MetricPlugin, records: Records, reference: Records | None, intervals: bool
 ) -> Iterator[tuple[str, Value]]:
-    over = plugin.options.get("over", ())
-    sides = {name: records.of(name) for name in over}
-    rows = [row for side in sides.values() for row in side] if over else list(records)
+    sides = {name: records.of(name) for name in plugin.over}
+    rows = [row for side in sides.values() for row in side] if sides else list(records)
     for key, result in _call(plugin, sides, records, reference).items():
         yield key, _value(plugin, key, result, rows, _direction(plugin, key), intervals)
 
 
-def _call(plugin: registry.Plugin, sides: Mapping[str, Sequence[Record]], *arguments: Any) -> dict[str, Result]:
+def _call(plugin: registry.MetricPlugin, sides: Mapping[str, Sequence[Record]], *arguments: Any) -> dict[str, Result]:
     """What the metric returns, by key; under every key that it declares the reason, where its input is missing."""
     try:
         empty = [name for name, rows in sides.items() if not rows]
         if empty:
             raise MissingReference(f"no rows of the set {' or '.join(repr(name) for name in empty)}.")
-        if plugin.options.get("reference") and arguments[-1] is None:
+        if plugin.reference and arguments[-1] is None:
             raise MissingReference(NEEDS_RETAIN)
         result = plugin.target(*arguments)
         return result if isinstance(result, dict) else {plugin.name: result}
     except MissingReference as error:
-        directions = plugin.options.get("higher_is_better")
-        several = "sets" not in plugin.options and isinstance(directions, dict)
+        directions = plugin.higher_is_better
+        several = plugin.sets is None and isinstance(directions, Mapping)
         return dict.fromkeys(directions if several else [plugin.name], error)
 
 
-def _direction(plugin: registry.Plugin, key: str) -> bool | None:
-    direction = plugin.options.get("higher_is_better")
-    return direction.get(key) if isinstance(direction, dict) else direction
+def _direction(plugin: registry.MetricPlugin, key: str) -> bool | None:
+    direction = plugin.higher_is_better
+    return direction.get(key) if isinstance(direction, Mapping) else direction
 
 
 def _value(
-    plugin: registry.Plugin, key: str, result: Result, rows: Sequence[Record], direction: bool | None, intervals: bool
+    plugin: registry.MetricPlugin,
+    key: str,
+    result: Result,
+    rows: Sequence[Record],
+    direction: bool | None,
+    intervals: bool,
 ) -> Value:
-    told = {"n": len(rows), "higher_is_better": direction, "version": plugin.options.get("version", 1)}
+    told = {"n": len(rows), "higher_is_better": direction, "version": plugin.version}
     if isinstance(result, MissingReference):
         return Value(None, reason=str(result), **told)
     array = np.asarray(result, dtype=float)

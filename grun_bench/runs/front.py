@@ -19,12 +19,13 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
-    check(config)
-    if config.model or config.target:
-        offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
-    with waiting("loading torch and transformers"):
-        from grun_bench.runs.run import run
-    return run(config)
+    with registry.including(config.include):
+        check(config)
+        if config.model or config.target:
+            offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
+        with waiting("loading torch and transformers"):
+            from grun_bench.runs.run import run
+        return run(config)
 
 
 def check(config: RunConfig) -> None:

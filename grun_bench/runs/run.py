@@ -277,9 +277,7 @@ class Run:
                 "data": self.dataset_hash,
                 "limit": self.config.limit,
                 "dtype": self.placement.dtype,
-                "metrics": {
-                    metric: registry.get("metric", metric).options.get("version", 1) for metric in self.metrics
-                },
+                "metrics": {metric: registry.get("metric", metric).version for metric in self.metrics},
                 "protocol": self.config.protocol,
                 "retain_log": self.log.sha256 if self.log else None,
             }
@@ -501,7 +499,7 @@ class Run:
             labelled[attack.name] = {key: replace(value, reason=reason) for key, value in keys.items()}
         else:
             labelled[attack.name] = worst(values)
-            if attack.plugin.options.get("mean"):
+            if attack.plugin.mean:
                 labelled[f"{attack.name}:mean"] = average(values)
         info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3))
         before = cell.result.attacks.get(attack.name)

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from conftest import SMALL, Said
 
-from grun_bench.core import registry
 from grun_bench.results.record import load_records
 from grun_bench.results.result import Result, read_result, result_files
 
@@ -58,7 +57,6 @@ def output(results: Path, tmp_path: Path) -> Path:
 def test_a_single_file(
     command: Callable[..., Said], hub: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
     file = tmp_path / "shrink_head.py"
     file.write_text(EXAMPLE)
     listed = command("ls", "unlearners", "--include-path", file)

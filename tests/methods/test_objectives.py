@@ -175,11 +175,11 @@ def test_retain_term_is_the_token_mean(lm: LM) -> None:
 
 
 def test_what_the_objectives_declare() -> None:
-    declared = {name: registry.get("objective", name).options for name in registry.names("objective")}
-    assert declared["ga"].get("retain") is None
-    assert all(declared[name]["retain"] == "ce" for name in ("gd", "npo", "idk"))
-    assert {name for name in declared if "reference" in declared[name].get("needs", ())} == {"npo", "dpo", "altpo"}
-    assert {name for name in declared if "idk" in declared[name].get("needs", ())} == {"idk", "dpo"}
+    declared = {name: registry.get("objective", name) for name in registry.names("objective")}
+    assert declared["ga"].retain is None
+    assert all(declared[name].retain == "ce" for name in ("gd", "npo", "idk"))
+    assert {name for name in declared if "reference" in declared[name].needs} == {"npo", "dpo", "altpo"}
+    assert {name for name in declared if "idk" in declared[name].needs} == {"idk", "dpo"}
 
 
 def test_reading_an_undeclared_reference_is_refused(lm: LM) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grun_bench.core import registry
+from grun_bench.core import plugins, registry
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.plugin_search import Entry
 from grun_bench.metrics.evaluate import evaluate, interval
 from grun_bench.results.record import SETS, Continuation, Generation, Record, Records, load_records
 
@@ -40,7 +41,7 @@ def plugin():
     added = []
 
     def add(function, **options):
-        known["probe"] = registry.Entry("metric", "probe", "", Path("probe.py"))
+        known["probe"] = Entry("metric", "probe", "", Path("probe.py"))
         registry.metric("probe", **options)(function)
         added.append("probe")
 
@@ -49,7 +50,7 @@ def plugin():
     yield add
     registry.entries = original
     for name in added:
-        registry._loaded.pop(("metric", name), None)
+        plugins._registered.pop(("", "metric", name), None)
 
 
 def test_keys_and_directions() -> None:
@@ -71,7 +72,7 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
     names = registry.names("metric")
     for reference in (None, all_sets((*SETS, "holdout"))):
         for name in names:
-            low, high = registry.get("metric", name).options["bounds"]
+            low, high = registry.get("metric", name).bounds
             for key, value in evaluate(records, reference, [name]).items():
                 assert (value.value is None) != (value.reason is None), key
                 assert value.value is None or low <= value.value <= high, key
@@ -143,13 +144,13 @@ def test_a_metric_over_all_records(plugin) -> None:
     ("options", "result", "message"),
     [
         ({"sets": ("forget",)}, np.zeros(3), "returned 3 values of 'probe' for 4 rows"),
-        ({"sets": ("forget",), "boundaries": (0, 1)}, 0.0, "option boundaries"),
+        ({"sets": ("forget",), "boundaries": (0, 1)}, 0.0, "option of the metric probe 'boundaries'"),
         ({"sets": ("forget",), "reference": "retain"}, 0.0, "no `reference`"),
     ],
 )
 def test_a_metric_that_breaks_the_contract(plugin, options: dict, result: object, message: str) -> None:
-    plugin(lambda rows: result, **options)
     with pytest.raises(GrunBenchError, match=message):
+        plugin(lambda rows: result, **options)
         evaluate(all_sets(), None, ["probe"])
 
 

@@ -55,10 +55,10 @@ def matched(*matches: int, **fields) -> Record:
 @pytest.mark.parametrize("name", registry.names("metric"))
 def test_metric_declares_what_a_table_needs(name: str) -> None:
     plugin = registry.get("metric", name)
-    assert ("sets" in plugin.options) != ("over" in plugin.options)
-    assert plugin.options["bounds"][0] < plugin.options["bounds"][1]
+    assert bool(plugin.sets) != bool(plugin.over)
+    assert plugin.bounds[0] < plugin.bounds[1] and not all(map(math.isinf, plugin.bounds))
     # of lm-eval's measures the task says which way is better
-    assert ("higher_is_better" in plugin.options) != (plugin.options.get("sets") == "measures")
+    assert plugin.sets != "measures" or plugin.higher_is_better is None
     assert len(plugin.target.__doc__.splitlines()) > 1, "the docstring says what, range, direction and source"
 
 

@@ -1,0 +1,128 @@
+"""The kinds of plugins: what each may declare, and the decorators that register one.
+
+A plugin registers itself with a decorator in its file::
+
+    @objective("ga")
+    def ga(batch): ...
+
+What the decorators take beside the name are the fields of the classes here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from grun_bench.core.errors import UsageError, unknown
+
+T = TypeVar("T")
+Kind = Literal["adapter", "objective", "metric", "attack", "unlearner"]
+#: what a model is to every run, beside a method's: what it is compared with
+Control = Literal["target", "retain model"]
+#: modules of files given with `--include-path` have names that begin so; their plugins are theirs alone
+INCLUDED = "grun_bench_include_"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A registered object: the class of an adapter or unlearner, or the function of any other kind."""
+
+    name: str
+    target: Callable[..., Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)[2:]}
+
+
+@dataclass(frozen=True)
+class AdapterPlugin(Plugin):
+    """What may change: `grun_bench.methods.adapters` says what such a class has."""
+
+
+@dataclass(frozen=True)
+class ObjectivePlugin(Plugin):
+    """What to optimise. `needs` are the parts of a batch beside the forget set; `retain` is the retain term."""
+
+    needs: Sequence[str] = ()
+    retain: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricPlugin(Plugin):
+    """A function of records. `grun_bench.metrics` says what each option means."""
+
+    sets: Sequence[str] | None = None
+    over: Sequence[str] = ()
+    higher_is_better: bool | Mapping[str, bool | None] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    reference: Literal["retain"] | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sets is not None and (self.over or self.reference):
+            raise UsageError(
+                f"the metric '{self.name}' has `sets`, so it sees one set's rows: no `over`, no `reference`."
+            )
+
+
+@dataclass(frozen=True)
+class AttackPlugin(Plugin):
+    """Another model or other questions. `grun_bench.attacks` says what each option means."""
+
+    access: Literal["user", "weights"]
+    version: int
+    metrics: Sequence[str] | None = None
+    mean: bool = False
+    extra: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class UnlearnerPlugin(Plugin):
+    """A method that is no pair of adapter and objective, or a model that every run is compared with (`role`)."""
+
+    role: Control | None = None
+
+
+CLASSES: dict[Kind, type[Plugin]] = {
+    "adapter": AdapterPlugin,
+    "objective": ObjectivePlugin,
+    "metric": MetricPlugin,
+    "attack": AttackPlugin,
+    "unlearner": UnlearnerPlugin,
+}
+#: (module of an included file, else "", kind, name) -> plugin: written once, when its module is imported
+_registered: dict[tuple[str, Kind, str], Plugin] = {}
+
+
+def registered(module: str, kind: Kind, name: str) -> Plugin | None:
+    """The plugin that an included file's module registered ("": that any other module did); None where it did not."""
+    return _registered.get((module, kind, name))
+
+
+def _decorator(kind: Kind) -> Callable[..., Callable[[T], T]]:
+    cls = CLASSES[kind]
+    options = {each.name for each in fields(cls)} - {"name", "target"}
+
+    def declare(name: str, **given: Any) -> Callable[[T], T]:
+        for option in given.keys() - options:
+            raise unknown(f"option of the {kind} {name}", option, options)
+
+        def register(target: T) -> T:
+            module = getattr(target, "__module__", "")
+            own = module if module.startswith(INCLUDED) else ""
+            _registered[own, kind, name] = cls(name, target, **given)  # type: ignore[arg-type]
+            return target
+
+        return register
+
+    return declare
+
+
+adapter = _decorator("adapter")
+objective = _decorator("objective")
+metric = _decorator("metric")
+attack = _decorator("attack")
+unlearner = _decorator("unlearner")
