@@ -36,7 +36,7 @@ from grun_bench.core.progress import say
 from grun_bench.methods.finetune import load_tiny
 from grun_bench.models.batch import IGNORED, collate, collate_prompts
 from grun_bench.models.engine import Counts
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, load
 from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
 from grun_bench.results.record import SETS, Records

@@ -47,7 +47,7 @@ from grun_bench.methods.finetune import load_tiny
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.trainer import FitContext, make_unlearner, pair_batches
 from grun_bench.models.batch import IGNORED, Batch, collate
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, load
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED, TOY, World

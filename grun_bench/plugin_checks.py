@@ -30,7 +30,8 @@ from grun_bench.methods.adapters import Grun
 from grun_bench.methods.trainer import FitContext, Fitted, Pair, Unlearner, make_unlearner
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.models.batch import Batch, collate
-from grun_bench.models.forward import LM, Prompts, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Choices, Continuation, Record, Records
 from grun_bench.tasks.world import PUBLISHED

@@ -10,7 +10,8 @@ from torch import Tensor
 from grun_bench.core import registry
 from grun_bench.methods.adapters import Adapter
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import LM
 
 PROMPTS = ["Who?", "Where does Bo live, and since when?", "What did Cy write?", "No"]
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from grun_bench import cli
 from grun_bench import plugin_checks as testing
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.plugin_checks import FORGET, RETAIN  # noqa: F401  (test modules import them from here)
 from grun_bench.tasks import toy_world as world
 

@@ -26,7 +26,8 @@ from grun_bench.core.errors import Inapplicable, unknown
 from grun_bench.core.registry import attack
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.models.batch import Encoded, collate
-from grun_bench.models.forward import LM, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import LM
 
 KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
 

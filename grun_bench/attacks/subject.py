@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.models.scoring import Example
 
 

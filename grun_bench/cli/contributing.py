@@ -66,6 +66,7 @@ def verify(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Make every number of a bundle, or of a folder of results, again: from its records or from its models."""
+    from grun_bench.core.patches import offline_if_unreachable
     from grun_bench.leaderboard.bundle import read_bundle
     from grun_bench.leaderboard.verify import verify as verify_bundle
     from grun_bench.terminal.verified import print_verified
@@ -76,7 +77,11 @@ def verify(
     if rerun:
         plugin = read_bundle(bundle).plugin
         trusted = [plugin] if plugin and trust_plugin else []
-        with registry.including(trusted), tempfile.TemporaryDirectory(prefix="grun-bench-") as folder:
+        with (
+            registry.including(trusted),
+            offline_if_unreachable(),
+            tempfile.TemporaryDirectory(prefix="grun-bench-") as folder,
+        ):
             found = verify_bundle(bundle, results, paths, _rerunner(Path(folder), device, paths))
     else:
         found = verify_bundle(bundle, results, paths)
@@ -87,9 +92,6 @@ def verify(
 
 
 def _rerunner(output: Path, device: str, include_path: tuple[Path, ...]) -> Any:
-    from grun_bench.core.environment import offline_if_unreachable
-
-    offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
     from grun_bench.rerun import Rerunner
 
     return Rerunner(output, device, include_path)

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 #: the packages whose versions can change a number
 PACKAGES = (
     *("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score"),
     "lm_eval",
 )
-
-#: where the Hugging Face libraries keep what they read from HF_HUB_OFFLINE
-_OFFLINE = {
-    "huggingface_hub.constants": "HF_HUB_OFFLINE",
-    "datasets.config": "HF_HUB_OFFLINE",
-    "transformers.utils.hub": "_is_offline_mode",
-}
 
 
 def cache_folder() -> Path:
@@ -36,24 +26,6 @@ def cache_folder() -> Path:
 def mirrors() -> list[Path]:
     """The folders of GRUN_BENCH_HUB, a `:`-separated list of mirrors laid out as <org>/<name>."""
     return [Path(part).expanduser() for part in os.environ.get("GRUN_BENCH_HUB", "").split(os.pathsep) if part]
-
-
-def offline_if_unreachable() -> None:
-    """Switch the Hugging Face libraries to their cache when the Hub's name does not resolve: no minutes of retries.
-
-    Those that are imported already have read the environment, so they are told too. A setting of the user's own is left
-    alone.
-    """
-    if "HF_HUB_OFFLINE" in os.environ:
-        return
-    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        for module, name in _OFFLINE.items():
-            if module in sys.modules:
-                setattr(sys.modules[module], name, True)
 
 
 def packages() -> dict[str, str]:

@@ -11,17 +11,16 @@ value is the one that lm-eval's `hf` gives.
 from __future__ import annotations
 
 import copy
-import logging
 import random
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.api import task as lm_eval_task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -30,11 +29,12 @@ from lm_eval.models.utils_hf import pad_and_concat
 from lm_eval.tasks import TaskManager
 
 from grun_bench.attacks.subject import OWN_FORM, QuestionForm
-from grun_bench.core import environment as env
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import ModelError, unknown
+from grun_bench.core.patches import mirrored_datasets, offline_if_unreachable, quiet_lm_eval
 from grun_bench.core.progress import bar
-from grun_bench.models.forward import LM, calling
+from grun_bench.models.forward import calling
+from grun_bench.models.lm import LM
 from grun_bench.results.record import Choices, Continuation, Record
 from grun_bench.tasks.task import Measure
 from grun_bench.tasks.world import World
@@ -70,7 +70,7 @@ class HarnessLM(HFLM):
         if lm is None:
             lm = _load_saved(adapter, device or "auto", dtype)
         self.lm = lm
-        with _quiet():
+        with quiet_lm_eval():
             # lm-eval chooses a padding token and sides: not on our tokenizer
             super().__init__(
                 pretrained=lm.model,
@@ -83,15 +83,13 @@ class HarnessLM(HFLM):
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> HFLM:
-        """The way in from lm-eval's command line: from here on, its data sets resolve in our mirrors first."""
-        _use_mirrors()
-        return super().create_from_arg_obj(arg_dict, additional_config)
+        """The way in from lm-eval's command line: while the model lives, data sets resolve in our mirrors first."""
+        return _with_mirrors(super().create_from_arg_obj, arg_dict, additional_config)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> HFLM:
         """As `create_from_arg_obj`, for `key=value,key=value`."""
-        _use_mirrors()
-        return super().create_from_arg_string(arg_string, additional_config)
+        return _with_mirrors(super().create_from_arg_string, arg_string, additional_config)
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes of a model; ours is known by its origin, so the Hub is not asked."""
@@ -156,6 +154,16 @@ class HarnessLM(HFLM):
             yield row[end : len(tokens)]
 
 
+def _with_mirrors(make: Callable[..., HFLM], *arguments: Any) -> HFLM:
+    """A model made with the Hub's switches and `datasets` as they must be until it is gone."""
+    with ExitStack() as patches:
+        patches.enter_context(offline_if_unreachable())
+        patches.enter_context(mirrored_datasets())
+        model = make(*arguments)
+        weakref.finalize(model, patches.pop_all().close)
+    return model
+
+
 def _longest_first(request: Request) -> tuple[int, tuple[int, ...]]:
     tokens = (*request[1], *request[2])
     return -len(tokens), tokens
@@ -167,53 +175,6 @@ def _load_saved(adapter: str | None, device: str, dtype: str) -> LM:
     import grun_bench
 
     return grun_bench.load(adapter, device=device, dtype=dtype)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """lm-eval's warnings about models that are loaded already, and its bars beside ours, off within this block."""
-    logger = logging.getLogger("lm_eval")
-    before, bars = logger.level, lm_eval_task.tqdm
-    logger.setLevel(logging.ERROR)
-    lm_eval_task.tqdm = partial(bars, disable=True)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-        lm_eval_task.tqdm = bars
-
-
-# --- data sets from the mirrors -------------------------------------------------------------------------------------
-
-
-def _mirrored(load: Callable[..., Any]) -> Callable[..., Any]:
-    """`datasets.load_dataset`, with the folders of GRUN_BENCH_HUB first; the Hub has what a mirror's copy lacks."""
-
-    def from_mirror(path: str, name: str | None = None, *args: Any, **options: Any) -> Any:
-        folder = next((mirror / path for mirror in env.mirrors() if (mirror / path).is_dir()), None)
-        if folder is not None:
-            try:
-                return load(str(folder), name, *args, **{key: options[key] for key in options if key != "revision"})
-            except ValueError as error:
-                if "BuilderConfig" not in str(error):
-                    raise
-        return load(path, name, *args, **options)
-
-    return from_mirror
-
-
-def _use_mirrors() -> Callable[[], None]:
-    """Let lm-eval, which loads by Hub id, load from the mirrors; returns what undoes it."""
-    import datasets
-
-    env.offline_if_unreachable()
-    before = datasets.load_dataset
-    datasets.load_dataset = _mirrored(before)
-
-    def undo() -> None:
-        datasets.load_dataset = before
-
-    return undo
 
 
 # --- measures of a task file ----------------------------------------------------------------------------------------
@@ -265,27 +226,23 @@ def run(
     A task whose questions cannot be had, or not in this form, is `missing`, with the reason.
     """
     measured = Measured()
-    undo = _use_mirrors()
-    try:
-        with _quiet():
-            model = HarnessLM(lm=lm, batch_size=batch_size)
-            for name, measure in measures.items():
-                try:
-                    tasks = _load_tasks(name, measure, world)
-                except (OSError, RuntimeError, ValueError) as error:
-                    reason = str(error).splitlines()[0][:200]
-                    measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
-                    continue
-                _set_up(tasks.values(), measure)
-                if why := next((why for task in tasks.values() if (why := _unfit(task, form))), ""):
-                    measured.missing[name] = f"{measure.lm_eval(name)}: {why}"
-                    continue
-                for task in tasks.values():
-                    _put(task, form)
-                found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
-                _keep(measured, name, found, model.batch_size)
-    finally:
-        undo()
+    with offline_if_unreachable(), mirrored_datasets(), quiet_lm_eval():
+        model = HarnessLM(lm=lm, batch_size=batch_size)
+        for name, measure in measures.items():
+            try:
+                tasks = _load_tasks(name, measure, world)
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0][:200]
+                measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
+                continue
+            _set_up(tasks.values(), measure)
+            if why := next((why for task in tasks.values() if (why := _unfit(task, form))), ""):
+                measured.missing[name] = f"{measure.lm_eval(name)}: {why}"
+                continue
+            for task in tasks.values():
+                _put(task, form)
+            found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
+            _keep(measured, name, found, model.batch_size)
     return measured
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sample
 
 #: how AltPO (arXiv 2409.13474) asks for another answer

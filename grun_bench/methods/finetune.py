@@ -15,7 +15,8 @@ from grun_bench.core.cache import cached_folder
 from grun_bench.methods import tiny
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
 from grun_bench.tasks.task import FineTuning
 

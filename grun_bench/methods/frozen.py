@@ -29,8 +29,9 @@ from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import bar, say
 from grun_bench.models.batch import IGNORED, Batch, Encoded, collate, common_length
-from grun_bench.models.forward import LM, Frozen, calling, current_call, decoder_layers, evaluating, wrapped_forwards
+from grun_bench.models.forward import Frozen, calling, current_call, decoder_layers, evaluating, wrapped_forwards
 from grun_bench.models.kv_cache import KeyValues
+from grun_bench.models.lm import LM
 
 #: bytes that are kept in memory; more go to a file in the cache folder, which is gone with the run
 MEMORY_LIMIT = 4 * 2**30

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grun_bench.methods.checkpoints import RandomState
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 
 #: first rows of each scored set
 ROWS = 16

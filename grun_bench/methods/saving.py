@@ -24,7 +24,7 @@ from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from grun_bench.methods.trainer import Fitted
-    from grun_bench.models.forward import LM
+    from grun_bench.models.lm import LM
     from grun_bench.models.loading import Placement
 
 CARD = "grun_bench.json"
@@ -132,7 +132,7 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
     """As `load`, with the adapter beside the model."""
     from grun_bench.methods.trainer import Fitted
     from grun_bench.models import loading
-    from grun_bench.models.forward import Prompts
+    from grun_bench.models.lm import Prompts
 
     saved = read_card(folder)
     if saved.adapter is None:

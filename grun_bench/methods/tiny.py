@@ -27,7 +27,8 @@ from transformers import (
 
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.models.batch import Batch, Encoded, collate
-from grun_bench.models.forward import Prompts, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import Prompts
 from grun_bench.tasks import toy_world as world
 
 #: raised by hand whenever this module changes the weights that the same settings give

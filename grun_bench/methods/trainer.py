@@ -27,8 +27,9 @@ from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.monitor import Monitor
 from grun_bench.methods.refusals import REFUSALS
 from grun_bench.models.batch import IGNORED, Batch, Encoded, collate
-from grun_bench.models.forward import LM, Forward, Frozen, checkpointing, evaluating, forward
-from grun_bench.models.token_loss import frozen_head, token_losses
+from grun_bench.models.forward import Forward, Frozen, checkpointing, evaluating, forward
+from grun_bench.models.head import frozen_head, token_losses
+from grun_bench.models.lm import LM
 from grun_bench.tasks.world import World
 
 

@@ -20,26 +20,24 @@ None of it changes a number beyond the noise of floating-point sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grun_bench.models.batch import common_length
 from grun_bench.models.forward import calling
-from grun_bench.models.kernels import fast_kernels, fast_linears
+from grun_bench.models.head import Head, TokenScores, kind_of
+from grun_bench.models.kernels import fast_kernels
 from grun_bench.models.kv_cache import KeyValues, Slots
 
 T = TypeVar("T")
 #: continuations that run as one row: the place of their work in its group, and their indices
 Item = tuple[int, list[int]]
 
-#: bytes of vocabulary logits in fp32 that exist at a time, by kind of device
-LOGIT_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 #: tokens of a forward pass and rows of a decoding batch to begin with where nothing is said, by kind of device: on CPUs
 #: what suits their caches (more is no faster), on GPUs more than most hold, halved until it fits
 TOKENS = {"cpu": 1024, "cuda": 2**18}
@@ -64,17 +62,6 @@ class Work:
     continuations: Sequence[Sequence[int]] = ()
     generate: bool = False
     moments: bool = False
-
-
-@dataclass
-class TokenScores:
-    """Per token of a continuation: natural-log probability, the model's argmax, and, where asked for, the mean and the
-    standard deviation of the log probability under the model's own distribution."""
-
-    logprobs: list[float] = field(default_factory=list)
-    argmax: list[int] = field(default_factory=list)
-    means: list[float] = field(default_factory=list)
-    deviations: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -112,92 +99,6 @@ class Limits:
 
     def halve(self) -> None:
         self.tokens, self.rows = max(1, self.tokens // 2), max(1, self.rows // 2)
-
-
-class Head:
-    """The vocabulary head, applied to chosen positions and a few rows at a time.
-
-    While the model runs, its head gets no rows; the hidden states that it would have got are kept and put through it
-    afterwards in chunks. Models that do more after the head than casting (soft caps, scales) are found out by a trial
-    at the start; theirs runs inside the model, on the chosen positions.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._module = model.get_output_embeddings()
-        self.plain = False
-        # not the token 0: where that is the padding token, its embedding may be zero and tell nothing
-        ids = torch.arange(1, 9, device=model.device)[None]
-        with calling(None), self.keeping(torch.ones_like(ids, dtype=torch.bool)) as kept:
-            own = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
-        self.vocabulary = own.shape[-1]
-        # the same operation on the same numbers; not always equal to the bit, since sums depend on memory alignment
-        tolerance = 1e-5 if self._module.weight.dtype == torch.float32 else 1e-2
-        difference = (self._module(kept[0]).float() - own).abs().max()
-        self.plain = bool(difference <= tolerance * own.abs().max())
-
-    @contextmanager
-    def keeping(self, chosen: Tensor) -> Iterator[list[Tensor]]:
-        """Within this block the list receives the hidden states (chosen, hidden) of a forward pass."""
-        kept: list[Tensor] = []
-
-        def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-            kept.append(args[0][chosen])
-            return (kept[0][:0] if self.plain else kept[0],)
-
-        handle = self._module.register_forward_pre_hook(select)
-        try:
-            yield kept
-        finally:
-            handle.remove()
-
-    def logits(self, kept: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """fp32 logits of a few rows at a time. `kept`: (rows, hidden), or logits where the head is not plain."""
-        size = max(1, LOGIT_BYTES[kind_of(kept.device)] // (4 * self.vocabulary))
-        for start in range(0, len(kept), size):
-            rows = kept[start : start + size]
-            if self.plain:
-                with fast_linears(kept.device):
-                    rows = self._module(rows)
-            yield slice(start, start + size), rows.float()
-
-    def argmax(self, kept: Tensor) -> list[int]:
-        """The likeliest token after each row."""
-        return [token for _, logits in self.logits(kept) for token in logits.argmax(-1).tolist()]
-
-    def statistics(self, kept: Tensor, targets: Tensor, moments: Tensor) -> Statistics:
-        """Statistics of the distributions after `kept`, of `targets` (rows, k); moments where `moments` (rows,)."""
-        parts: list[tuple[Tensor, ...]] = []
-        for rows, logits in self.logits(kept):
-            argmax = logits.argmax(-1)
-            # on CPUs log_softmax takes a tenth of the time of logsumexp
-            logprobs = logits.log_softmax(-1)
-            del logits
-            chosen = logprobs.gather(-1, targets[rows])
-            mean, deviation = torch.full_like(chosen[:, 0], torch.nan), torch.full_like(chosen[:, 0], torch.nan)
-            if (wanted := moments[rows]).any():
-                mean[wanted], deviation[wanted] = _moments(logprobs if wanted.all() else logprobs[wanted])
-            del logprobs
-            parts.append((chosen, argmax, mean, deviation))
-        return Statistics(*(torch.cat(columns).tolist() for columns in zip(*parts, strict=True)))
-
-
-@dataclass
-class Statistics:
-    """Per row: log-probabilities of the targets asked for, the argmax, mean and deviation of the log probability."""
-
-    logprobs: list[list[float]]
-    argmax: list[int]
-    means: list[float]
-    deviations: list[float]
-
-    def write(self, to: TokenScores, rows: Sequence[int], columns: Sequence[int], start: int, moments: bool) -> None:
-        """Write the targets at these rows and columns as the scores of a continuation's tokens from `start` on."""
-        to.logprobs[start:] = [self.logprobs[row][column] for row, column in zip(rows, columns, strict=True)]
-        to.argmax[start:] = [self.argmax[row] for row in rows]
-        if moments:
-            to.means[start:] = [self.means[row] for row in rows]
-            to.deviations[start:] = [self.deviations[row] for row in rows]
 
 
 @dataclass
@@ -667,23 +568,9 @@ class Engine:
         return row.tokens[-1] in self.stops or len(row.tokens) - row.prompt_length >= self.max_new_tokens
 
 
-def kind_of(device: torch.device) -> str:
-    """The kind of device in the tables of sizes above."""
-    return "cpu" if device.type == "cpu" else "cuda"
-
-
 def _tokens(group: Group, item: Item) -> list[Sequence[int]]:
     """The continuations of an item."""
     return [group.works[item[0]].continuations[index] for index in item[1]]
-
-
-def _moments(logprobs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each row (rows, vocabulary) under its own distribution. Overwrites the rows."""
-    probs = logprobs.exp()
-    # products of a row and a column: no third tensor of the vocabulary's size
-    mean = (probs[:, None] @ logprobs[:, :, None])[:, 0, 0]
-    squares = logprobs.sub_(mean[:, None]).square_()
-    return mean, (probs[:, None] @ squares[:, :, None])[:, 0, 0].sqrt()
 
 
 def _greedy_prefix(tokens: Sequence[int], argmax: Sequence[int]) -> list[int]:

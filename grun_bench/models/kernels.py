@@ -11,26 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from grun_bench.core.patches import shared_key_heads
 
 
 @contextmanager
-def fast_kernels(model: nn.Module) -> Iterator[None]:
+def fast_kernels(model: PreTrainedModel) -> Iterator[None]:
     """Within this block the model's linear layers and attention run by the kernels of this file. No gradients."""
-    # models repeat keys and values for the query heads that share them, which for a decoding step costs more than the
-    # attention; told that there is nothing to repeat, they hand them over as they are
-    shared = [module for module in model.modules() if getattr(module, "num_key_value_groups", 1) > 1]
-    if model.config._attn_implementation != "sdpa":
-        shared = []
-    groups = [module.num_key_value_groups for module in shared]
-    for module in shared:
-        module.num_key_value_groups = 1
-    attention = _Replaced({scaled_dot_product_attention: grouped_attention}) if shared else nullcontext()
-    try:
-        with fast_linears(model.device), attention:
-            yield
-    finally:
-        for module, count in zip(shared, groups, strict=True):
-            module.num_key_value_groups = count
+    own = fast_linears(model.device)
+    heads = shared_key_heads(model) if model.config._attn_implementation == "sdpa" else nullcontext(False)
+    with (
+        own,
+        heads as shared,
+        _Replaced({scaled_dot_product_attention: grouped_attention}) if shared else nullcontext(),
+    ):
+        yield
 
 
 def fast_linears(device: torch.device) -> AbstractContextManager[Any]:

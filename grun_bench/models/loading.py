@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from grun_bench.core import environment as env
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
-from grun_bench.models.forward import LM, Prompts
+from grun_bench.models.lm import LM, Prompts
 
 #: the embedded model's name on the command line
 TINY = "tiny"

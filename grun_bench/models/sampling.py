@@ -8,7 +8,7 @@ import torch
 
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import collate_prompts
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.models.scoring import PROTOCOLS, Example, ScoringSettings, stop_tokens
 from grun_bench.results.record import Continuation, Record, Records
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import bar
-from grun_bench.models.engine import Counts, Engine, Result, TokenScores, Work
-from grun_bench.models.forward import LM, evaluating, turns
+from grun_bench.models.engine import Counts, Engine, Result, Work
+from grun_bench.models.forward import evaluating
+from grun_bench.models.head import TokenScores
+from grun_bench.models.lm import LM, turns
 from grun_bench.results.record import Continuation, Generation, Record, Records
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from grun_bench.core import registry
-from grun_bench.core.environment import offline_if_unreachable
 from grun_bench.core.errors import unknown
+from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.core.progress import waiting
 from grun_bench.runs.config import RunConfig
 
@@ -19,10 +20,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
-    with registry.including(config.include):
+    published = config.model or config.target
+    with registry.including(config.include), offline_if_unreachable() if published else nullcontext():
         check(config)
-        if config.model or config.target:
-            offline_if_unreachable()  # before the Hugging Face libraries are imported: they read it then
         with waiting("loading torch and transformers"):
             from grun_bench.runs.run import run
         return run(config)

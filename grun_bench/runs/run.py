@@ -33,7 +33,7 @@ from grun_bench.methods.trainer import FitContext, Fitted, Unlearner, make_unlea
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, headline_keys, result_fields
 from grun_bench.metrics.recovery import add_attack, average, carry_attacks, recoveries, worst
 from grun_bench.metrics.stages import STAGES, stage_chart, stage_point
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import PROTOCOLS, Example, ScoringSettings, score

@@ -22,7 +22,8 @@ from grun_bench.core import registry
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.recovery import LEAST_FORGOTTEN, average, recoveries, remove_attack, worst
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, calling, forward
+from grun_bench.models.forward import calling, forward
+from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records

@@ -23,7 +23,8 @@ from grun_bench.methods.trainer import options_of
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.metrics.recovery import recoveries, worst
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, decoder_layers, forward
+from grun_bench.models.forward import decoder_layers, forward
+from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.tasks.task import FineTuning

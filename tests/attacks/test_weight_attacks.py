@@ -29,7 +29,8 @@ from grun_bench.methods.adapters import Adapter
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, Prompts, decoder_layers, forward
+from grun_bench.models.forward import decoder_layers, forward
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Records
 

@@ -22,7 +22,7 @@ from grun_bench.integrations import lm_eval_plugin
 from grun_bench.integrations.lm_eval import HarnessLM
 from grun_bench.methods.adapters import Grun
 from grun_bench.metrics.evaluate import evaluate
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
 from grun_bench.tasks import toy_world as world
 from grun_bench.tasks.task import Measure

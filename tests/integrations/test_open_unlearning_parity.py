@@ -21,7 +21,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from grun_bench.metrics.answers import truth_ratio_open_unlearning_raw
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.metrics.memorisation import exact_memorisation, extraction_strength_open_unlearning
-from grun_bench.models.forward import LM, Prompts
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Continuation, Record, Records
 

@@ -17,7 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from grun_bench.core.errors import UsageError
 from grun_bench.methods.adapters import Edit, Grun, Lora, Reft, layer_index
 from grun_bench.models.batch import collate, collate_prompts
-from grun_bench.models.forward import LM, calling, decoder_layers, forward
+from grun_bench.models.forward import calling, decoder_layers, forward
+from grun_bench.models.lm import LM
 
 LAYERS = [1, 3, 5]
 

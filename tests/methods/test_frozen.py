@@ -28,7 +28,8 @@ from grun_bench.methods.adapters import Grun
 from grun_bench.methods.frozen import Trunk, frozen_trunk
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
 from grun_bench.models.batch import Encoded, collate
-from grun_bench.models.forward import LM, Prompts, decoder_layers, forward
+from grun_bench.models.forward import decoder_layers, forward
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.loading import Placement, takes_caches
 from grun_bench.models.loading import load as load_model
 from grun_bench.tasks.world import TOY

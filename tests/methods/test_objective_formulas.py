@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grun_bench.methods.adapters import Full
 from grun_bench.methods.trainer import RETAIN_TERMS, Side, UnlearningBatch
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 
 REFUSED = [(question, refusal) for (question, _), refusal in zip(FORGET, REFUSALS, strict=True)]
 

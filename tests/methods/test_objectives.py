@@ -15,7 +15,7 @@ from torch import Tensor
 from grun_bench.core import registry
 from grun_bench.methods.trainer import RETAIN_TERMS, Side, UnlearningBatch
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 
 REFUSALS = ["I don't know.", "No.", "I can't say that.", "Nothing.", "Never heard."]
 

@@ -15,7 +15,7 @@ from grun_bench.methods import checkpoints
 from grun_bench.methods import loop as training
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.trainer import FitContext, make_unlearner
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.tasks.world import TOY
 
 

@@ -22,7 +22,7 @@ from grun_bench.methods import checkpoints
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.monitor import Monitor
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
 from grun_bench.tasks.world import TOY

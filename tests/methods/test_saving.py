@@ -16,7 +16,8 @@ import grun_bench
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.methods.saving import CARD
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, decoder_layers, forward
+from grun_bench.models.forward import decoder_layers, forward
+from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement
 from grun_bench.models.loading import load as load_base
 from grun_bench.runs.config import RunConfig

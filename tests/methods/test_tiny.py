@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench.methods import tiny
 from grun_bench.models.batch import collate, collate_prompts
-from grun_bench.models.forward import Prompts, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import Prompts
 from grun_bench.tasks import toy_world as world
 
 

@@ -23,7 +23,8 @@ from grun_bench.methods import trainer as unlearn
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.refusals import REFUSALS
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner, pair_batches, reference_nll
-from grun_bench.models.forward import LM, calling, forward
+from grun_bench.models.forward import calling, forward
+from grun_bench.models.lm import LM
 from grun_bench.tasks.world import PUBLISHED, TOY
 
 ADAPTERS, OBJECTIVES = ("full", "lora", "reft", "grun"), ("ga", "gd", "npo", "idk")

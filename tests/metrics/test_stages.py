@@ -22,7 +22,7 @@ from grun_bench.core.svg import Line, line_chart
 from grun_bench.methods import trainer as unlearn
 from grun_bench.methods.adapters import Edit, Grun
 from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
-from grun_bench.models.forward import LM
+from grun_bench.models.lm import LM
 from grun_bench.results.record import load_records
 from grun_bench.results.result import read_result, result_files
 from grun_bench.runs.config import RunConfig

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from grun_bench.models import engine as engine_module
-from grun_bench.models import kernels
+from grun_bench.models import head, kernels
 from grun_bench.models.engine import Engine, Limits, Result, Tree, Work
 from grun_bench.models.forward import current_call
 from grun_bench.models.kv_cache import KeyValues, Slots
@@ -205,7 +205,7 @@ def test_logits_exist_for_a_few_answer_positions_at_a_time(name: str, monkeypatc
     """No head call sees more rows than the limit, or positions of the prompt; the numbers stay the same."""
     model, works = model_of(name), [Work(work.prompt, work.continuations, moments=True) for work in works_of(3)]
     expected = run(model, works)
-    monkeypatch.setitem(engine_module.LOGIT_BYTES, "cpu", 4 * VOCABULARY * 9)
+    monkeypatch.setitem(head.LOGIT_BYTES, "cpu", 4 * VOCABULARY * 9)
     rows = []
     hook = model.get_output_embeddings().register_forward_hook(
         lambda _, __, output: rows.append(output[..., 0].numel())

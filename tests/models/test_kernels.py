@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from grun_bench.models.forward import LM
 from grun_bench.models.kernels import fast_kernels, fast_linear, grouped_attention
+from grun_bench.models.lm import LM
 
 sizes = st.integers(0, 5)
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from grun_bench.core.errors import DataError
 from grun_bench.models.batch import Encoded, collate, collate_prompts
-from grun_bench.models.forward import Prompts
+from grun_bench.models.lm import Prompts
 
 PLAIN = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"

@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from grun_bench.core.errors import UsageError
 from grun_bench.models.engine import Counts
-from grun_bench.models.forward import LM, Prompts, current_call
+from grun_bench.models.forward import current_call
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import PROTOCOLS, Example, Protocol, ScoringSettings, score, stop_tokens
 
 WORDS = (

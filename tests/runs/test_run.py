@@ -18,7 +18,8 @@ from conftest import FORGET, SMALL
 from grun_bench.core.errors import UsageError
 from grun_bench.methods.finetune import finetune
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import LM, forward
+from grun_bench.models.forward import forward
+from grun_bench.models.lm import LM
 from grun_bench.results.result import Point, best_step, read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run

@@ -12,11 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from grun_bench.methods import trainer as unlearn
 from grun_bench.methods.trainer import FitContext, Fitted, Side, make_unlearner
-from grun_bench.models import token_loss
+from grun_bench.models import head as head_module
 from grun_bench.models.batch import collate
-from grun_bench.models.engine import Head
-from grun_bench.models.forward import LM
-from grun_bench.models.token_loss import frozen_head, token_losses
+from grun_bench.models.head import Head, frozen_head, token_losses
+from grun_bench.models.lm import LM
 from grun_bench.tasks.world import TOY
 
 
@@ -27,7 +26,7 @@ def test_losses_and_gradients_are_those_of_cross_entropy(
 ) -> None:
     torch.manual_seed(0)
     head = nn.Linear(6, 11, bias=bias).requires_grad_(False)
-    monkeypatch.setitem(token_loss.LOGIT_BYTES, "cpu", 4 * 11 * rows)
+    monkeypatch.setitem(head_module.LOGIT_BYTES, "cpu", 4 * 11 * rows)
     states, targets, weights = torch.randn(7, 6), torch.randint(0, 11, (7,)), torch.randn(7)
     found, expected = states.clone().requires_grad_(), states.clone().requires_grad_()
     losses, whole = token_losses(found, targets, head), cross_entropy(head(expected), targets, reduction="none")

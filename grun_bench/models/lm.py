@@ -1,0 +1,110 @@
+"""A language model ready to use: the network with its tokenizer, and how questions and answers become token ids."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grun_bench.core.errors import DataError
+from grun_bench.core.patches import template_clock
+from grun_bench.models.batch import Encoded
+
+#: questions with their answers
+Pairs = Sequence[tuple[str, str]]
+
+#: the date that chat templates with a date print: the one of Llama 3's own default, never today
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+
+def turns(context: Pairs) -> list[dict[str, str]]:
+    """Questions with their answers as turns of a chat."""
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for pair in context for role, text in zip(roles, pair, strict=True)]
+
+
+class Prompts:
+    """Questions and answers as token ids, tokenised apart so that no token straddles the border.
+
+    `style` is `chat` (the tokenizer's chat template, dates fixed to 26 Jul 2024) or `qa`, the TOFU paper's
+    "Question: ...\\nAnswer:". The answer ends with the end of sequence. `context` are questions with their answers
+    before the question, as turns of the chat or blocks of the same form; `prefill` the first words of the answer, given
+    as the end of the prompt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str) -> None:
+        self.tokenizer = tokenizer
+        self.style = style
+        # SentencePiece tokenizers put a space before every text by themselves
+        self._space = "" if tokenizer.tokenize("a")[:1] == ["▁a"] else " "
+        self._answer_prefix = "" if style == "chat" else self._space
+
+    def text(self, question: str, context: Pairs = ()) -> str:
+        """The prompt as text."""
+        if self.style == "qa":
+            before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in context)
+            return f"{before}Question: {question}\nAnswer:"
+        with template_clock(TEMPLATE_DATE):
+            return self.tokenizer.apply_chat_template(
+                [*turns(context), {"role": "user", "content": question}],
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            )
+
+    def prompt(self, question: str, context: Pairs = (), prefill: str = "") -> list[int]:
+        """Token ids of the prompt. A chat template writes its own special tokens; `qa` gets the tokenizer's."""
+        ids = self._ids(self.text(question, context)) + (self._ids(self._answer_prefix + prefill) if prefill else [])
+        if self.style == "chat":
+            return ids
+        bos = [self.tokenizer.bos_token_id] if self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id else []
+        return bos + ids
+
+    def answer(self, answer: str, prefill: str = "") -> list[int]:
+        """Token ids of the answer, or of what comes after the prefill; the end of sequence included."""
+        return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def encode(self, question: str, answer: str) -> Encoded:
+        """A question and its answer; with an empty question the answer is a plain text (see `encode_text`)."""
+        if not question:
+            return self.encode_text(answer)
+        return Encoded(self.prompt(question), self.answer(answer))
+
+    def encode_text(self, text: str, share: float = 0.0, length: int = 512) -> Encoded:
+        """A plain text, cut to its first `length` tokens; its first `share` of tokens is the prompt, the rest scored.
+
+        So an adapter that edits at the last prompt token edits at index `share` x L - 1, which with 0.8 is GRUN's way
+        (its official code at b59fd78), and with 0 the prompt is the text's first token alone. Raises DataError for a
+        text of fewer than two tokens.
+        """
+        ids = self.tokenizer(text).input_ids[:length]
+        if len(ids) < 2:
+            raise DataError(f"a text of {len(ids)} tokens cannot be trained on: {text[:40]!r}.")
+        end = min(max(1, int(share * len(ids))), len(ids) - 1)
+        return Encoded(ids[:end], ids[end:])
+
+
+@dataclass
+class LM:
+    """A model ready to use: the network, its tokenizer and prompts, and where it came from (for results)."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    origin: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else self.tokenizer.eos_token_id
