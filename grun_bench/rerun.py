@@ -4,49 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.leaderboard.recompute import Number, compare
-from grun_bench.methods.saving import load_fitted, read_card
-from grun_bench.methods.trainer import FitContext, Fitted, Unlearner
 from grun_bench.results.result import Result
 from grun_bench.results.store import Row
 from grun_bench.runs.config import RunConfig
-from grun_bench.runs.run import CONTROLS, Run
+from grun_bench.runs.inputs import Inputs, Method, resolve
+from grun_bench.runs.kept import Kept
+from grun_bench.runs.run import execute
+from grun_bench.runs.session import Session
 
 #: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
 RESCORED, RETRAINED = 0.02, 0.05
 #: what a KS distance D may differ by, and a recovery (a quotient of differences)
 DISTANCE, RECOVERY = 0.1, 0.1
-
-
-class Kept(Unlearner):
-    """A model that was saved, in the place of the training that made it."""
-
-    def __init__(self, folder: Path, result: Result) -> None:
-        self.folder, self.result = folder, result
-        self.seeded = result.seed is not None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.result.unlearner.settings
-
-    def fit(self, context: FitContext) -> Fitted:
-        saved, base = read_card(self.folder), context.load_target()
-        if saved.adapter is None:
-            return load_fitted(self.folder, self.placement)
-        for key in ("sha256", "revision"):
-            if base.origin.get(key) != saved.base.get(key):
-                raise GrunBenchError(
-                    f"the target model here is not the one that the adapter of {self.result.run_id} was trained on: "
-                    f"its {key} is {str(base.origin.get(key))[:12]}, that one's {str(saved.base.get(key))[:12]}."
-                )
-        return load_fitted(self.folder, self.placement, base)
-
-    #: set by `rerun`, where the run has chosen it
-    placement: Any = None
 
 
 @dataclass(frozen=True)
@@ -65,28 +38,28 @@ class Rerunner:
     def again(self, result: Result, model: Path | None) -> Result:
         """The row made again: `model` is the folder of its saved model, None to train it."""
         try:
-            run = Run(self._config(result, model))
-            self._check(run, result)
-            if model is not None:
-                run.name, run.unlearner = result.unlearner.name, Kept(model, result)
-                run.unlearner.placement = run.placement
-            outcome = run.execute()
+            config = self._config(result, model)
+            session = Session.of(config)
+            method = Method(result.unlearner.name, Kept(model, result, session.placement)) if model else None
+            with session.in_force():
+                inputs = resolve(config, session, method)
+                _check(inputs, result)
+                return execute(inputs).cell.result
         except GrunBenchError:
             raise
         except Exception as error:  # settings are a stranger's, and a plugin's code is too
             raise GrunBenchError(f"cannot be made again ({type(error).__name__}: {error})") from error
-        return outcome.cell.result
 
     def _config(self, result: Result, model: Path | None) -> RunConfig:
         name, attacks = result.unlearner.name, result.attacks
-        trained = {} if model is not None or name in CONTROLS else result.unlearner.settings
+        trained = {} if model is not None else result.unlearner.settings
         settings = {key: value for key, value in trained.items() if value is not None}
         settings |= {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
         embedded = result.dataset == "embedded"
         target, retain = (None, None) if embedded else _named_models(result)
         dtype = result.hardware.get("dtype")
         return RunConfig(
-            unlearner="none" if model is not None else name,
+            unlearner=name,
             task=result.task,
             output=self.output,
             model=None if embedded else result.model,
@@ -101,14 +74,15 @@ class Rerunner:
             include=self.include,
         )
 
-    def _check(self, run: Run, result: Result) -> None:
-        if run.dataset_hash != result.dataset_hash:
-            raise GrunBenchError(
-                f"the data here ({run.dataset_hash[:12]}) are not those of the row ({result.dataset_hash[:12]})."
-            )
-        models = run.models.identity | {"retain_log": None}
-        if models != result.reference:
-            raise GrunBenchError(f"the models here ({models}) are not those of the row ({result.reference}).")
+
+def _check(inputs: Inputs, result: Result) -> None:
+    """Raises GrunBenchError where the data or the models are not those of the row."""
+    found = inputs.data.sha256
+    if found != result.dataset_hash:
+        raise GrunBenchError(f"the data here ({found[:12]}) are not those of the row ({result.dataset_hash[:12]}).")
+    models = dict(inputs.models.identity) | {"retain_log": None}
+    if models != result.reference:
+        raise GrunBenchError(f"the models here ({models}) are not those of the row ({result.reference}).")
 
 
 def _named_models(result: Result) -> tuple[str | None, str | None]:

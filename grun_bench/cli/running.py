@@ -12,7 +12,7 @@ from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from grun_bench.results.result import Result
+    from grun_bench.runs.outcome import Outcome
 
 
 def run(
@@ -36,9 +36,11 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Unlearn, score and record one unlearner on one task."""
+    from grun_bench.runs.front import run_config
+
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
-    result = _run(options.config(machine, unlearner, settings, **beside), as_json)
-    if save and result.status == "ok" and not as_json:
+    _show(run_config(options.config(machine, unlearner, settings, **beside)), as_json)
+    if save and not as_json:
         print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
 
 
@@ -62,6 +64,7 @@ def attack(
 ) -> None:
     """Attack the model of a result that is there already, and add what comes of it to the result."""
     from grun_bench.results.result import find_result, read_result
+    from grun_bench.runs.front import attack_row
 
     path = find_result(result, machine.output)
     row = read_result(path)
@@ -83,18 +86,15 @@ def attack(
         retain_log=retain_log,
         seed=row.seed if row.seed is not None else row.reference.get("seed", 0),
         attacks=attacks,
-        saved=saved,
-        run_id=row.run_id,
         **machine.config() | {"output": path.resolve().parents[3]},
     )
-    _run(config, as_json)
+    _show(attack_row(config, row, saved), as_json)
 
 
-def _run(config: RunConfig, as_json: bool) -> Result:
-    from grun_bench.runs.front import run_config
+def _show(outcome: Outcome, as_json: bool) -> None:
+    """Print a run. Raises GrunBenchError where it diverged."""
     from grun_bench.terminal.result import print_run
 
-    outcome = run_config(config)
     cell = outcome.cell
     if as_json:
         print(cell.result.dumps(), end="")
@@ -102,9 +102,8 @@ def _run(config: RunConfig, as_json: bool) -> Result:
         target, retain = (other.result if other else None for other in (outcome.target, outcome.retain))
         print_run(cell.result, target, retain, cell.path, cell.reused)
     if cell.result.status != "ok":
-        name = config.unlearner
+        name = cell.result.unlearner.name
         raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
-    return cell.result
 
 
 def sweep(

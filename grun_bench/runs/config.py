@@ -36,10 +36,6 @@ class RunConfig:
     save: Path | None = None
     #: `all` or names with commas between; empty for none
     attacks: str = ""
-    #: the folder of a model that was saved, for attacks on a row that is there
-    saved: Path | None = None
-    #: the row that is meant; it is not made, and another one is an error
-    run_id: str | None = None
     trunk_cache: bool = True
     eval_every: int | None = None
     overwrite: bool = False

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grun_bench.core import registry
 from grun_bench.core.errors import unknown
 from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.core.progress import waiting
+from grun_bench.methods.saving import check_new
+from grun_bench.results.result import Result, check_writable
 from grun_bench.runs.config import RunConfig
+from grun_bench.tasks.task import load_task
+from grun_bench.tasks.world import PUBLISHED
 
 if TYPE_CHECKING:
     from grun_bench.runs.run import Outcome
@@ -20,12 +26,29 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
-    published = config.model or config.target
-    with registry.including(config.include), offline_if_unreachable() if published else nullcontext():
-        check(config)
+    check(config)
+    with _loaded(from_hub=bool(config.model or config.target)):
+        from grun_bench.runs import run as phases
+
+        return phases.run(config)
+
+
+def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
+    """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
+    check(config)
+    with _loaded(from_hub=result.dataset == PUBLISHED.name):
+        from grun_bench.runs import run as phases
+
+        return phases.attack_row(config, result, saved)
+
+
+@contextmanager
+def _loaded(from_hub: bool) -> Iterator[None]:
+    """Loads what takes seconds; within this block the Hub's libraries keep to their cache where it cannot be reached."""
+    with offline_if_unreachable() if from_hub else nullcontext():
         with waiting("loading torch and transformers"):
-            from grun_bench.runs.run import run
-        return run(config)
+            import grun_bench.runs.run  # noqa: F401
+        yield
 
 
 def check(config: RunConfig) -> None:
@@ -33,19 +56,14 @@ def check(config: RunConfig) -> None:
 
     Makes the folders. An `unlearner` that is yet to come may be empty.
     """
-    if config.unlearner:
-        registry.parse_unlearner(config.unlearner)
     if config.dtype not in DTYPES:
         raise unknown("--dtype", config.dtype, DTYPES)
-    # only now: on the way to `--help` none of this is needed
-    from grun_bench.results.result import check_writable
-    from grun_bench.tasks.task import load_task
-
     task = load_task(config.task, config.include)
-    if config.attacks:
-        registry.attack_names(config.attacks, task.attacks)
+    with registry.including(config.include):
+        if config.unlearner:
+            registry.parse_unlearner(config.unlearner)
+        if config.attacks:
+            registry.attack_names(config.attacks, task.attacks)
     check_writable(config.output)
     if config.save:
-        from grun_bench.methods.saving import check_new
-
         check_new(config.save)

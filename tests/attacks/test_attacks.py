@@ -29,7 +29,7 @@ from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import AttackInfo, Result, read_result
 from grun_bench.runs.config import RunConfig
-from grun_bench.runs.run import run
+from grun_bench.runs.run import attack_row, run
 
 Command = Callable[..., Said]
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]
@@ -128,13 +128,13 @@ def test_an_attack_added_later_changes_nothing_else(hub_with_attacks: Path, tmp_
 def test_a_model_made_again_gives_the_same_records_under_attack(hub_with_attacks: Path, tmp_path: Path) -> None:
     at_once = run(config(hub_with_attacks, tmp_path / "a", "prefill", save=tmp_path / "model")).cell.result
     again = {}
-    for name, changes in {"trained": {}, "loaded": {"saved": tmp_path / "model"}}.items():
+    for name, saved in {"trained": None, "loaded": tmp_path / "model"}.items():
         shutil.copytree(tmp_path / "a", tmp_path / name)
         for path in (tmp_path / name).glob("*/*/grun+npo/*.json"):
             result = read_result(path)
             remove_attack(result, "prefill")
             path.write_text(result.dumps())
-        again[name] = run(config(hub_with_attacks, tmp_path / name, "prefill", **changes)).cell
+        again[name] = attack_row(config(hub_with_attacks, tmp_path / name, "prefill"), result, saved).cell
         assert again[name].reused
     assert again["trained"].result.attacks["prefill"].variants == at_once.attacks["prefill"].variants
     for cell in again.values():

@@ -1,0 +1,106 @@
+"""Attacks on a row: those that it does not have yet are made, and written into its result one by one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from grun_bench.attacks.base import Answers, Attack, Attacked
+from grun_bench.core.progress import say
+from grun_bench.methods.trainer import Fitted
+from grun_bench.metrics.evaluate import Value, evaluate, for_protocol
+from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
+from grun_bench.results.record import Records
+from grun_bench.results.result import AttackInfo, RecordsFile, attack_intact, save_records, write_whole
+from grun_bench.runs.inputs import Inputs, Method
+from grun_bench.runs.made_again import made_again
+from grun_bench.runs.outcome import Cell
+from grun_bench.runs.score import ask, subject_of, values_of
+
+
+def attack(
+    inputs: Inputs, cell: Cell, method: Method, target: Cell | None, retain: Cell | None, fitted: Fitted | None = None
+) -> None:
+    """Make the attacks that a row does not have yet; `fitted` is its model, None to make it again."""
+    wanted = [each for each in inputs.attacks if not _has(cell, each)]
+    if not wanted:
+        return
+    subject = None
+    if cell.result.status == "ok":
+        # controls are the same for every seed
+        seed = inputs.config.seed if method.unlearner.seeded else 0
+        subject = subject_of(inputs, fitted or made_again(inputs, cell, method), seed)
+    for number, each in enumerate(wanted, 1):
+        say(f"attack {number} of {len(wanted)} on {cell.result.unlearner.name}: {each.name}")
+        attacked = each.run(subject, lambda one: ask(inputs, one).answers) if subject else None
+        _file(inputs, cell, each, attacked or Attacked({}, cell.result.error, 0.0), target, retain)
+    fitted = subject = None
+    gc.collect()
+
+
+def _has(cell: Cell, attack: Attack) -> bool:
+    """Whether a row has this attack, by version and settings, with the records that it left."""
+    info = cell.result.attacks.get(attack.name)
+    if info is None or not attack_intact(cell.path, info):
+        return False
+    return all(getattr(info, key) == value for key, value in attack.identity.items())
+
+
+def _file(
+    inputs: Inputs, cell: Cell, attack: Attack, attacked: Attacked, target: Cell | None, retain: Cell | None
+) -> None:
+    """An attack's values and records, into the row's result and beside it."""
+    metrics = for_protocol(attack.metrics, inputs.config.protocol) if attack.metrics else inputs.metrics
+    values: dict[str, dict[str, Value]] = {}
+    saved: dict[str, RecordsFile] = {}
+    for variant, answers in attacked.variants.items():
+        # there are dozens of variants
+        short = replace(answers, records=answers.records.summarised())
+        is_retain = retain is not None and cell.path == retain.path
+        reference = short.records if is_retain else retain.attacked(attack.name, variant) if retain else None
+        values[variant] = _values(inputs, short, reference, metrics, cell, target)
+        place = cell.path.with_name(f"{cell.path.stem}.{attack.name}.{variant}.records.jsonl")
+        saved[variant] = save_records(place, short.records.dumps())
+    info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3))
+    before = cell.result.attacks.get(attack.name)
+    add_attack(cell.result, attack.name, info, _labelled(inputs, attack, values, attacked.reason, metrics))
+    write_whole(cell.path, cell.result.dumps())
+    for variant, left in (before.variants if before else {}).items():
+        if variant not in saved:
+            cell.path.with_name(left.file).unlink(missing_ok=True)
+
+
+def _values(
+    inputs: Inputs,
+    answers: Answers,
+    reference: Records | None,
+    metrics: Sequence[str],
+    cell: Cell,
+    target: Cell | None,
+) -> dict[str, Value]:
+    """Metric values under an attack's variant, and how much came back of what the row had forgotten without it."""
+    reason = "there is no retain model under the same attack." if reference is None else ""
+    values = values_of(inputs, answers, reference, metrics, reason)
+    known = target.records if target else None
+    before = (cell.records, known, inputs.config.protocol, inputs.task.measure_directions)
+    return values | recoveries(values, answers.records, *before)
+
+
+def _labelled(
+    inputs: Inputs,
+    attack: Attack,
+    values: Mapping[str, Mapping[str, Value]],
+    reason: str | None,
+    metrics: Sequence[str],
+) -> dict[str, Mapping[str, Value]]:
+    """Values by filter: each variant's, the worst of all, and where the attack says so their mean."""
+    if not values:
+        keys = evaluate(Records([]), None, metrics, inputs.task.measure_directions)
+        why = reason or "the attack has no variants."
+        return {attack.name: {key: replace(value, reason=why) for key, value in keys.items()}}
+    labelled = {f"{attack.name}:{variant}": each for variant, each in values.items()}
+    labelled[attack.name] = worst(values)
+    if attack.plugin.mean:
+        labelled[f"{attack.name}:mean"] = average(values)
+    return labelled

@@ -1,0 +1,68 @@
+"""Curves of a row: over the steps of its training, and over requests that come one after another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from grun_bench.methods.monitor import METRICS, ROWS, Monitor
+from grun_bench.metrics.evaluate import evaluate, for_protocol
+from grun_bench.metrics.stages import stage_point
+from grun_bench.models.lm import LM
+from grun_bench.models.scoring import ScoringSettings, score
+from grun_bench.results.protocol_names import plain_name
+from grun_bench.results.record import Records
+from grun_bench.results.result import Curve, Point, RecordsFile, best_step, save_records
+from grun_bench.runs.inputs import Inputs
+
+
+def monitor_of(inputs: Inputs) -> Monitor | None:
+    """What measures a model during its training; None where that was not asked for."""
+    every = inputs.config.eval_every
+    return Monitor(every, lambda lm: _sample(inputs, lm)) if every else None
+
+
+def _sample(inputs: Inputs, lm: LM) -> dict[str, float | None]:
+    """What is measured during training, on the first rows of each scored set, under the names of the clean way."""
+    counted: Counter[str] = Counter()
+    rows = []
+    for row in inputs.data.examples():
+        counted[row.set] += 1
+        if counted[row.set] <= ROWS:
+            rows.append(row)
+    protocol = inputs.config.protocol
+    settings = ScoringSettings(inputs.task.max_new_tokens, inputs.config.batch_size, protocol)
+    values = evaluate(score(lm, rows, settings), None, for_protocol(METRICS, protocol))
+    shown = {plain_name(key, protocol): value.value for key, value in values.items()}
+    return {key: value for key, value in shown.items() if key.startswith(("forget_", "retain_", "model_"))}
+
+
+def training_curve(monitor: Monitor) -> Curve:
+    """What was measured during a training."""
+    points = [Point(at=step, values=found) for step, found in sorted(monitor.values.items())]
+    return Curve(unit="steps", points=points, best=best_step(points))
+
+
+def stage_curve(
+    inputs: Inputs,
+    path: Path,
+    scored: Sequence[Records],
+    reference: Records | None,
+    last: tuple[Records, RecordsFile] | None,
+    headline: Sequence[str],
+) -> Curve:
+    """The curve over requests: before the first, after each and after the last, whose records are the row's own.
+
+    Writes the records of the others beside the row.
+    """
+    files = [
+        save_records(path.with_suffix(f".stage{at}.records.jsonl"), records.dumps())
+        for at, records in enumerate(scored)
+    ]
+    points = [*zip(scored, files, strict=True), *([last] if last else [])]
+    options = (reference, inputs.task.stages, inputs.metrics, headline)
+    return Curve(
+        unit="stages",
+        points=[stage_point(at, records, *options, file) for at, (records, file) in enumerate(points)],
+    )

@@ -1,0 +1,121 @@
+"""The rows of a run: what is trained on, request by request, and what is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from grun_bench.core.cache import digest
+from grun_bench.core.errors import DataError, UsageError
+from grun_bench.methods.trainer import Unlearner
+from grun_bench.models.scoring import Example
+from grun_bench.results.record import SETS
+from grun_bench.tasks.dataset import Rows, Source, joined
+from grun_bench.tasks.task import Task
+from grun_bench.tasks.world import World
+
+#: columns that a scored set must have
+_COLUMNS = {
+    "forget": ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"),
+    "retain": ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"),
+    "real_authors": ("question", "answer", "perturbed_answer"),
+    "world_facts": ("question", "answer", "perturbed_answer"),
+}
+#: a training row: (question, answer), or ("", text)
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training sets by name, each in its parts, and scored sets by name.
+
+    With `staged` the parts of the forget set are requests that come one after another.
+    """
+
+    training: Mapping[str, Sequence[Rows]]
+    scored: Mapping[str, Rows]
+    staged: bool
+
+    @cached_property
+    def sha256(self) -> str:
+        """One hash over all rows."""
+        parts = [part.sha256 for rows in self.training.values() for part in rows]
+        return digest([*parts, *(rows.sha256 for rows in self.scored.values())])
+
+    def pairs(self, name: str) -> list[Pair]:
+        """The rows of a training set."""
+        return [pair for part in self.training[name] for pair in _pairs(part)]
+
+    def requests(self, unlearner: Unlearner) -> list[list[Pair]]:
+        """The forget rows as they are asked for: all at once, or one request of the task after another."""
+        in_sequence = self.staged and unlearner.sequential
+        return [_pairs(part) for part in self.training["forget"]] if in_sequence else [self.pairs("forget")]
+
+    def examples(self) -> list[Example]:
+        """What a model is asked, set after set."""
+        return [
+            Example(
+                set=name,
+                index=number,
+                question=row["question"],
+                answer=row["answer"],
+                paraphrased_answer=row.get("paraphrased_answer"),
+                perturbed_answers=tuple(row["perturbed_answer"]),
+                paraphrased_question=row.get("paraphrased_question"),
+            )
+            for name in SETS
+            if name in self.scored
+            for number, row in zip(self.scored[name].numbers, self.scored[name].rows, strict=True)
+        ]
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """What a result says of every set: where its rows come from, how many there are, and their hashes."""
+        rows = {f"train:{name}": parts for name, parts in self.training.items()}
+        rows |= {name: [part] for name, part in self.scored.items()}
+        return {
+            key: {
+                "sources": [part.origin for part in parts],
+                "rows": sum(len(part.rows) for part in parts),
+                "sha256": [part.sha256 for part in parts],
+            }
+            for key, parts in rows.items()
+        }
+
+
+def read_data(task: Task, world: World, limit: int | None) -> Data:
+    """The first `limit` rows of every source (of every request's) of a task.
+
+    Raises DataError where rows cannot be had or break the schema, with what the task says to do about it, and
+    UsageError where requests leave rows out.
+    """
+
+    def rows(sources: Sequence[Source], columns: tuple[str, ...] | None = None) -> list[Rows]:
+        try:
+            return [world.rows(source, columns, limit) for source in sources]
+        except DataError as error:
+            access = [task.access[source.data] for source in sources if source.data in task.access]
+            raise DataError("\n".join([str(error), *access])) from None
+
+    training = {name: rows(parts) for name, parts in task.sources.items()}
+    scored = {name: rows([source], _COLUMNS[name])[0] for name, source in task.scored.items()}
+    if task.stages:
+        forget = task.scored["forget"]
+        scored["forget"] = joined(rows(task.requests(forget), _COLUMNS["forget"]))
+        if limit is None:
+            trained = Source.parse(task.forget[0])
+            _check_covered(task, trained, rows([trained])[0], training["forget"])
+            _check_covered(task, forget, rows([forget])[0], [scored["forget"]])
+    return Data(training, scored, bool(task.stages))
+
+
+def _check_covered(task: Task, source: Source, whole: Rows, parts: Sequence[Rows]) -> None:
+    """Raises UsageError when a forget set has rows that are in no request."""
+    count, covered = len(whole.rows), sum(len(part.rows) for part in parts)
+    if count != covered:
+        raise UsageError(f"{task.name}: the stages hold {covered} of the {count} rows of {source}.")
+
+
+def _pairs(part: Rows) -> list[Pair]:
+    return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in part.rows]

@@ -1,0 +1,108 @@
+"""Train: request after request, going on from where a killed training was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from grun_bench.core import environment as env
+from grun_bench.core.cache import digest
+from grun_bench.core.errors import Diverged, UsageError
+from grun_bench.methods.checkpoints import Checkpoint
+from grun_bench.methods.monitor import Monitor
+from grun_bench.methods.trainer import FitContext, Fitted
+from grun_bench.models.lm import LM
+from grun_bench.runs.inputs import Inputs, Method
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model after the last request, or the `error` that ended the training; `origin` is what it began from."""
+
+    fitted: Fitted | None
+    origin: dict[str, Any]
+    error: str | None = None
+
+
+def fit(
+    inputs: Inputs,
+    method: Method,
+    run_id: str | None = None,
+    monitor: Monitor | None = None,
+    between: Callable[[Fitted], None] | None = None,
+) -> Trained:
+    """The model that a method makes of the target model.
+
+    `between` gets what each request but the last left. With `run_id` a killed training goes on from where it was.
+    """
+    origin: dict[str, Any] = {}
+    requests, seconds = inputs.data.requests(method.unlearner), 0.0
+    history: list[dict[str, float]] = []
+    context = replace(_context(inputs, origin, monitor), stages=len(requests))
+    try:
+        for stage, rows in enumerate(requests):
+            checkpoint = _checkpoint(inputs, run_id, stage) if run_id else None
+            fitted = method.unlearner.fit(replace(context, forget=rows, stage=stage, checkpoint=checkpoint))
+            seconds, history = seconds + fitted.seconds, history + fitted.history
+            context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
+            if between and stage + 1 < len(requests):
+                between(fitted)
+                env.reset_peak_memory()
+    except Diverged as error:
+        return Trained(None, origin, str(error))
+    fitted.seconds, fitted.history = seconds, history
+    return Trained(fitted, origin)
+
+
+def forget_checkpoints(inputs: Inputs, method: Method, run_id: str) -> None:
+    """Remove what a training left to go on from: its row is filed."""
+    for stage in range(len(inputs.data.requests(method.unlearner))):
+        _checkpoint(inputs, run_id, stage).remove()
+
+
+def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) -> FitContext:
+    """What all requests have; what is loaded leaves its origin in `origin`."""
+
+    def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
+        def noted() -> LM:
+            lm = load_model()
+            origin.update(lm.origin)
+            env.reset_peak_memory()
+            return lm
+
+        return noted
+
+    def refuse() -> LM:
+        raise UsageError(inputs.models.no_retain)
+
+    return FitContext(
+        forget=inputs.data.pairs("forget"),
+        retain=inputs.data.pairs("retain"),
+        load_target=noting(inputs.models.target),
+        load_retain_model=noting(inputs.models.retain or refuse),
+        seed=inputs.config.seed,
+        trunk_cache=inputs.config.trunk_cache,
+        monitor=monitor,
+    )
+
+
+def _model_of(fitted: Fitted) -> LM:
+    return fitted.lm
+
+
+def _checkpoint(inputs: Inputs, run_id: str, stage: int) -> Checkpoint:
+    """Where a training goes on from; what decides its row and the bits of its weights tells it apart."""
+    config, roots = inputs.config, inputs.session.include
+    plugins = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py"))]
+    bits = {
+        "packages": env.packages(),
+        "commit": env.git_state()["commit"],
+        "plugins": sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins),
+        "hardware": env.hardware() | {"device": inputs.session.placement.device},
+        "trunk_cache": config.trunk_cache,
+        "eval_every": config.eval_every,
+    }
+    return Checkpoint(env.cache_folder() / "checkpoints" / f"{run_id}-{digest(bits)[:8]}-{stage}.pt")

@@ -1,0 +1,145 @@
+"""What a run works with: everything that was asked for, looked up and checked, before any weight is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from grun_bench.attacks.base import Attack, make_attacks
+from grun_bench.core import registry
+from grun_bench.core.cache import digest
+from grun_bench.core.errors import UsageError, unknown
+from grun_bench.integrations.imported import read_reference
+from grun_bench.integrations.logs import ImportedLog, check_reference
+from grun_bench.methods.trainer import Unlearner, make_unlearner
+from grun_bench.metrics.evaluate import for_protocol
+from grun_bench.models.scoring import PROTOCOLS
+from grun_bench.results.record import Continuation, Record, Records
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.data import Data, read_data
+from grun_bench.runs.models import Models, choose_models
+from grun_bench.runs.session import Session
+from grun_bench.tasks.task import Task, load_task
+
+
+@dataclass(frozen=True)
+class Method:
+    """An unlearner under the name that its rows have."""
+
+    name: str
+    unlearner: Unlearner
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a model that every run is compared with."""
+        return registry.role_of(self.name) is not None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that decides the rows of a run, and how to come by it.
+
+    `method` is the unlearner that was asked for. `target` and `oracle`, which give the target and the retain model as
+    they are, are what it is compared with; it may be one of them. `log` is a published retain log in place of a retain
+    model.
+    """
+
+    config: RunConfig
+    session: Session
+    task: Task
+    data: Data
+    models: Models
+    method: Method
+    target: Method
+    oracle: Method
+    attacks: Sequence[Attack]
+    metrics: Sequence[str]
+    log: ImportedLog | None
+
+    def run_id(self, method: Method) -> str:
+        """A name for the row of a method with these inputs: the same whenever all that decides its numbers is."""
+        fingerprint = digest(
+            {
+                # without defaults: a key that task files get later leaves the rows that are there as they are
+                "task": self.task.model_dump(
+                    exclude={"description", "headline", "models", "attacks"}, exclude_defaults=True
+                ),
+                "unlearner": method.name,
+                "settings": method.unlearner.settings,
+                "models": self.models.identity,
+                "data": self.data.sha256,
+                "limit": self.config.limit,
+                "dtype": self.session.placement.dtype,
+                "metrics": {metric: registry.get("metric", metric).version for metric in self.metrics},
+                "protocol": self.config.protocol,
+                "retain_log": self.log.sha256 if self.log else None,
+            }
+        )
+        return fingerprint[:12] + (f"-seed{self.config.seed}" if method.unlearner.seeded else "")
+
+
+def resolve(config: RunConfig, session: Session, method: Method | None = None) -> Inputs:
+    """Look up and check what was asked for. Reads data; loads no model, makes no folder, changes nothing.
+
+    `method` is what is to be run in place of the unlearner that the configuration names. Within `session.in_force()`.
+    Raises UsageError, DataError or ModelError for whatever cannot be had.
+    """
+    task = session.world.task(load_task(config.task, config.include))
+    method = method or _method(config, session)
+    _check_options(config, task)
+    names = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
+    of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
+    attacks = make_attacks(names, of_attacks, session.world)
+    log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
+    data = read_data(task, session.world, config.limit)
+    if task.measures:
+        from grun_bench.integrations import lm_eval  # takes seconds
+
+        lm_eval.check(task.measures, session.world)
+    models = choose_models(config, session, task, data)
+    if log is not None:
+        check_reference(_asked(data), log.records, f"--retain-log {config.retain_log}")
+        models = replace(models, retain=None, no_retain="the retain log has no such rows.")
+    return Inputs(
+        config=config,
+        session=session,
+        task=task,
+        data=data,
+        models=models,
+        method=method,
+        target=_control("target", method, session),
+        oracle=_control("retain model", method, session),
+        attacks=attacks,
+        metrics=for_protocol(task.metrics, config.protocol),
+        log=log,
+    )
+
+
+def _method(config: RunConfig, session: Session) -> Method:
+    """The unlearner of a name; a bare objective is the same row as the pair that it stands for."""
+    own = {key: value for key, value in config.overrides.items() if "." not in key}
+    unlearner = make_unlearner(config.unlearner, own, session.world)
+    parsed = registry.parse_unlearner(config.unlearner)
+    return Method(parsed if isinstance(parsed, str) else "+".join(parsed), unlearner)
+
+
+def _control(role: Literal["target", "retain model"], method: Method, session: Session) -> Method:
+    """The unlearner with this role, which may be the one that was asked for."""
+    name = registry.control(role)
+    return method if method.name == name else Method(name, make_unlearner(name, {}, session.world))
+
+
+def _check_options(config: RunConfig, task: Task) -> None:
+    """Raises UsageError for options that do not go with each other or with the task."""
+    if config.protocol not in PROTOCOLS:
+        raise unknown("protocol", config.protocol, PROTOCOLS)
+    if config.eval_every and task.stages:
+        raise UsageError(f"--eval-every: {task.name} is scored after each of its requests as it is.")
+    if config.eval_every and not {"forget", "retain"} <= set(task.scored):
+        raise UsageError(f"--eval-every: the task {task.name} scores no answers of a forget and a retain set.")
+
+
+def _asked(data: Data) -> Records:
+    """The questions and answers of the scored sets, to be compared with those of a log."""
+    return Records(Record(row.set, row.index, row.question, Continuation(row.answer)) for row in data.examples())

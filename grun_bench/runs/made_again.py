@@ -1,0 +1,61 @@
+"""The model of a row that was made earlier: made again, and checked to be the one that the row says."""
+
+from __future__ import annotations
+
+from grun_bench.attacks.subject import Subject
+from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.progress import say
+from grun_bench.methods.trainer import Fitted
+from grun_bench.models.scoring import ScoringSettings, score
+from grun_bench.results.record import Record
+from grun_bench.runs.fit import fit
+from grun_bench.runs.inputs import Inputs, Method
+from grun_bench.runs.kept import Kept
+from grun_bench.runs.outcome import Cell
+from grun_bench.runs.score import subject_of
+
+#: how many examples a model that is made again must answer as its row says, and how closely, in nats
+CHECKED, SAME_LOSS = 8, 0.02
+
+
+def made_again(inputs: Inputs, cell: Cell, method: Method) -> Fitted:
+    """The model of a row: loaded where it can be, else trained again with the same seed.
+
+    Raises GrunBenchError when it does not answer as the row says.
+    """
+    result = cell.result
+    if result.cost.trainable_parameters and not isinstance(method.unlearner, Kept):
+        seconds = result.cost.training_seconds
+        say(f"{result.run_id}: its model was not kept, so it is trained again ({seconds:.0f} s the last time).")
+    trained = fit(inputs, method)
+    if trained.fitted is None:
+        raise GrunBenchError(f"{result.run_id} diverged when it was trained again: {trained.error}")
+    check_same(inputs, cell, subject_of(inputs, trained.fitted))
+    return trained.fitted
+
+
+def check_same(inputs: Inputs, cell: Cell, subject: Subject) -> None:
+    """Raises GrunBenchError when a model does not answer a few of the row's questions as the row says."""
+    size = inputs.config.batch_size
+    settings = ScoringSettings(1, size, inputs.config.protocol, generate=False)
+    rows = list(score(subject.lm, subject.examples[:CHECKED], settings))
+    for name, measure in list(inputs.task.measures.items())[:1]:
+        from grun_bench.integrations import lm_eval  # takes seconds
+
+        asked = lm_eval.run(subject.lm, {name: measure}, inputs.session.world, batch_size=size, limit=CHECKED)
+        rows += asked.records
+    known = {(row.set, row.question, row.answer.text): _losses(row) for row in cell.records}
+    pairs = [(_losses(row), known.get((row.set, row.question, row.answer.text), [])) for row in rows]
+    differ = [abs(new - old) for each in pairs for new, old in zip(*each, strict=False)]
+    if differ and max(differ) > SAME_LOSS:
+        raise GrunBenchError(
+            f"the model is not the one that {cell.result.run_id} was made from: log-likelihoods of its answers "
+            f"differ by up to {max(differ):.3g} nats. `run` with --overwrite and --attacks makes the row again and "
+            "attacks it; --save keeps its model."
+        )
+
+
+def _losses(row: Record) -> list[float]:
+    if row.choices is not None:
+        return row.choices.logprobs
+    return [] if row.answer.loss is None else [row.answer.loss]

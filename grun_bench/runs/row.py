@@ -1,0 +1,71 @@
+"""One row: read where it is filed, else trained, scored and filed."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+from grun_bench.methods.saving import save
+from grun_bench.methods.trainer import Fitted
+from grun_bench.metrics.recovery import carry_attacks
+from grun_bench.metrics.stages import STAGES, stage_chart
+from grun_bench.results.record import Records
+from grun_bench.results.result import Cost, read_result, save_records, write_whole
+from grun_bench.runs.curves import monitor_of, stage_curve, training_curve
+from grun_bench.runs.filing import filed, place_of, result_of
+from grun_bench.runs.fit import fit, forget_checkpoints
+from grun_bench.runs.inputs import Inputs, Method
+from grun_bench.runs.outcome import Cell
+from grun_bench.runs.score import Asked, ask_fitted, total, values_of
+
+
+def row(
+    inputs: Inputs, method: Method, retain: Records | None, target: Records | None = None
+) -> tuple[Cell, Fitted | None]:
+    """The row of a method, and its model where it is the one that was asked for and was made just now.
+
+    `retain` are the records of the retain model, None where there are none; `target` those of the target model, where
+    curves over requests begin.
+    """
+    path = place_of(inputs, method)
+    there = filed(inputs, method, path)
+    return (there, None) if there else _made(inputs, method, retain, target, path)
+
+
+def _made(
+    inputs: Inputs, method: Method, retain: Records | None, target: Records | None, path: Path
+) -> tuple[Cell, Fitted | None]:
+    run_id, asked_for = path.stem, method is inputs.method
+    monitor = monitor_of(inputs) if asked_for else None
+    earlier: list[tuple[Asked, Cost]] = []
+    trained = fit(inputs, method, run_id, monitor, lambda fitted: earlier.append(ask_fitted(inputs, fitted)))
+    asked, cost = Asked(Records([])), Cost(parameters=0)
+    if trained.fitted:
+        if asked_for and inputs.config.save:
+            save(trained.fitted, method.name, inputs.config.save, run_id)
+        asked, cost = ask_fitted(inputs, trained.fitted)
+        cost = total([*(each for _, each in earlier), cost])
+    is_oracle = method is inputs.oracle
+    reason = inputs.models.no_retain if retain is None and not is_oracle else ""
+    if trained.error:
+        reason = f"training diverged: {trained.error}"
+    values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, inputs.metrics, reason)
+    records = asked.records
+    saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
+    result = result_of(inputs, method, trained, asked, values, cost, saved)
+    if path.exists() and not inputs.config.overwrite:
+        carry_attacks(read_result(path), result)
+    if inputs.data.staged and method.unlearner.sequential and target is not None:
+        scored = [target, *(each.records for each, _ in earlier)]
+        last = (records, saved) if saved else None
+        result.curves[STAGES] = stage_curve(inputs, path, scored, retain, last, result.headline)
+        write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
+    if monitor is not None:
+        result.curves["training"] = training_curve(monitor)
+    write_whole(path, result.dumps())
+    forget_checkpoints(inputs, method, run_id)
+    # models of controls are not held beside the others: they are loaded again in no time
+    fitted = trained.fitted if asked_for and not method.is_control else None
+    del trained
+    gc.collect()
+    return Cell(result, records, path, reused=False), fitted

@@ -1,0 +1,114 @@
+"""Ask a model what the task asks: records, what they took, and metric values of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from grun_bench.attacks.base import Answers
+from grun_bench.attacks.subject import Subject
+from grun_bench.core import environment as env
+from grun_bench.methods.trainer import Fitted
+from grun_bench.metrics.evaluate import Value, evaluate
+from grun_bench.models.sampling import sampled_records
+from grun_bench.models.scoring import ScoringSettings, score
+from grun_bench.results.record import Records
+from grun_bench.results.result import Cost
+from grun_bench.runs.inputs import Inputs
+
+if TYPE_CHECKING:
+    from grun_bench.integrations.lm_eval import Measured
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model answered: its records, and how lm-eval's measures were run (None where it was asked none)."""
+
+    records: Records
+    measured: Measured | None = None
+
+    @property
+    def answers(self) -> Answers:
+        """The records, with the reasons why measures have none."""
+        return Answers(self.records, self.measured.missing if self.measured else {})
+
+
+def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subject:
+    """An unlearned model with all that it is asked; `seed` is that of attacks, None for the run's own."""
+    return Subject(
+        fitted.lm,
+        inputs.data.examples(),
+        inputs.data.pairs("forget"),
+        inputs.data.pairs("retain"),
+        inputs.config.seed if seed is None else seed,
+        fitted.adapter,
+        tuple(inputs.task.measures),
+    )
+
+
+def ask(inputs: Inputs, subject: Subject) -> Asked:
+    """What a subject answers to all that it is asked."""
+    config = inputs.config
+    settings = ScoringSettings(inputs.task.max_new_tokens, config.batch_size, config.protocol)
+    if subject.samples:
+        return Asked(sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, settings))
+    records = score(subject.lm, subject.examples, settings)
+    if not subject.measures:
+        return Asked(records)
+    from grun_bench.integrations import lm_eval  # takes seconds
+
+    measured = lm_eval.run(
+        subject.lm,
+        {name: inputs.task.measures[name] for name in subject.measures},
+        inputs.session.world,
+        batch_size=config.batch_size,
+        limit=config.limit,
+        form=subject.form,
+    )
+    return Asked(Records([*records, *measured.records]), measured)
+
+
+def ask_fitted(inputs: Inputs, fitted: Fitted) -> tuple[Asked, Cost]:
+    """What an unlearned model answers, and what its training and this took."""
+    training_peak = env.peak_memory() if fitted.trainable else None
+    env.reset_peak_memory()
+    start = time.perf_counter()
+    asked = ask(inputs, subject_of(inputs, fitted))
+    cost = Cost(
+        trainable_parameters=fitted.trainable,
+        parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
+        trunk_bytes=fitted.trunk_bytes,
+        training_seconds=round(fitted.seconds, 3),
+        scoring_seconds=round(time.perf_counter() - start, 3),
+        training_peak_bytes=training_peak,
+        scoring_peak_bytes=env.peak_memory(),
+    )
+    return asked, cost
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+    """The costs of all requests: what was trained and how long is in the last, scoring adds up, memory is the most."""
+
+    def most(name: str) -> int | None:
+        return max((value for cost in costs if (value := getattr(cost, name)) is not None), default=None)
+
+    peaks = {name: most(name) for name in ("training_peak_bytes", "scoring_peak_bytes")}
+    return costs[-1].model_copy(update={"scoring_seconds": round(sum(c.scoring_seconds for c in costs), 3), **peaks})
+
+
+def values_of(
+    inputs: Inputs, answers: Answers, reference: Records | None, metrics: Sequence[str], reason: str
+) -> dict[str, Value]:
+    """Metric values of answers; those that are missing with `reason`, if any, in front."""
+    values = evaluate(answers.records, reference, metrics, inputs.task.measure_directions)
+    for measure, why in answers.missing.items():
+        for key in {f"{measure}_{metric}" for metric in metrics} & set(values):
+            values[key] = _explain(values[key], why)
+    return {key: _explain(value, reason) for key, value in values.items()} if reason else values
+
+
+def _explain(value: Value, reason: str) -> Value:
+    """A missing value with the run's own reason in front."""
+    return value if value.value is not None else replace(value, reason=f"{reason} ({value.reason})")

@@ -1,0 +1,55 @@
+"""What all steps of one run share: its world, where it computes, and what is in force while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from grun_bench.core import registry
+from grun_bench.methods import tiny
+from grun_bench.models.loading import TINY, Placement
+from grun_bench.runs.config import RunConfig
+from grun_bench.tasks.world import PUBLISHED, TOY, World
+
+
+@dataclass(frozen=True)
+class Session:
+    """`include` are plugin files and folders; `threads` are the CPU threads that numbers are made with, None for those
+    that torch has."""
+
+    world: World
+    placement: Placement
+    include: tuple[Path, ...] = ()
+    threads: int | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Session:
+        """The session that a run asks for. Raises ModelError for a device that is not there."""
+        world = world_of(config)
+        placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
+        return cls(world, placement, config.include, tiny.THREADS if world is TOY else None)
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Within this block plugins are found and threads are as the session says; after it all is as before."""
+        with registry.including(self.include), _threads(self.threads):
+            yield
+
+
+def world_of(config: RunConfig) -> World:
+    """The world that a run is in, by its model."""
+    return TOY if (config.model or TINY) == TINY and config.target is None else PUBLISHED
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
