@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from grun_bench.attacks.base import Attack, make_attacks
 from grun_bench.core import registry
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.plugins import Control
 from grun_bench.integrations.imported import read_reference
 from grun_bench.integrations.logs import ImportedLog, check_reference
 from grun_bench.methods.trainer import Unlearner, make_unlearner
@@ -124,7 +124,7 @@ def _method(config: RunConfig, session: Session) -> Method:
     return Method(parsed if isinstance(parsed, str) else "+".join(parsed), unlearner)
 
 
-def _control(role: Literal["target", "retain model"], method: Method, session: Session) -> Method:
+def _control(role: Control, method: Method, session: Session) -> Method:
     """The unlearner with this role, which may be the one that was asked for."""
     name = registry.control(role)
     return method if method.name == name else Method(name, make_unlearner(name, {}, session.world))
