@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from grun_bench.core import registry
 from grun_bench.core.errors import unknown
@@ -14,11 +13,9 @@ from grun_bench.core.progress import waiting
 from grun_bench.methods.saving import check_new
 from grun_bench.results.result import Result, check_writable
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.outcome import Outcome
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED
-
-if TYPE_CHECKING:
-    from grun_bench.runs.run import Outcome
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -44,7 +41,7 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
 
 @contextmanager
 def _loaded(from_hub: bool) -> Iterator[None]:
-    """Loads what takes seconds; within this block the Hub's libraries keep to their cache where it cannot be reached."""
+    """Loads what takes seconds. In this block the Hub's libraries keep to their cache where it cannot be reached."""
     with offline_if_unreachable() if from_hub else nullcontext():
         with waiting("loading torch and transformers"):
             import grun_bench.runs.run  # noqa: F401
