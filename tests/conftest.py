@@ -20,9 +20,13 @@ import yaml
 from transformers import PreTrainedTokenizerBase
 
 from grun_bench import cli
-from grun_bench import plugin_checks as testing
 from grun_bench.models.lm import LM
-from grun_bench.plugin_checks import FORGET, RETAIN  # noqa: F401  (test modules import them from here)
+from grun_bench.plugin_checks.small_model import (  # test modules import the pairs from here
+    FORGET,  # noqa: F401
+    RETAIN,  # noqa: F401
+    byte_tokenizer,
+    small_lm,
+)
 from grun_bench.tasks import toy_world as world
 
 #: where the data sets library, imported later, keeps its copies: not in the user's cache
@@ -35,13 +39,13 @@ import datasets  # noqa: E402, F401
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerBase:
     """One token a byte, with the beginning of sequence put before a text."""
-    return testing.byte_tokenizer()
+    return byte_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def make_lm(tokenizer: PreTrainedTokenizerBase) -> Callable[..., LM]:
     """Builds the same small random Llama on every call: 6 layers, hidden 32, fp32, in evaluation mode."""
-    return partial(testing.small_lm, tokenizer=tokenizer)
+    return partial(small_lm, tokenizer=tokenizer)
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ Command = Callable[..., Said]
 
 @pytest.fixture
 def environment(hub: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The mirror and a cache of the session in the environment,. Returns the cache's folder."""
+    """The mirror and a cache of the session in the environment. Returns the cache's folder."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("GRUN_BENCH_CACHE", str(cache))
     monkeypatch.setenv("GRUN_BENCH_HUB", str(hub))

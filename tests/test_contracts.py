@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import Command
 
-from grun_bench import plugin_checks as testing
 from grun_bench.core import registry
 from grun_bench.core.plugins import AttackPlugin
+from grun_bench.plugin_checks.check import CONTRACTS, check
 
-BUILT_IN = [(kind, name) for kind in testing.CONTRACTS for name in registry.names(kind)]
+BUILT_IN = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]
 
 BROKEN = """
 from contextlib import contextmanager
@@ -116,7 +119,7 @@ def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch
         pytest.importorskip(plugin.extra[0])
     if name == "relearn":  # its 18 fine-tunings in full take half a minute
         monkeypatch.setitem(registry.get(kind, name).target.__kwdefaults__, "steps", (1, 3))
-    assert [checked.problem for checked in testing.check(kind, name)] == [None] * len(testing.CONTRACTS[kind])
+    assert [checked.problem for checked in check(kind, name)] == [None] * len(CONTRACTS[kind])
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,38 @@ def test_broken_plugins_are_seen(command: Command, tmp_path: Path, name: str, pr
     assert said.code == 1
     assert problem in " ".join(said.out.split())
     assert f"error: {name} breaks" in said.err
+
+
+#: one of each kind
+OF_EACH_KIND = {
+    "adapter": "leaky",
+    "objective": "undefined",
+    "metric": "percent",
+    "unlearner": "noise",
+    "attack": "idle",
+}
+
+
+def test_no_flag_of_python_skips_the_checks(tmp_path: Path) -> None:
+    """Asserts are left out with this one, which an author may have set for other reasons."""
+    assert OF_EACH_KIND.keys() == CONTRACTS.keys()
+    (tmp_path / "broken.py").write_text(BROKEN)
+    program = (
+        "import sys\nfrom grun_bench.cli import main\n"
+        f"for name in {[*OF_EACH_KIND.values(), 'first']!r}:\n"
+        "    sys.argv = ['grun-bench', 'test', name, '--include-path', 'broken.py']\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as ended:\n        print('ENDED', name, ended.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONOPTIMIZE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    ended = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    assert ended == [[name, "1"] for name in OF_EACH_KIND.values()] + [["first", "0"]], done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["first", "picky"])

@@ -23,7 +23,7 @@ def test_plugin(
     if not kinds:
         known = [known for kind in registry.KINDS for known in registry.names(kind)]
         raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
-    from grun_bench.plugin_checks import check
+    from grun_bench.plugin_checks.check import check
     from grun_bench.terminal.listing import print_names
 
     failed = 0

@@ -6,29 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from contextvars import ContextVar
 
 #: whether a bar is being shown: one within it would tear it apart, and shows nothing
-_shown = False
+_shown: ContextVar[bool] = ContextVar("shown", default=False)
 #: seconds between the plain lines
 PLAIN_EVERY = 30.0
 
 
 def say(text: str) -> None:
     """One line on stderr for the person who waits."""
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """A line with a spinner while something of a few seconds has no steps to count; nothing without a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield
         return
-    with console.status(f"{text} ..."):
+    from rich.console import Console  # takes a moment, and not every command shows something
+
+    with Console(stderr=True).status(f"{text} ..."):
         yield
 
 
@@ -42,18 +41,27 @@ def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
 
     A bar within another one shows nothing.
     """
-    global _shown
-    if _shown:
+    if _shown.get():
         yield lambda steps=1, **values: None
         return
-    _shown = True
+    before = _shown.set(True)
     try:
         yield from _bar(label, total) if sys.stderr.isatty() else _plain(label, total)
     finally:
-        _shown = False
+        _shown.reset(before)
 
 
 def _bar(label: str, total: int) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -16,7 +16,6 @@ import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 from rouge_score.rouge_scorer import RougeScorer
 
-from grun_bench import plugin_checks as testing
 from grun_bench.attacks.subject import Subject
 from grun_bench.core import registry
 from grun_bench.metrics.evaluate import Value, evaluate
@@ -26,6 +25,8 @@ from grun_bench.models.forward import calling, forward
 from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
+from grun_bench.plugin_checks.attacks import attacked_subject
+from grun_bench.plugin_checks.small_model import two_sets
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import AttackInfo, Result, read_result
 from grun_bench.runs.config import RunConfig
@@ -335,7 +336,7 @@ def test_the_worst_attack_by_a_user(results: Path) -> None:
 @pytest.fixture
 def gated() -> LM:
     """A random model with a GRUN adapter that changes a lot."""
-    return testing.attacked_subject().lm
+    return attacked_subject().lm
 
 
 def test_given_words_move_the_edit_and_nothing_else(gated: LM, make_lm: Callable[..., LM]) -> None:
@@ -365,7 +366,7 @@ def test_given_words_move_the_edit_and_nothing_else(gated: LM, make_lm: Callable
 
 def test_few_shots_are_other_rows(lm: LM) -> None:
     plugin = registry.get("attack", "fewshot")
-    subject = Subject(lm, testing.two_sets(), FORGET, RETAIN, 0)
+    subject = Subject(lm, two_sets(), FORGET, RETAIN, 0)
     variants = {name: altered.examples for name, altered in plugin.target(subject, shots=3)}
     assert list(variants) == ["forget", "retain"]
     for name, rows in {"forget": FORGET, "retain": RETAIN}.items():
