@@ -11,8 +11,8 @@ from grun_bench.leaderboard.recompute import Number, compare
 from grun_bench.results.result import Result
 from grun_bench.results.store import Row
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
-from grun_bench.runs.kept import Kept
 from grun_bench.runs.run import execute
 from grun_bench.runs.session import Session
 
@@ -63,8 +63,8 @@ class Rerunner:
             task=result.task,
             output=self.output,
             model=None if embedded else result.model,
-            target=target,
-            retain=retain,
+            target_model=target,
+            retain_model=retain,
             overrides=settings,
             device=self.device,
             dtype=dtype if dtype in ("float32", "bfloat16", "float16") else "auto",

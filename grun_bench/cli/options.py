@@ -53,7 +53,7 @@ class MachineOptions:
         return {
             "output": self.output,
             "device": self.device,
-            "batch_size": _batch_size(self.batch_size),
+            "scoring_batch_size": _batch_size(self.batch_size),
             "include": tuple(self.include_path),
             "trust_remote_code": self.trust_remote_code,
         }
@@ -89,8 +89,8 @@ class RowOptions:
             unlearner=unlearner,
             task=self.task,
             model=self.model,
-            target=self.target,
-            retain=self.retain,
+            target_model=self.target,
+            retain_model=self.retain,
             overrides=parsed(settings),
             dtype=self.dtype,
             limit=self.limit,

@@ -15,29 +15,46 @@ RESULTS = Path("leaderboards/results")
 class RunConfig:
     """One run, as it was asked for; nothing in it is looked up yet.
 
-    `model` None is the embedded `tiny` (or `target`, where given). `overrides` are settings of the unlearner by name,
-    and of attacks as `<attack>.<setting>`. `batch_size` is how many sequences are scored at once, None what fits.
+    `unlearner`: `adapter+objective`, as in `grun+npo`, or the name of a method that is no such pair. `task`: a task's
+    name or the path of its YAML. `overrides`: settings of the unlearner by name, and of attacks as
+    `<attack>.<setting>`.
     """
 
     unlearner: str
     task: str
+    #: the folder of results
     output: Path = RESULTS
+    #: a Hub id or a folder; None is `tiny`, the toy model, or `target_model` where that is given
     model: str | None = None
-    target: str | None = None
-    retain: str | None = None
+    #: models that are fine-tuned already, with and without the forget set
+    target_model: str | None = None
+    retain_model: str | None = None
+    #: a published retain log in place of a retain model
+    retain_log: Path | None = None
+    #: `all` or names with commas between; they are made on the target and the retain model too
+    attacks: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    #: of unlearning
+    seed: int = 0
+    #: the first rows of each data set alone: a smoke test
+    limit: int | None = None
+    #: `grun-bench`, or `open-unlearning` to compare with its tables
+    protocol: str = "grun-bench"
     device: str = "auto"
     dtype: str = "auto"
-    batch_size: int | None = None
-    limit: int | None = None
-    protocol: str = "grun-bench"
-    retain_log: Path | None = None
-    seed: int = 0
+    #: sequences scored at once; None for what fits
+    scoring_batch_size: int | None = None
+    #: a folder for the unlearned model; a row that is filed already is made again
     save: Path | None = None
-    #: `all` or names with commas between; empty for none
-    attacks: str = ""
-    trunk_cache: bool = True
+    #: whether the outcome holds the unlearned model; a row that is filed already is made again
+    keep_model: bool = False
+    #: score a small sample every so many training steps, as a curve
     eval_every: int | None = None
+    #: compute what frozen first layers give once, and keep it
+    trunk_cache: bool = True
+    #: run again what is filed already
     overwrite: bool = False
-    trust_remote_code: bool = False
+    #: plugin files, and folders of plugins and task files, for this run alone
     include: tuple[Path, ...] = ()
+    #: let a model bring its own code
+    trust_remote_code: bool = False

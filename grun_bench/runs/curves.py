@@ -32,7 +32,7 @@ def _sample(inputs: Inputs, lm: LM) -> dict[str, float | None]:
         if counted[row.set] <= ROWS:
             rows.append(row)
     protocol = inputs.config.protocol
-    settings = ScoringSettings(inputs.task.max_new_tokens, inputs.config.batch_size, protocol)
+    settings = ScoringSettings(inputs.task.max_new_tokens, inputs.config.scoring_batch_size, protocol)
     values = evaluate(score(lm, rows, settings), None, for_protocol(METRICS, protocol))
     shown = {plain_name(key, protocol): value.value for key, value in values.items()}
     return {key: value for key, value in shown.items() if key.startswith(("forget_", "retain_", "model_"))}

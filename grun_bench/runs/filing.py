@@ -46,8 +46,8 @@ def _wanted_again(inputs: Inputs, method: Method, path: Path) -> bool:
     config = inputs.config
     if method is not inputs.method:
         return False
-    # a row has no weights: to save them the model is made again
-    if config.overwrite or config.save is not None:
+    # a row has no weights: to have them the model is made again
+    if config.overwrite or config.save is not None or config.keep_model:
         return True
     return config.eval_every is not None and "training" not in read_result(path).curves
 

@@ -76,12 +76,12 @@ def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) ->
         return noted
 
     def refuse() -> LM:
-        raise UsageError(inputs.models.no_retain)
+        raise UsageError(inputs.models.no_retain or "there is no target model.")
 
     return FitContext(
         forget=inputs.data.pairs("forget"),
         retain=inputs.data.pairs("retain"),
-        load_target=noting(inputs.models.target),
+        load_target=noting(inputs.models.target or refuse),
         load_retain_model=noting(inputs.models.retain or refuse),
         seed=inputs.config.seed,
         trunk_cache=inputs.config.trunk_cache,

@@ -1,13 +1,16 @@
-"""The way in to a run: what can be refused is refused, then torch is loaded and the run begins."""
+"""The way in to a run, from Python and from the command line: what can be refused is refused, then torch is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import registry
-from grun_bench.core.errors import unknown
+from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.core.progress import waiting
 from grun_bench.methods.saving import check_new
@@ -17,14 +20,96 @@ from grun_bench.runs.outcome import Outcome
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_OF_EVALUATE = (
+    *("target_model", "retain_model", "retain_log", "attacks", "seed", "limit", "protocol", "scoring_batch_size"),
+    *("include", "trust_remote_code"),
+)
+
+
+def run(unlearner: str, task: str | Path, *, settings: Mapping[str, Any] | None = None, **options: Any) -> Outcome:
+    """Unlearn, score and file one unlearner on one task; a row that is filed already is read, not made again.
+
+    `unlearner`: `adapter+objective`, as in `grun+npo`, or the name of a method that is no such pair. `task`: a task's
+    name or the path of its YAML. Options, all of them fields of `grun_bench.runs.config.RunConfig`:
+
+    - `model`: a Hub id or a folder; None is `tiny`, the toy model. `target_model`, `retain_model`: fine-tuned already,
+      with and without the forget set; `retain_log`: a published log in place of a retain model.
+    - `attacks`: `all`, or names; they are made on the target and the retain model too.
+    - `output`: the folder of results. `save`: one for the unlearned model. `keep_model`: it stays in memory, as
+      `Outcome.model`. For either of the two a row that is filed is made again, as with `overwrite`.
+    - `seed`, `limit` (the first rows of each data set: a smoke test), `protocol`, `device`, `dtype`,
+      `scoring_batch_size`, `eval_every`, `trunk_cache`, `trust_remote_code`: as on the command line.
+    - `include`: plugin files, and folders of plugins and task files, for this run alone.
+
+    Any other keyword is a setting of the unlearner, as `--set` takes it: `lr=1e-4, batch_size=8`. `settings` holds them
+    too, and those of attacks as `<attack>.<setting>`: `{"suffix.phrases": {"a": "Now."}}`.
+
+    Raises GrunBenchError: UsageError for what was asked for wrongly; its DataError and ModelError for what cannot be
+    had. Training that diverges raises nothing: `Outcome.result.status` says so.
+    """
+    known = {each.name for each in fields(RunConfig)} - {"unlearner", "task", "overrides"}
+    own = {key: options.pop(key) for key in list(options) if key not in known}
+    if twice := own.keys() & (settings or {}).keys():
+        raise UsageError(f"{', '.join(sorted(twice))}: given twice, as a keyword and in settings.")
+    return run_config(_config(unlearner, task, dict(settings or {}) | own, options))
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: str | Path,
+    *,
+    name: str = "in-memory",
+    base: str | None = None,
+    output: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Outcome:
+    """Score a Hugging Face causal language model in memory that somebody else unlearned, as `run` scores its own.
+
+    The model stays where and as it is. `name` is what its row is called. `base` is what it was unlearned from, as `run`
+    takes it for `model`: it says where the target and the retain model come from (`tiny`: the toy world's). They are
+    scored too, so that metrics that compare with them have values. Without `base`, `target_model`, `retain_model` or
+    `retain_log` those are None, with the reason in `Outcome.result.reasons`.
+
+    Nothing is filed unless `output` names a folder. `settings` are those of attacks, `<attack>.<setting>`. Options are
+    those of `run` that are of no training and no loading: `target_model`, `retain_model`, `retain_log`, `attacks`,
+    `seed`, `limit`, `protocol`, `scoring_batch_size`, `include`, `trust_remote_code`.
+
+    Raises GrunBenchError as `run` does.
+    """
+    if odd := [key for key in options if key not in _OF_EVALUATE]:
+        raise unknown("option of evaluate", odd[0], _OF_EVALUATE)
+    with nullcontext(output) if output is not None else TemporaryDirectory(prefix="grun-bench-") as folder:
+        config = _config("", task, settings or {}, options | {"model": base, "output": folder})
+        check(config)
+        with _loaded(from_hub=True):
+            from grun_bench.runs import run as phases
+
+            return phases.evaluate(replace(config, unlearner=name), model, tokenizer)
+
+
+def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], options: Mapping[str, Any]) -> RunConfig:
+    """What a caller asked for: paths may be text, and names of attacks a list."""
+    given = dict(options)
+    for name in ("output", "save", "retain_log"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
+    if not isinstance(given.get("attacks", ""), str):
+        given["attacks"] = ",".join(given["attacks"])
+    given["include"] = tuple(map(Path, given.get("include", ())))
+    return RunConfig(unlearner=unlearner, task=str(task), overrides=settings, **given)
 
 
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
     check(config)
-    with _loaded(from_hub=bool(config.model or config.target)):
+    with _loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases
 
         return phases.run(config)

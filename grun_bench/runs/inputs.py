@@ -79,11 +79,11 @@ class Inputs:
         return fingerprint[:12] + (f"-seed{self.config.seed}" if method.unlearner.seeded else "")
 
 
-def resolve(config: RunConfig, session: Session, method: Method | None = None) -> Inputs:
+def resolve(config: RunConfig, session: Session, method: Method | None = None, models: Models | None = None) -> Inputs:
     """Look up and check what was asked for. Reads data; loads no model, makes no folder, changes nothing.
 
-    `method` is what is to be run in place of the unlearner that the configuration names. Within `session.in_force()`.
-    Raises UsageError, DataError or ModelError for whatever cannot be had.
+    `method` and `models` are what is to be run, and compared with, in place of what the configuration names. Within
+    `session.in_force()`. Raises UsageError, DataError or ModelError for whatever cannot be had.
     """
     task = session.world.task(load_task(config.task, config.include))
     method = method or _method(config, session)
@@ -97,7 +97,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None) -
         from grun_bench.integrations import lm_eval  # takes seconds
 
         lm_eval.check(task.measures, session.world)
-    models = choose_models(config, session, task, data)
+    models = models or choose_models(config, session, task, data)
     if log is not None:
         check_reference(_asked(data), log.records, f"--retain-log {config.retain_log}")
         models = replace(models, retain=None, no_retain="the retain log has no such rows.")

@@ -9,8 +9,8 @@ from grun_bench.methods.trainer import Fitted
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.results.record import Record
 from grun_bench.runs.fit import fit
+from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method
-from grun_bench.runs.kept import Kept
 from grun_bench.runs.outcome import Cell
 from grun_bench.runs.score import subject_of
 
@@ -36,7 +36,7 @@ def made_again(inputs: Inputs, cell: Cell, method: Method) -> Fitted:
 
 def check_same(inputs: Inputs, cell: Cell, subject: Subject) -> None:
     """Raises GrunBenchError when a model does not answer a few of the row's questions as the row says."""
-    size = inputs.config.batch_size
+    size = inputs.config.scoring_batch_size
     settings = ScoringSettings(1, size, inputs.config.protocol, generate=False)
     rows = list(score(subject.lm, subject.examples[:CHECKED], settings))
     for name, measure in list(inputs.task.measures.items())[:1]:

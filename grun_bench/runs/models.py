@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
 from grun_bench.methods.finetune import load_finetuned, load_tiny
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import TINY, folder_name, load, locate, weights_sha256
+from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
@@ -25,12 +27,12 @@ from grun_bench.tasks.world import PUBLISHED, TOY, World
 class Models:
     """`name` is what rows call the model. `identity` is what decides the weights, as results have it.
 
-    `retain` is None where no retain model can be had; `no_retain` then says why and what to do. `note` is what the
-    user must know of these models.
+    `target` or `retain` is None where there is no such model; `no_retain` then says why and what to do. `note` is what
+    the user must know of these models.
     """
 
     name: str
-    target: Callable[[], LM]
+    target: Callable[[], LM] | None
     retain: Callable[[], LM] | None
     identity: Mapping[str, Any]
     no_retain: str = ""
@@ -44,8 +46,8 @@ def choose_models(config: RunConfig, session: Session, task: Task, data: Data) -
 
 def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """The embedded model with and without the task's forget set."""
-    if config.retain:
-        raise UsageError(f"--retain {config.retain}: {TINY} has its own; add --model or --target.")
+    if config.retain_model:
+        raise UsageError(f"--retain {config.retain_model}: {TINY} has its own; add --model or --target.")
     forget = task.sources["forget"][0].config
     # multiple-choice questions ask for the lore; authors alone make the model that the TOFU tasks have
     lore = bool(task.measures)
@@ -56,10 +58,10 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
 
 def _published(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """Models by name: a pair that the task knows, those that were given, or the base fine-tuned as the task says."""
-    name = config.model or config.target or TINY
+    name = config.model or config.target_model or TINY
     known = next((pair for pair in task.models if name in (pair.base, pair.target)), None)
-    target = config.target or (known.target if known else None)
-    retain = config.retain or (known.retain if known else None)
+    target = config.target_model or (known.target if known else None)
+    retain = config.retain_model or (known.retain if known else None)
     folder = locate(name)
     label = folder_name(folder) if isinstance(folder, Path) and Path(name).is_dir() else name
     identity: dict[str, Any] = {"names": [_identity(part) for part in (name, target, retain) if part]}
@@ -76,6 +78,15 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
     target = target or name
     reason = f"no retain model is known for {target}: give one with --retain."
     return Models(label, partial(load, target, session.placement), load_retain, identity, reason)
+
+
+def unnamed_models(model: PreTrainedModel, retain: str | None, placement: Placement) -> Models:
+    """The references of a model in memory of which nobody says what it was unlearned from: a retain model, if given."""
+    label = model.config.name_or_path or type(model).__name__
+    label = folder_name(Path(label)) if Path(label).is_dir() else label
+    reason = "nobody said what this model was unlearned from: give base or retain_model."
+    load_retain = partial(load, retain, placement) if retain else None
+    return Models(label, None, load_retain, {"names": [_identity(retain)] if retain else []}, reason)
 
 
 _BY_WORLD: dict[World, Callable[[RunConfig, Session, Task, Data], Models]] = {TOY: _toy, PUBLISHED: _published}

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from grun_bench.core.errors import UsageError
+from grun_bench.results.metric_key import CLEAN, MetricKey
 from grun_bench.results.record import Records, load_records
 from grun_bench.results.result import Result
+
+if TYPE_CHECKING:
+    from grun_bench.models.lm import LM
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A filed result with its records; `reused` where it was there already."""
+    """A scored model: its result, its records, the file of the result; `reused` where that was there already."""
 
     result: Result
     records: Records
     path: Path
     reused: bool
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """Metric -> value without attack, None where there is none (`result.reasons` says why)."""
+        values = self.result.results[self.result.task]
+        keys = {MetricKey.parse(text): value for text, value in values.items()}
+        return {key.metric: value for key, value in keys.items() if key.filter == CLEAN}
 
     def attacked(self, attack: str, variant: str) -> Records | None:
         """The records of an attack's variant; None where there are none."""
@@ -27,8 +42,47 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The row of an unlearner, with those of the target and the retain model where they could be had."""
+    """What came of a run: the row of the unlearner (`cell`), and those of the target and the retain model, if any.
+
+    `kept` is the unlearned model, where it was to be kept in memory; `saved` the folder that it was saved in.
+    """
 
     cell: Cell
     target: Cell | None
     retain: Cell | None
+    kept: LM | None = None
+    saved: Path | None = None
+
+    @property
+    def result(self) -> Result:
+        """The result, with all its values, also under attack, and its provenance."""
+        return self.cell.result
+
+    @property
+    def records(self) -> Records:
+        """What the unlearned model answered, example by example, without attack."""
+        return self.cell.records
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """Metric -> value without attack, None where there is none (`result.reasons` says why)."""
+        return self.cell.metrics
+
+    @property
+    def path(self) -> Path | None:
+        """The result file; None where nothing was filed."""
+        return self.cell.path if self.cell.path.exists() else None
+
+    @cached_property
+    def model(self) -> LM:
+        """The unlearned model: as it was kept in memory, else loaded from the folder that it was saved in.
+
+        `model.model` and `model.tokenizer` are those of Hugging Face. Raises UsageError where it was neither.
+        """
+        if self.kept is not None:
+            return self.kept
+        if self.saved is None:
+            raise UsageError("the model was not kept: run with keep_model=True, or save it with save=FOLDER.")
+        from grun_bench.methods.saving import load
+
+        return load(self.saved, self.result.hardware["device"], self.result.hardware["dtype"])

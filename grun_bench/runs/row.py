@@ -64,8 +64,8 @@ def _made(
         result.curves["training"] = training_curve(monitor)
     write_whole(path, result.dumps())
     forget_checkpoints(inputs, method, run_id)
-    # models of controls are not held beside the others: they are loaded again in no time
-    fitted = trained.fitted if asked_for and not method.is_control else None
+    # no two models at once: those of controls are loaded again in no time
+    fitted = trained.fitted if asked_for and (inputs.config.keep_model or not method.is_control) else None
     del trained
     gc.collect()
     return Cell(result, records, path, reused=False), fitted

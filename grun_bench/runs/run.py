@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import say
 from grun_bench.integrations.imported import import_result
+from grun_bench.methods.trainer import Fitted
+from grun_bench.models.forward import evaluating
+from grun_bench.models.loading import Placement
 from grun_bench.results.result import Result
 from grun_bench.runs.attack_results import attack
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.given import InMemory, Kept, in_memory
 from grun_bench.runs.inputs import Inputs, Method, resolve
-from grun_bench.runs.kept import Kept
+from grun_bench.runs.models import unnamed_models
 from grun_bench.runs.outcome import Cell, Outcome
 from grun_bench.runs.row import row
 from grun_bench.runs.session import Session
+from grun_bench.tasks.world import PUBLISHED
 
 
 def run(config: RunConfig) -> Outcome:
@@ -42,6 +49,19 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
         return execute(inputs)
 
 
+def evaluate(config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Outcome:
+    """Score a model in memory, which `config.unlearner` names: see `grun_bench.evaluate`."""
+    named = config.model or config.target_model
+    placement = Placement(str(model.device), str(model.dtype).removeprefix("torch."), config.trust_remote_code)
+    session = Session.of(config, placement) if named else Session(PUBLISHED, placement, config.include)
+    method = Method(config.unlearner, InMemory(in_memory(model, tokenizer)))
+    if method.is_control or Path(method.name).name != method.name:
+        raise UsageError(f"name={method.name}: it must tell the model from others, and be the name of a folder.")
+    with session.in_force(), evaluating(model):
+        models = None if named else unnamed_models(model, config.retain_model, placement)
+        return execute(resolve(config, session, method, models))
+
+
 def execute(inputs: Inputs) -> Outcome:
     """Make what is not there yet: the retain model's row, the target model's, then the method's, each with its attacks.
 
@@ -51,26 +71,29 @@ def execute(inputs: Inputs) -> Outcome:
         say(inputs.models.note)
     if inputs.method is inputs.oracle and inputs.models.retain is None:
         raise UsageError(inputs.models.no_retain)
-    retain = _retain_row(inputs)
+    retain, retain_model = _retain_row(inputs)
     reference = retain.records if retain else None
-    target, _ = row(inputs, inputs.target, reference)
+    target, target_model = row(inputs, inputs.target, reference) if inputs.models.target else (None, None)
     # the controls first: forget quality under attack compares with the retain model under the same attack
     if retain and inputs.log is None:
-        attack(inputs, retain, inputs.oracle, target, retain)
-    attack(inputs, target, inputs.target, target, retain)
+        attack(inputs, retain, inputs.oracle, target, retain, retain_model)
+    if target:
+        attack(inputs, target, inputs.target, target, retain, target_model)
     if inputs.method is inputs.oracle and retain:
-        return Outcome(retain, target, retain)
-    if inputs.method is inputs.target:
-        return Outcome(target, target, retain)
-    cell, fitted = row(inputs, inputs.method, reference, target.records)
-    attack(inputs, cell, inputs.method, target, retain, fitted)
-    return Outcome(cell, target, retain)
+        cell, fitted = retain, retain_model
+    elif inputs.method is inputs.target and target:
+        cell, fitted = target, target_model
+    else:
+        cell, fitted = row(inputs, inputs.method, reference, target.records if target else None)
+        attack(inputs, cell, inputs.method, target, retain, fitted)
+    kept = fitted.lm if fitted and inputs.config.keep_model else None
+    return Outcome(cell, target, retain, kept, inputs.config.save)
 
 
-def _retain_row(inputs: Inputs) -> Cell | None:
+def _retain_row(inputs: Inputs) -> tuple[Cell | None, Fitted | None]:
     """The reference of forget quality: a published log, or the retain model's row; None where there is neither."""
     log, source = inputs.log, inputs.config.retain_log
     if log is not None and source is not None:
         result = import_result(log, source, inputs.task, inputs.models.name, inputs.oracle.name, None)
-        return Cell(result, log.records, source, reused=True)
-    return row(inputs, inputs.oracle, None)[0] if inputs.models.retain else None
+        return Cell(result, log.records, source, reused=True), None
+    return row(inputs, inputs.oracle, None) if inputs.models.retain else (None, None)

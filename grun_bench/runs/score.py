@@ -51,7 +51,7 @@ def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subje
 def ask(inputs: Inputs, subject: Subject) -> Asked:
     """What a subject answers to all that it is asked."""
     config = inputs.config
-    settings = ScoringSettings(inputs.task.max_new_tokens, config.batch_size, config.protocol)
+    settings = ScoringSettings(inputs.task.max_new_tokens, config.scoring_batch_size, config.protocol)
     if subject.samples:
         return Asked(sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, settings))
     records = score(subject.lm, subject.examples, settings)
@@ -63,7 +63,7 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
         subject.lm,
         {name: inputs.task.measures[name] for name in subject.measures},
         inputs.session.world,
-        batch_size=config.batch_size,
+        batch_size=config.scoring_batch_size,
         limit=config.limit,
         form=subject.form,
     )

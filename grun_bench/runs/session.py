@@ -27,10 +27,10 @@ class Session:
     threads: int | None = None
 
     @classmethod
-    def of(cls, config: RunConfig) -> Session:
+    def of(cls, config: RunConfig, placement: Placement | None = None) -> Session:
         """The session that a run asks for. Raises ModelError for a device that is not there."""
         world = world_of(config)
-        placement = Placement.choose(config.device, config.dtype, config.trust_remote_code)
+        placement = placement or Placement.choose(config.device, config.dtype, config.trust_remote_code)
         return cls(world, placement, config.include, tiny.THREADS if world is TOY else None)
 
     @contextmanager
@@ -42,7 +42,7 @@ class Session:
 
 def world_of(config: RunConfig) -> World:
     """The world that a run is in, by its model."""
-    return TOY if (config.model or TINY) == TINY and config.target is None else PUBLISHED
+    return TOY if (config.model or TINY) == TINY and config.target_model is None else PUBLISHED
 
 
 @contextmanager

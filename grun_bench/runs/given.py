@@ -1,14 +1,19 @@
-"""A model that was saved, in the place of the training that made it."""
+"""Models that are there already, in the place of the training that would make them."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from grun_bench.core.errors import GrunBenchError, UsageError
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
 from grun_bench.methods.saving import load_fitted, read_card
 from grun_bench.methods.trainer import FitContext, Fitted, Unlearner
-from grun_bench.models.loading import Placement
+from grun_bench.models.lm import LM, Prompts
+from grun_bench.models.loading import Placement, takes_caches
 from grun_bench.results.result import Result
 
 
@@ -42,3 +47,36 @@ class Kept(Unlearner):
                     f"its {key} is {str(base.origin.get(key))[:12]}, that one's {str(self.card.base.get(key))[:12]}."
                 )
         return load_fitted(self.folder, self.placement, base)
+
+
+class InMemory(Unlearner):
+    """A model that somebody else unlearned, as it is in memory; its weights are what tells its row from others."""
+
+    seeded = sequential = False
+
+    def __init__(self, lm: LM) -> None:
+        self.lm = lm
+        self._settings = {"weights": _weights_sha256(lm.model)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self._settings
+
+    def fit(self, context: FitContext) -> Fitted:
+        return Fitted(self.lm)
+
+
+def in_memory(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LM:
+    """A model with its tokenizer, and prompts as a loaded one has them. Raises ModelError where it cannot be scored."""
+    if not takes_caches(model):
+        raise ModelError(f"{type(model).__name__} keeps keys and values in an old form that cannot be scored here.")
+    style = "chat" if tokenizer.chat_template else "qa"
+    return LM(model, tokenizer, Prompts(tokenizer, style), {"name": model.config.name_or_path})
+
+
+def _weights_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 over the names and the bytes of all weights."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        total.update(name.encode() + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
