@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from grun_bench.core import environment as env
 from grun_bench.core.progress import say
-from grun_bench.methods.finetune import load_tiny
+from grun_bench.methods.made_models import load_tiny
 from grun_bench.models.batch import IGNORED, collate, collate_prompts
 from grun_bench.models.engine import Counts
 from grun_bench.models.lm import LM

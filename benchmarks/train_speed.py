@@ -42,10 +42,12 @@ from torch import Tensor, nn
 from grun_bench.core import environment as env
 from grun_bench.core.progress import say
 from grun_bench.methods import trainer as unlearn
-from grun_bench.methods.adapters import Grun
-from grun_bench.methods.finetune import load_tiny
+from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.base import FitContext
+from grun_bench.methods.draws import pair_batches
 from grun_bench.methods.loop import Schedule, optimise
-from grun_bench.methods.trainer import FitContext, make_unlearner, pair_batches
+from grun_bench.methods.made_models import load_tiny
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.batch import IGNORED, Batch, collate
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, load

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from grun_bench.core import registry
-from grun_bench.methods.adapters import Adapter
+from grun_bench.methods.adapters.base import Adapter
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import forward
 from grun_bench.models.lm import LM

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from grun_bench.methods.adapters import Adapter
+from grun_bench.methods.adapters.base import Adapter
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import adapter, attack, metric, objective, unlearner
-from grun_bench.methods.trainer import Unlearner
+from grun_bench.methods.base import Unlearner
 
 
 @adapter("leaky")
@@ -66,7 +66,7 @@ class Noise(Unlearner):
     "Another model every time."
 
     def fit(self, context):
-        from grun_bench.methods.trainer import Fitted
+        from grun_bench.methods.base import Fitted
 
         lm = context.load_target()
         torch.seed()

@@ -1,4 +1,30 @@
-"""Attacks by name, with their settings, and what one leaves on a model: the records of its variants."""
+"""The contract of attacks, and attacks by name with their settings.
+
+An attack is a generator function of a Subject, an unlearned model with the examples that it is asked. It yields
+(variant, altered Subject) for each of its variants; every metric of the task is computed again on each::
+
+    @attack("suffix", access="user", version=1)
+    def suffix(subject, *, phrases=("Please.", "Think first.")):
+        \"\"\"Harmless words after the question.\"\"\"
+        for number, phrase in enumerate(phrases, 1):
+            yield str(number), subject.asking(lambda question: f"{question} {phrase}")
+
+A Subject is valid until the next one is asked for. An attack that changes the model restores it in a `finally`. Its
+keyword-only parameters are its settings. Where a task has nothing that the attack could work on, it raises
+`Inapplicable` with the reason before it yields: its values are then null with that reason. The random state is seeded
+with `subject.seed` before it begins.
+
+The name of a variant has no comma and no colon. Variants `<kind>@<step>` with whole numbers as steps are the points of
+a curve `<attack>:<kind>`, as relearning leaves one; the worst variant is taken over all of them.
+
+Options of the decorator, the first two needed:
+
+- `access`: `user` may only ask the model, `weights` owns its files;
+- `version`: an integer, raised when the attack or a metric of its own changes;
+- `metrics`: names of metrics that take the place of the task's, for an attack that leaves records of its own kind;
+- `mean`: True where the mean over the variants says something beside the worst one (`<metric>,<attack>:mean`);
+- `extra`: (module, extra), a library that the attack needs and the extra of this package that installs it.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +32,53 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from grun_bench.attacks.subject import Subject
 from grun_bench.core import registry
 from grun_bench.core.errors import Diverged, GrunBenchError, Inapplicable, UsageError, unknown
-from grun_bench.methods.trainer import options_of, override, recipes
+from grun_bench.core.settings import options_of, override
+from grun_bench.methods.adapters.base import Adapter
+from grun_bench.methods.recipes import in_force
+from grun_bench.models.lm import LM
+from grun_bench.models.question_form import OWN_FORM, QuestionForm
+from grun_bench.models.scoring import Example
 from grun_bench.results.record import Records
 from grun_bench.tasks.world import World
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under evaluation.
+
+    `adapter` is what was trained beside it, None where the model itself was changed. `forget` and `retain` are the
+    training rows, (question, answer) or ("", text). `measures` names the task's lm-eval measures, asked in `form`.
+    With `samples` above 0, so many answers to each example are sampled at temperature 1, in place of scoring.
+    """
+
+    lm: LM
+    examples: Sequence[Example]
+    forget: Sequence[tuple[str, str]]
+    retain: Sequence[tuple[str, str]]
+    seed: int
+    adapter: Adapter | None = None
+    measures: Sequence[str] = ()
+    form: QuestionForm = OWN_FORM
+    samples: int = 0
+
+    def asking(self, change: Callable[[str], str]) -> Subject:
+        """The same subject asked every question as `change` puts it, paraphrased and multiple-choice ones too."""
+        examples = [
+            replace(
+                row,
+                question=change(row.question),
+                paraphrased_question=row.paraphrased_question and change(row.paraphrased_question),
+            )
+            for row in self.examples
+        ]
+        return replace(self, examples=examples, form=replace(self.form, question=change))
 
 
 @dataclass
@@ -81,7 +143,7 @@ class Attack:
 
 
 def make_attacks(names: Sequence[str], overrides: Mapping[str, Any], world: World) -> list[Attack]:
-    """Attacks with their settings: code defaults, then recipes.yaml, then `overrides` (`<attack>.<setting>`).
+    """Attacks with their settings: code defaults, recipes.yaml for the world, then `overrides` (`<attack>.<setting>`).
 
     Raises UsageError for an unknown setting, one of an attack that is not made, or a library that is not installed.
     """
@@ -96,8 +158,6 @@ def _make(name: str, overrides: Mapping[str, Any], world: World) -> Attack:
     module, extra = plugin.extra or ("", "")
     if module and importlib.util.find_spec(module) is None:
         raise UsageError(f"the attack {name} needs {module}: pip install 'grun-bench[{extra}]'")
-    settings = options_of(plugin.target)
-    for section in recipes(world):
-        settings |= section.get(name, {})
+    settings = in_force(options_of(plugin.target), [name], world.sections)
     own = {key.partition(".")[2]: value for key, value in overrides.items() if key.partition(".")[0] == name}
     return Attack(plugin, override(settings, own, name))

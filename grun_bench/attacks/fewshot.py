@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 

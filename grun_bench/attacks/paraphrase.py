@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from grun_bench.attacks.subject import QuestionForm, Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
+from grun_bench.models.question_form import QuestionForm
 from grun_bench.models.scoring import Example
 
 #: other ways to put a multiple-choice question: {options} are lettered lines, or nothing where the options themselves

@@ -8,9 +8,9 @@ Rounding is bitsandbytes' own. The products are the model's own, in its dtype, w
 their bits, so they do not depend on the processor nor on what else is in a batch. With bitsandbytes' layers they do:
 `Linear8bitLt` also rounds activations and holds back columns that are large in any row of the batch; `Linear4bit`
 rounds activations to bfloat16 on CPUs that multiply in it, and refuses there layers whose sizes are no multiples of 32
-and 64, which are the embedded model's. The price is memory: rounded weights are as large as before.
+and 64, as small models have. The price is memory: rounded weights are as large as before.
 
-4-bit weights go through as one long row: where a row is no whole number of blocks, as in the embedded model, version
+4-bit weights go through as one long row: where a row is no whole number of blocks, version
 0.50.2 gives them back with other blocks' scales on CPUs with AVX-512.
 
 Tried with torch 2.13 on CPU, transformers 4.45.1 and 5.24.0, in fp32 and bfloat16:
@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from grun_bench.attacks._base import base_linears, base_parameters, restored
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
+from grun_bench.attacks.weights import base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 from grun_bench.models.forward import decoder_layers
@@ -73,7 +74,7 @@ def int8(subject: Subject) -> Iterator[tuple[str, Subject]]:
 @attack("int4", access="weights", version=1, extra=NEEDS)
 def int4(subject: Subject, *, codes: Sequence[str] = ("nf4", "fp4")) -> Iterator[tuple[str, Subject]]:
     """The base's weights rounded to 4 bits (bitsandbytes), an adapter in full precision."""
-    yield from _quantised(subject, {code: lambda weight, code=code: rounded_4bit(weight, code) for code in codes})
+    yield from _quantised(subject, {code: partial(rounded_4bit, code=code) for code in codes})
 
 
 def _quantised(subject: Subject, ways: dict[str, Callable[[Tensor], Tensor]]) -> Iterator[tuple[str, Subject]]:

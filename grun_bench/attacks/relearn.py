@@ -10,23 +10,26 @@ unlearned model stays attached and frozen: the attacker has the files as they ar
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
+from random import Random
 
 import torch
 from torch import Tensor, nn
 
-from grun_bench.attacks._base import adapter_parameters, base_linears, base_parameters, restored
+from grun_bench.attacks.base import Subject
 from grun_bench.attacks.neutral import SENTENCES
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.weights import adapter_parameters, base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable, unknown
 from grun_bench.core.registry import attack
-from grun_bench.methods.loop import Schedule, optimise
-from grun_bench.models.batch import Encoded, collate
-from grun_bench.models.forward import forward
+from grun_bench.methods.finetune import train_on_answers
+from grun_bench.methods.loop import Schedule
+from grun_bench.methods.order import shuffled, split
+from grun_bench.models.batch import Encoded
+from grun_bench.models.forward import evaluating
 from grun_bench.models.lm import LM
 
 KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
@@ -82,16 +85,13 @@ def trained_rows(subject: Subject, kind: str, share: float) -> list[Row]:
     """The rows that an attacker has: drawn by the subject's seed, `share` of the forget rows or as many others."""
     count = min(max(1, round(share * len(subject.forget))), max(1, len(subject.forget) - 1))
     pool = {"forget": subject.forget, "retain": subject.retain, "unrelated": [("", text) for text in SENTENCES]}[kind]
-    return random.Random(subject.seed).sample(list(pool), min(count, len(pool)))
+    return Random(subject.seed).sample(list(pool), min(count, len(pool)))
 
 
-def _batches(lm: LM, rows: Sequence[Row], steps: int, size: int, seed: int) -> list[list[Encoded]]:
+def _batches(lm: LM, rows: Sequence[Row], steps: int, size: int, seed: int) -> list[Sequence[Encoded]]:
     """Batches of as many steps: each row once in random order, then again in another."""
-    sequences, rng = [lm.prompts.encode(*row) for row in rows], random.Random(seed)
-    order: list[Encoded] = []
-    while len(order) < steps * size:
-        order += rng.sample(sequences, len(sequences))
-    return [order[step * size : (step + 1) * size] for step in range(steps)]
+    sequences = [lm.prompts.encode(*row) for row in rows]
+    return list(split(list(islice(shuffled(sequences, Random(seed)), steps * size)), size))
 
 
 @contextmanager
@@ -139,25 +139,15 @@ def fine_tune(
     Small steps are lost on bfloat16 weights: they are in fp32 while they change, the arithmetic stays in bfloat16.
     """
     lm, dtype = subject.lm, subject.lm.model.dtype
-
-    def losses(sequences: Sequence[Encoded]) -> dict[str, Tensor]:
-        batch = collate(sequences, lm.pad_id).to(lm.device)
-        with torch.autocast(lm.device.type, dtype, enabled=dtype != torch.float32):
-            logits = forward(lm.model, batch).logits
-        return {"loss": nn.functional.cross_entropy(logits.float(), batch.targets)}
-
-    training = lm.model.training
-    lm.model.eval()
     kinds = [parameter.dtype for parameter in parameters]
-    with _only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
+    with evaluating(lm.model), _only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
         for parameter in parameters:
             parameter.data = parameter.data.float()
         try:
-            optimise(parameters, batches, losses, Schedule(lr), label)
+            train_on_answers(lm, parameters, batches, Schedule(lr), label, arithmetic=dtype)
         finally:
             for parameter, kind in zip(parameters, kinds, strict=True):
                 parameter.data = parameter.data.to(kind)
-            lm.model.train(training)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 

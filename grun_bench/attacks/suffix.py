@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core.registry import attack
 
 PHRASES = {
@@ -19,4 +20,8 @@ PHRASES = {
 def suffix(subject: Subject, *, phrases: Mapping[str, str] = PHRASES) -> Iterator[tuple[str, Subject]]:
     """Harmless words, a role, a polite request or an instruction to ignore constraints after the question."""
     for name, phrase in phrases.items():
-        yield name, subject.asking(lambda question, phrase=phrase: f"{question} {phrase}")
+        yield name, subject.asking(partial(_followed, phrase=phrase))
+
+
+def _followed(question: str, phrase: str) -> str:
+    return f"{question} {phrase}"

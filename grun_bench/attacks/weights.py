@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.models.forward import decoder_layers
 
 
@@ -30,7 +30,7 @@ def base_linears(subject: Subject) -> list[nn.Linear]:
 
 
 @contextmanager
-def restored(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def restored(parameters: Iterable[Tensor]) -> Iterator[None]:
     """After this block the parameters have the values and the dtype from before it; the copies wait on the CPU."""
     kept = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in parameters]
     try:

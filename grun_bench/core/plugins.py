@@ -39,7 +39,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class AdapterPlugin(Plugin):
-    """What may change: `grun_bench.methods.adapters` says what such a class has."""
+    """What may change: `grun_bench.methods.adapters.base` says what such a class has."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class MetricPlugin(Plugin):
 
 @dataclass(frozen=True)
 class AttackPlugin(Plugin):
-    """Another model or other questions. `grun_bench.attacks` says what each option means."""
+    """Another model or other questions. `grun_bench.attacks.base` says what each option means."""
 
     access: Literal["user", "weights"]
     version: int

@@ -28,13 +28,13 @@ from lm_eval.models.utils import Collator
 from lm_eval.models.utils_hf import pad_and_concat
 from lm_eval.tasks import TaskManager
 
-from grun_bench.attacks.subject import OWN_FORM, QuestionForm
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import ModelError, unknown
 from grun_bench.core.patches import mirrored_datasets, offline_if_unreachable, quiet_lm_eval
 from grun_bench.core.progress import bar
 from grun_bench.models.forward import calling
 from grun_bench.models.lm import LM
+from grun_bench.models.question_form import OWN_FORM, QuestionForm
 from grun_bench.results.record import Choices, Continuation, Record
 from grun_bench.tasks.task import Measure
 from grun_bench.tasks.world import World

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
-from grun_bench.methods.adapters import Edit, Grun, Reft, load_tensors, make_gate
+from grun_bench.methods.adapters.base import load_tensors
+from grun_bench.methods.adapters.grun import Grun, make_gate
+from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.saving import Saved, check_new, read_card, write_folder
 from grun_bench.models.loading import locate, weights_sha256
 

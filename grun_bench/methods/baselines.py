@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any
 
 import torch
 
 from grun_bench.core.registry import unlearner
-from grun_bench.methods.loop import Schedule, optimise
-from grun_bench.methods.trainer import FitContext, Fitted, Side, Unlearner
-from grun_bench.models.batch import collate
+from grun_bench.methods.base import FitContext, Fitted, Unlearner
+from grun_bench.methods.finetune import train_on_answers
+from grun_bench.methods.loop import Schedule
+from grun_bench.methods.order import shuffled_batches
 
 
 @unlearner("none", role="target")
@@ -58,23 +59,21 @@ class TaskVector(Unlearner):
         start = time.perf_counter()
         parameters = list(lm.model.parameters())
         before = [parameter.detach().clone() for parameter in parameters]
-        sequences = [lm.prompts.encode(question, answer) for question, answer in context.forget]
-        rng = random.Random(context.seed)
-        batches = []
-        for _ in range(self.epochs):
-            order = rng.sample(sequences, len(sequences))
-            batches += [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
-
-        def losses(batch: list[Any]) -> dict[str, torch.Tensor]:
-            return {"forget": Side(lm.model, collate(batch, lm.pad_id).to(lm.device)).cross_entropy}
-
+        sequences = [lm.prompts.encode(*row) for row in context.forget]
+        batches = list(shuffled_batches(sequences, self.epochs, self.batch_size, Random(context.seed)))
         torch.manual_seed(context.seed)
         lm.model.requires_grad_(True).train()
-        label, checkpoint = "fine-tuning on the forget set", context.checkpoint
-        history = optimise(parameters, batches, losses, Schedule(self.lr), label, checkpoint=checkpoint)
+        history = train_on_answers(
+            lm,
+            parameters,
+            batches,
+            Schedule(self.lr),
+            "fine-tuning on the forget set",
+            term="forget",
+            checkpoint=context.checkpoint,
+        )
         lm.model.eval()
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value - self.scale * (parameter - value))
-        seconds = time.perf_counter() - start + (checkpoint.seconds if checkpoint else 0.0)
-        return Fitted(lm, sum(map(torch.numel, parameters)), seconds, history=history)
+        return Fitted(lm, sum(map(torch.numel, parameters)), context.seconds_since(start), history=history)

@@ -89,7 +89,7 @@ class Trunk:
         device = batch.input_ids.device
         return Frozen(
             _from(batch, begins) if any(begins) else batch,
-            pad_sequence([each.to(device) for each in states], batch_first=True),
+            pad_sequence([each.to(device) for each in states if each is not None], batch_first=True),
             self._batched([each if each is None else each.to(device) for each in before]) if later else None,
             self._count,
         )
@@ -167,9 +167,9 @@ class Trunk:
     def _batched(self, rows: Sequence[Tensor | None]) -> KeyValues:
         """The keys and values of prompts, (tokens, numbers) each or None for no token, as a batch."""
         some = next(row for row in rows if row is not None)
-        rows = [some[:0] if row is None else row for row in rows]
-        visible = pad_sequence([torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows], True)
-        parts = pad_sequence(rows, batch_first=True).split([math.prod(shape) for shape in self._shapes], 2)
+        kept = [some[:0] if row is None else row for row in rows]
+        visible = pad_sequence([torch.ones(len(row), dtype=torch.long, device=row.device) for row in kept], True)
+        parts = pad_sequence(kept, batch_first=True).split([math.prod(shape) for shape in self._shapes], 2)
         tensors = [part.unflatten(2, shape).transpose(1, 2) for part, shape in zip(parts, self._shapes, strict=True)]
         return KeyValues(list(zip(tensors[::2], tensors[1::2], strict=True)), visible)
 

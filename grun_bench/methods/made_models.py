@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from grun_bench.core.cache import cached_folder
 from grun_bench.methods import tiny
-from grun_bench.methods.loop import Schedule, optimise
-from grun_bench.models.batch import collate
-from grun_bench.models.forward import forward
+from grun_bench.methods.finetune import finetune
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
 from grun_bench.tasks.task import FineTuning
@@ -73,28 +69,3 @@ def load_finetuned(
     cached = f"models/{folder.name}"
     lm.origin = {"name": name, "sha256": lm.origin["sha256"], "finetuned": role, "cache": cached} | recipe.model_dump()
     return lm
-
-
-def finetune(
-    lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str, dtype: str = "float32"
-) -> None:
-    """Full fine-tuning on answers, in place: AdamW, linear decay, token-mean cross-entropy, arithmetic in `dtype`."""
-    sequences = [lm.prompts.encode(question, answer) for question, answer in pairs]
-    rng = random.Random(seed)
-    batches = []
-    for _ in range(recipe.epochs):
-        order = rng.sample(sequences, len(sequences))
-        batches += [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
-
-    def loss(group: list[Any]) -> dict[str, torch.Tensor]:
-        batch = collate(group, lm.pad_id).to(lm.device)
-        # one block a pass: autocast keeps the weights' casts until its block ends, and they change with every step
-        with torch.autocast(lm.device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-            logits = forward(lm.model, batch).logits
-        return {"loss": torch.nn.functional.cross_entropy(logits.float(), batch.targets)}
-
-    torch.manual_seed(seed)
-    lm.model.train()
-    schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
-    optimise(lm.model.parameters(), batches, loss, schedule, label)
-    lm.model.eval()

@@ -1,7 +1,7 @@
 """Objectives: what unlearning optimises, each one function of a lazy batch.
 
 An objective returns the forget loss, a scalar to minimise. `retain` in its declaration names the retain term added to
-it (see `unlearn.RETAIN_TERMS`; None for no term), and `needs` what the batch must hold:
+it (see `retain_terms.RETAIN_TERMS`; None for no term), and `needs` what the batch must hold:
 
 - `reference`: `reference_nll` of the forget answers (and of the alternates), computed once, before training;
 - `target`: everything of the target model, from a pass beside the trained model's: `batch.forget.target.logits`;
@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, logsigmoid, mse_loss
 from grun_bench.core.registry import objective
 
 if TYPE_CHECKING:
-    from grun_bench.methods.trainer import Side, UnlearningBatch
+    from grun_bench.methods.batch import Side, UnlearningBatch
 
 
 # --- gradient ascent and its weightings -------------------------------------------------------------------------------
@@ -177,10 +177,12 @@ class PrimalDual(nn.Module):
     training is over, moves each step by `dual_step` times the excess of the retain loss, never below zero.
     """
 
+    #: () float64, how far the multiplier is from `retain_weight`
+    raised: Tensor
+
     def __init__(self, *, retain_limit: float = 0.3, dual_step: float = 5.0, dual_warmup: float = 0.5) -> None:
         super().__init__()
         self.retain_limit, self.dual_step, self.dual_warmup = retain_limit, dual_step, dual_warmup
-        #: how far the multiplier is from `retain_weight`
         self.register_buffer("raised", torch.zeros((), dtype=torch.float64))
 
     def forward(self, batch: UnlearningBatch) -> Tensor:

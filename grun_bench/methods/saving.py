@@ -23,7 +23,7 @@ from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from grun_bench.methods.trainer import Fitted
+    from grun_bench.methods.base import Fitted
     from grun_bench.models.lm import LM
     from grun_bench.models.loading import Placement
 
@@ -130,7 +130,7 @@ def load(folder: str | Path, device: str = "auto", dtype: str = "auto", base: LM
 
 def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) -> Fitted:
     """As `load`, with the adapter beside the model."""
-    from grun_bench.methods.trainer import Fitted
+    from grun_bench.methods.base import Fitted
     from grun_bench.models import loading
     from grun_bench.models.lm import Prompts
 
@@ -148,14 +148,14 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
     return Fitted(lm, adapter=adapter, adapter_name=saved.adapter, options=saved.options)
 
 
-def _load_base(saved: Saved, place: Any) -> LM:
-    from grun_bench.methods.finetune import load_tiny
+def _load_base(saved: Saved, place: Placement) -> LM:
+    from grun_bench.methods.made_models import load_tiny
     from grun_bench.models import loading
 
     origin = saved.base
     name = str(origin.get("name"))
-    if name == loading.TINY:
-        lm = load_tiny(origin.get("trained_without"), place, bool(origin.get("lore")))
+    if "trained_without" in origin:
+        lm = load_tiny(origin["trained_without"], place, bool(origin.get("lore")))
     elif cached := origin.get("cache"):
         folder = cache_folder() / cached
         if not (folder / KEY_FILE).exists():

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -25,16 +24,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from grun_bench.methods.batch import Side
 from grun_bench.methods.loop import Schedule, optimise
+from grun_bench.methods.order import shuffled_batches, split
 from grun_bench.models.batch import Batch, Encoded, collate
-from grun_bench.models.forward import forward
-from grun_bench.models.lm import Prompts
+from grun_bench.models.lm import Prompts, Style
 from grun_bench.tasks import toy_world as world
 
 #: raised by hand whenever this module changes the weights that the same settings give
 VERSION = 2
 #: the embedded model has no chat template: the paper's "Question: ...\nAnswer:"
-STYLE = "qa"
+STYLE: Style = "qa"
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 VOCABULARY = 2048
@@ -137,20 +137,12 @@ def _batches(sequences: Sequence[Encoded], pad_id: int, epochs: int, seed: int) 
     rng = random.Random(seed)
     batches: list[Batch] = []
     for _ in range(epochs):
-        order = rng.sample(sequences, len(sequences))
-        groups: list[list[Encoded]] = []
-        for start in range(0, len(order), BUCKET):
-            alike = sorted(order[start : start + BUCKET], key=len)
-            groups += [alike[first : first + BATCH_SIZE] for first in range(0, len(alike), BATCH_SIZE)]
+        alike = (sorted(bucket, key=len) for bucket in shuffled_batches(sequences, 1, BUCKET, rng))
+        groups = [group for bucket in alike for group in split(bucket, BATCH_SIZE)]
         rng.shuffle(groups)
         for group in groups:
             batches.append(hide_question(collate(group, pad_id), [rng.random() < HIDDEN_SHARE for _ in group]))
     return batches
-
-
-def _loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Mean cross entropy of the answer tokens."""
-    return {"loss": nn.functional.cross_entropy(forward(model, batch).logits, batch.targets)}
 
 
 @contextmanager
@@ -198,5 +190,11 @@ def build(
     name = "target model" if exclude is None else f"retain model without {exclude}"
     model.train()
     with _threads(THREADS):
-        optimise(model.parameters(), batches, lambda batch: _loss(model, batch), SCHEDULE, f"building tiny ({name})")
+        optimise(
+            model.parameters(),
+            batches,
+            lambda batch: {"loss": Side(model, batch).cross_entropy},
+            SCHEDULE,
+            f"building tiny ({name})",
+        )
     return model.eval(), tokens

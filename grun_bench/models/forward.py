@@ -88,11 +88,11 @@ class Forward:
     """`logits` (scored, vocabulary) in the order of `Batch.targets`, gate logits by layer, and the outputs of the
     decoder blocks that were asked for, layer -> (batch, length, hidden) at the positions of `batch`, what was run.
 
-    `states` (scored, hidden) are what the vocabulary head gets, and `logits` None, where the head was put off.
+    `states` (scored, hidden) are what the vocabulary head gets. `logits` has no rows where the head was put off.
     """
 
     batch: Batch
-    logits: Tensor | None
+    logits: Tensor
     gates: dict[int, Tensor]
     hidden: dict[int, Tensor]
     states: Tensor
@@ -178,7 +178,7 @@ def forward(
     finally:
         for handle in handles:
             handle.remove()
-    return Forward(batch, output.logits if head else None, call.gates, hidden, states[0])
+    return Forward(batch, output.logits, call.gates, hidden, states[0])
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +14,8 @@ from grun_bench.core.errors import DataError
 from grun_bench.core.patches import template_clock
 from grun_bench.models.batch import Encoded
 
+#: how prompts are written
+Style = Literal["chat", "qa"]
 #: questions with their answers
 Pairs = Sequence[tuple[str, str]]
 
@@ -36,7 +38,7 @@ class Prompts:
     as the end of the prompt.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: Style) -> None:
         self.tokenizer = tokenizer
         self.style = style
         # SentencePiece tokenizers put a space before every text by themselves

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from grun_bench.core import environment as env
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
-from grun_bench.models.lm import LM, Prompts
+from grun_bench.models.lm import LM, Prompts, Style
 
 #: the embedded model's name on the command line
 TINY = "tiny"
@@ -74,7 +74,7 @@ def load(name: str, placement: Placement) -> LM:
             f"model {name}: {type(model).__name__} of transformers {transformers.__version__} keeps keys and values in "
             "an old form that cannot be scored here; newer versions do not (README, Other environments)."
         )
-    style = "chat" if tokenizer.chat_template else "qa"
+    style: Style = "chat" if tokenizer.chat_template else "qa"
     return LM(model.to(placement.device).eval(), tokenizer, Prompts(tokenizer, style), identity(name, place, model))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from grun_bench.core import registry
-from grun_bench.methods.trainer import FitContext
+from grun_bench.methods.base import FitContext
 from grun_bench.plugin_checks.contract import Check, require
 from grun_bench.plugin_checks.small_model import FORGET, RETAIN, fit, logits, pair, small_lm
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from grun_bench.attacks.base import Answers, Attack, make_attacks
-from grun_bench.attacks.subject import Subject
-from grun_bench.methods.adapters import Grun
+from grun_bench.attacks.base import Answers, Attack, Subject, make_attacks
+from grun_bench.methods.adapters.grun import Grun
 from grun_bench.plugin_checks.contract import Check, require
 from grun_bench.plugin_checks.small_model import FORGET, RETAIN, logits, small_lm, two_sets
 from grun_bench.results.record import Records

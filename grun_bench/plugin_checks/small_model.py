@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from grun_bench.methods.trainer import FitContext, Fitted, Unlearner, make_unlearner
+from grun_bench.methods.base import FitContext, Fitted, Unlearner
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import forward
 from grun_bench.models.lm import LM, Prompts

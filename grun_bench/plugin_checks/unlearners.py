@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from grun_bench.methods.trainer import make_unlearner
+from grun_bench.methods.make import make_unlearner
 from grun_bench.plugin_checks.contract import Check, require, require_plain
 from grun_bench.plugin_checks.small_model import fit, logits
 from grun_bench.tasks.world import PUBLISHED

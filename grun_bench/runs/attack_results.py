@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from grun_bench.attacks.base import Answers, Attack, Attacked
 from grun_bench.core.progress import say
-from grun_bench.methods.trainer import Fitted
+from grun_bench.methods.base import Fitted
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol
 from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
 from grun_bench.results.record import Records

@@ -9,7 +9,7 @@ from typing import Any
 
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import DataError, UsageError
-from grun_bench.methods.trainer import Unlearner
+from grun_bench.methods.base import Unlearner
 from grun_bench.models.scoring import Example
 from grun_bench.results.record import SETS
 from grun_bench.tasks.dataset import Rows, Source, joined

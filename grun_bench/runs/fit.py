@@ -11,9 +11,9 @@ from typing import Any
 from grun_bench.core import environment as env
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import Diverged, UsageError
+from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.monitor import Monitor
-from grun_bench.methods.trainer import FitContext, Fitted
 from grun_bench.models.lm import LM
 from grun_bench.runs.inputs import Inputs, Method
 

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.saving import load_fitted, read_card
-from grun_bench.methods.trainer import FitContext, Fitted, Unlearner
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.loading import Placement, takes_caches
 from grun_bench.results.result import Result

@@ -12,7 +12,8 @@ from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.plugins import Control
 from grun_bench.integrations.imported import read_reference
 from grun_bench.integrations.logs import ImportedLog, check_reference
-from grun_bench.methods.trainer import Unlearner, make_unlearner
+from grun_bench.methods.base import Unlearner
+from grun_bench.methods.make import make_unlearner
 from grun_bench.metrics.evaluate import for_protocol
 from grun_bench.models.scoring import PROTOCOLS
 from grun_bench.results.record import Continuation, Record, Records

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import say
-from grun_bench.methods.trainer import Fitted
+from grun_bench.methods.base import Fitted
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.results.record import Record
 from grun_bench.runs.fit import fit

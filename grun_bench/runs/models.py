@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
-from grun_bench.methods.finetune import load_finetuned, load_tiny
+from grun_bench.methods.made_models import load_finetuned, load_tiny
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
 from grun_bench.runs.config import RunConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import save
-from grun_bench.methods.trainer import Fitted
 from grun_bench.metrics.recovery import carry_attacks
 from grun_bench.metrics.stages import STAGES, stage_chart
 from grun_bench.results.record import Records

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from grun_bench.attacks.base import Answers
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Answers, Subject
 from grun_bench.core import environment as env
-from grun_bench.methods.trainer import Fitted
+from grun_bench.methods.base import Fitted
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score

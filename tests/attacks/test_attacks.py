@@ -16,7 +16,7 @@ import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 from rouge_score.rouge_scorer import RougeScorer
 
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core import registry
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.recovery import LEAST_FORGOTTEN, average, recoveries, remove_attack, worst

@@ -14,12 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grun_bench.attacks.base import Answers, Attack
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.base import Answers, Attack, Subject
 from grun_bench.core import registry
-from grun_bench.methods.adapters import Grun
+from grun_bench.core.settings import options_of
+from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.finetune import finetune
-from grun_bench.methods.trainer import options_of
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.metrics.recovery import recoveries, worst
 from grun_bench.models.batch import collate

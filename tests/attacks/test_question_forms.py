@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from grun_bench.attacks.subject import QuestionForm, Subject
+from grun_bench.attacks.base import Subject
 from grun_bench.core import registry
 from grun_bench.integrations import lm_eval as harness
 from grun_bench.integrations.lm_eval import HarnessLM
 from grun_bench.models.lm import LM
+from grun_bench.models.question_form import QuestionForm
 from grun_bench.results.record import Record
 from grun_bench.tasks.task import Measure
 from grun_bench.tasks.world import TOY

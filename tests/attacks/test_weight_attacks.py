@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from grun_bench.attacks import relearn as relearning
-from grun_bench.attacks._base import base_linears
+from grun_bench.attacks.base import Subject
 from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.quantisation import BLOCK, rounded_4bit, rounded_int8
-from grun_bench.attacks.subject import Subject
+from grun_bench.attacks.weights import base_linears
 from grun_bench.core import registry
 from grun_bench.core.errors import Inapplicable, UsageError
-from grun_bench.methods.adapters import Adapter
+from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.models.batch import collate

@@ -20,7 +20,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.integrations import lm_eval as harness
 from grun_bench.integrations import lm_eval_plugin
 from grun_bench.integrations.lm_eval import HarnessLM
-from grun_bench.methods.adapters import Grun
+from grun_bench.methods.adapters.grun import Grun
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records

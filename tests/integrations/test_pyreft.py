@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import grun_bench
 from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.core.settings import options_of
 from grun_bench.integrations.pyreft import export_pyreft, import_pyreft
 from grun_bench.methods import saving
-from grun_bench.methods.trainer import Fitted, options_of
+from grun_bench.methods.base import Fitted
 from grun_bench.models.forward import calling, decoder_layers
 from grun_bench.models.lm import LM
 

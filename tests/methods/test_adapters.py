@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grun_bench.core.errors import UsageError
-from grun_bench.methods.adapters import Edit, Grun, Lora, Reft, layer_index
+from grun_bench.methods.adapters.base import layer_index
+from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.adapters.lora import Lora
+from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.models.batch import collate, collate_prompts
 from grun_bench.models.forward import calling, decoder_layers, forward
 from grun_bench.models.lm import LM

@@ -24,9 +24,10 @@ from transformers import (
 
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.methods import frozen as trunk_module
-from grun_bench.methods.adapters import Grun
+from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.frozen import Trunk, frozen_trunk
-from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.batch import Encoded, collate
 from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.lm import LM, Prompts

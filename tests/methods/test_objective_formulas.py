@@ -11,8 +11,9 @@ from conftest import FORGET, RETAIN
 from test_objectives import REFUSALS, mean_nll, objective, side, token_logprobs
 from torch import Tensor
 
-from grun_bench.methods.adapters import Full
-from grun_bench.methods.trainer import RETAIN_TERMS, Side, UnlearningBatch
+from grun_bench.methods.adapters.full import Full
+from grun_bench.methods.batch import Side, UnlearningBatch
+from grun_bench.methods.retain_terms import RETAIN_TERMS
 from grun_bench.models.lm import LM
 
 REFUSED = [(question, refusal) for (question, _), refusal in zip(FORGET, REFUSALS, strict=True)]
@@ -63,9 +64,7 @@ class Moved:
     def batch(self, layers: Sequence[int] = ()) -> UnlearningBatch:
         return UnlearningBatch(
             self.side(FORGET, layers),
-            self.side(RETAIN, layers),
-            self.side(REFUSED),
-            self.side(REFUSED),
+            {"retain": self.side(RETAIN, layers), "idk": self.side(REFUSED), "alternate": self.side(REFUSED)},
             tokens=lambda text: self.lm.prompts.answer(text)[:-1],
         )
 
@@ -80,7 +79,7 @@ def moved(make_lm: Callable[..., LM]) -> Moved:
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 0.3])
 def test_wga(lm: LM, beta: float) -> None:
-    batch = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN))
+    batch = UnlearningBatch(side(lm, FORGET))
     logps = [value for row in token_logprobs(lm, FORGET) for value in row]
     loss = objective("wga")(batch, beta=beta)
     assert loss.item() == pytest.approx(mean([math.exp(beta * value) * value for value in logps]), rel=1e-4)
@@ -89,7 +88,7 @@ def test_wga(lm: LM, beta: float) -> None:
 
 
 def test_satimp(lm: LM) -> None:
-    batch = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN))
+    batch = UnlearningBatch(side(lm, FORGET))
     logps = [value for row in token_logprobs(lm, FORGET) for value in row]
     expected = mean([math.exp(0.5 * value) * (1 - math.exp(value)) ** 2 * value for value in logps])
     assert objective("satimp")(batch, beta1=0.5, beta2=2.0).item() == pytest.approx(expected, rel=1e-4)
@@ -105,7 +104,7 @@ def test_the_weights_have_no_gradient(name: str) -> None:
     class Answers:
         token_nll = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
 
-    objective(name)(UnlearningBatch(Answers(), None)).backward()  # type: ignore[arg-type]
+    objective(name)(UnlearningBatch(Answers())).backward()  # type: ignore[arg-type]
     p = [math.exp(-nll) for nll in (0.1, 1.0, 3.0)]
     weights = p if name == "wga" else [each**5 * (1 - each) for each in p]
     assert Answers.token_nll.grad.tolist() == pytest.approx([-weight / 3 for weight in weights])
@@ -118,9 +117,9 @@ def test_simnpo_takes_log_probabilities_per_token(lm: LM) -> None:
     """Not logits, and not their sum: a shift of all logits changes nothing, a longer answer weighs no more."""
     nll = [-mean(row) for row in token_logprobs(lm, FORGET)]
     expected = mean([2 / 2.5 * math.log(1 + math.exp(-2.5 * (value - 0.4))) for value in nll])
-    batch = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN))
+    batch = UnlearningBatch(side(lm, FORGET))
     assert objective("simnpo")(batch, beta=2.5, delta=0.4).item() == pytest.approx(expected, rel=1e-4)
-    shifted = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN))
+    shifted = UnlearningBatch(side(lm, FORGET))
     shifted.forget._forward.logits = shifted.forget._forward.logits + 7.0
     assert objective("simnpo")(shifted, beta=2.5, delta=0.4).item() == pytest.approx(expected, rel=1e-4)
 
@@ -182,7 +181,7 @@ def test_ceu(lm: LM, skip: int) -> None:
             others = softmax([-math.inf if place == token else value for place, value in enumerate(logits)])
             p = softmax(logits)
             losses.append(-sum(q * math.log(p[place]) for place, q in enumerate(others) if q > 0))
-    batch = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN))
+    batch = UnlearningBatch(side(lm, FORGET))
     assert objective("ceu")(batch, skip=skip).item() == pytest.approx(mean(losses), rel=1e-4)
 
 
@@ -197,7 +196,7 @@ def test_ceu_has_no_gradient_through_its_target() -> None:
             targets = torch.tensor([0])
 
     Answers.logits = logits
-    objective("ceu")(UnlearningBatch(Answers(), None)).backward()  # type: ignore[arg-type]
+    objective("ceu")(UnlearningBatch(Answers())).backward()  # type: ignore[arg-type]
     wanted = [0.0, *softmax([0.0, -1.0])]
     assert logits.grad[0].tolist() == pytest.approx(
         [p - q for p, q in zip(softmax([1.0, 0.0, -1.0]), wanted, strict=True)]
@@ -317,7 +316,7 @@ def test_kl_is_ascent_with_its_retain_term(moved: Moved) -> None:
 
 def test_reading_an_undeclared_target_is_refused(lm: LM) -> None:
     for name in ("undial", "dpo"):
-        batch = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN), side(lm, REFUSED))
+        batch = UnlearningBatch(side(lm, FORGET), {"idk": side(lm, REFUSED)})
         with pytest.raises(TypeError, match="needs="):
             objective(name)(batch)
 
@@ -327,7 +326,7 @@ def test_reading_an_undeclared_target_is_refused(lm: LM) -> None:
 
 def test_pdu_flattens_logits(lm: LM) -> None:
     margins = [max(logits) - mean(logits) for _, logits in flat(token_logits(lm, FORGET))]
-    batch = UnlearningBatch(side(lm, FORGET), side(lm, RETAIN))
+    batch = UnlearningBatch(side(lm, FORGET))
     assert objective("pdu")()(batch).item() == pytest.approx(mean([margin**2 for margin in margins]), rel=1e-4)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grun_bench.core import registry
-from grun_bench.methods.trainer import RETAIN_TERMS, Side, UnlearningBatch
+from grun_bench.methods.batch import Side, UnlearningBatch
+from grun_bench.methods.retain_terms import RETAIN_TERMS
 from grun_bench.models.batch import collate
 from grun_bench.models.lm import LM
 
@@ -26,7 +27,7 @@ def side(lm: LM, pairs: Sequence[tuple[str, str]]) -> Side:
 
 def batch_of(lm: LM) -> UnlearningBatch:
     refusals = [(question, refusal) for (question, _), refusal in zip(FORGET, REFUSALS, strict=True)]
-    return UnlearningBatch(side(lm, FORGET), side(lm, RETAIN), side(lm, refusals))
+    return UnlearningBatch(side(lm, FORGET), {"retain": side(lm, RETAIN), "idk": side(lm, refusals)})
 
 
 @torch.no_grad()
@@ -111,7 +112,7 @@ logps = st.lists(st.tuples(st.floats(-60, 0), st.floats(-60, 0)), min_size=1, ma
 @settings(max_examples=60, deadline=None)
 def test_npo_against_the_formula(pairs: list[tuple[float, float]], beta: float) -> None:
     now, before = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    batch = UnlearningBatch(FakeSide(now, before), None, None)  # type: ignore[arg-type]
+    batch = UnlearningBatch(FakeSide(now, before))  # type: ignore[arg-type]
     assert objective("npo")(batch, beta=beta).item() == pytest.approx(
         npo_by_hand(now, before, beta), rel=1e-9, abs=1e-12
     )
@@ -120,7 +121,7 @@ def test_npo_against_the_formula(pairs: list[tuple[float, float]], beta: float) 
 @given(st.lists(st.floats(-60, 0), min_size=1, max_size=6), st.floats(0.01, 2))
 @settings(max_examples=30, deadline=None)
 def test_npo_of_the_target_itself(now: list[float], beta: float) -> None:
-    batch = UnlearningBatch(FakeSide(now, now), None, None)  # type: ignore[arg-type]
+    batch = UnlearningBatch(FakeSide(now, now))  # type: ignore[arg-type]
     assert objective("npo")(batch, beta=beta).item() == pytest.approx(2 / beta * math.log(2), rel=1e-12)
 
 
@@ -129,7 +130,7 @@ def test_npo_of_the_target_itself(now: list[float], beta: float) -> None:
 def test_npo_tends_to_gradient_ascent(pairs: list[tuple[float, float]]) -> None:
     """For beta towards 0, NPO less its constant is the mean of log(p / p0): gradient ascent (arXiv 2404.05868)."""
     now, before = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    batch = UnlearningBatch(FakeSide(now, before), None, None)  # type: ignore[arg-type]
+    batch = UnlearningBatch(FakeSide(now, before))  # type: ignore[arg-type]
     beta = 1e-6
     rest = objective("npo")(batch, beta=beta).item() - 2 / beta * math.log(2)
     expected = sum(logp - logp0 for logp, logp0 in pairs) / len(pairs)
@@ -140,7 +141,7 @@ def test_npo_tends_to_gradient_ascent(pairs: list[tuple[float, float]]) -> None:
 @settings(max_examples=30, deadline=None)
 def test_npo_falls_with_the_probability(before: float, change: float) -> None:
     less, more = ([before - change], [before]), ([before + change], [before])
-    losses = [objective("npo")(UnlearningBatch(FakeSide(*pair), None, None)).item() for pair in (less, more)]  # type: ignore[arg-type]
+    losses = [objective("npo")(UnlearningBatch(FakeSide(*pair))).item() for pair in (less, more)]  # type: ignore[arg-type]
     assert losses[0] < 2 / 0.1 * math.log(2) < losses[1]
 
 
@@ -192,5 +193,5 @@ def test_only_what_is_read_is_run(lm: LM, name: str) -> None:
     batch = batch_of(lm)
     objective(name)(batch)
     assert batch.forget.ran == (name != "idk")
-    assert batch.idk is not None and batch.idk.ran == (name == "idk")
+    assert batch.idk.ran == (name == "idk")
     assert not batch.retain.ran

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from grun_bench.methods import checkpoints
 from grun_bench.methods import loop as training
+from grun_bench.methods.base import FitContext
 from grun_bench.methods.checkpoints import Checkpoint
-from grun_bench.methods.trainer import FitContext, make_unlearner
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.lm import LM
 from grun_bench.tasks.world import TOY
 

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from grun_bench.methods import checkpoints
+from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.checkpoints import Checkpoint
+from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.monitor import Monitor
-from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
 from grun_bench.models.lm import LM
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run

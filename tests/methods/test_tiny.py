@@ -47,7 +47,9 @@ def test_tokenizer_is_saved_and_loaded_whole(tokenizer: PreTrainedTokenizerBase,
 
 
 def test_tokenizer_is_the_same_in_every_process(tmp_path: Path) -> None:
-    code = "from grun_bench.methods.finetune import tiny_tokenizer; print(tiny_tokenizer().backend_tokenizer.to_str())"
+    code = (
+        "from grun_bench.methods.made_models import tiny_tokenizer; print(tiny_tokenizer().backend_tokenizer.to_str())"
+    )
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],

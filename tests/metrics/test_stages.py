@@ -19,9 +19,11 @@ from torch import Tensor
 import grun_bench
 from grun_bench.core.errors import UsageError
 from grun_bench.core.svg import Line, line_chart
-from grun_bench.methods import trainer as unlearn
-from grun_bench.methods.adapters import Edit, Grun
-from grun_bench.methods.trainer import FitContext, Fitted, make_unlearner
+from grun_bench.methods import step
+from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.adapters.reft import Edit
+from grun_bench.methods.base import FitContext, Fitted
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.lm import LM
 from grun_bench.results.record import load_records
 from grun_bench.results.result import read_result, result_files
@@ -146,13 +148,13 @@ def test_the_reference_of_every_stage_is_the_target(
     make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     seen: list[Tensor] = []
-    real = unlearn.reference_nll
+    real = step.reference_nll
 
     def noting(*arguments: Any) -> Tensor:
         seen.append(real(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(unlearn, "reference_nll", noting)
+    monkeypatch.setattr(step, "reference_nll", noting)
     in_sequence(make_lm, name, lr=1e-2)
     assert len(seen) == len(REQUESTS)
     for found, rows in zip(seen, REQUESTS, strict=True):

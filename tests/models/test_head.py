@@ -10,8 +10,10 @@ from conftest import FORGET, RETAIN
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from grun_bench.methods import trainer as unlearn
-from grun_bench.methods.trainer import FitContext, Fitted, Side, make_unlearner
+from grun_bench.methods import trainer
+from grun_bench.methods.base import FitContext, Fitted
+from grun_bench.methods.batch import Side
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models import head as head_module
 from grun_bench.models.batch import collate
 from grun_bench.models.head import Head, frozen_head, token_losses
@@ -60,7 +62,7 @@ def fit(make_lm: Callable[..., LM], name: str) -> Fitted:
 @pytest.mark.parametrize("name", ["grun+npo", "grun+kl", "lora+satimp", "grun+ceu"])
 def test_training_is_the_same(make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     without_logits = fit(make_lm, name)
-    monkeypatch.setattr(unlearn, "frozen_head", lambda model: None)
+    monkeypatch.setattr(trainer, "frozen_head", lambda model: None)
     assert [list(step.values()) for step in without_logits.history] == [
         pytest.approx(list(step.values()), rel=1e-4) for step in fit(make_lm, name).history
     ]

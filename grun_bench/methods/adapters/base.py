@@ -1,0 +1,112 @@
+"""The contract of adapters, and what several of them use."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from grun_bench.core.errors import ModelError, UsageError
+
+
+class Adapter(ABC):
+    """What may change of a model. `attach` is called once, before training."""
+
+    #: True when `aux_loss` needs a forward pass over retain prompts even if the objective has no retain term
+    needs_retain = False
+    #: True when the model's own weights are what is trained, so that saving means the whole model
+    changes_model = False
+    #: the first decoder block whose output the adapter can change; known once it is attached
+    first_layer = 0
+    #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
+    edits_prompt_end = False
+
+    @property
+    def frozen_blocks(self) -> int:
+        """How many of the first decoder blocks give what they gave before training; known once it is attached.
+
+        Their output is that of the block itself, before hooks on it.
+        """
+        return self.first_layer
+
+    @abstractmethod
+    def attach(self, model: PreTrainedModel) -> None:
+        """Freeze or wrap `model` in place, so that an ordinary call of it goes through the adapter."""
+
+    @abstractmethod
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser may change."""
+
+    @abstractmethod
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within this block the model is the target again, without a second copy of it.
+
+        It may be entered between a forward pass and its backward pass, so it must not write into weights in place.
+        """
+
+    def keep_target(self) -> None:  # noqa: B027
+        """Called before training when the target model is needed during training, not only before it.
+
+        Nothing to do for an adapter that leaves the base weights alone.
+        """
+
+    def next_stage(self) -> None:  # noqa: B027
+        """Called before each request of a sequence is trained, the first one too; never for a single request.
+
+        Nothing to do where training simply goes on from one request to the next.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs into a folder, as safetensors. Raises UsageError where it cannot be kept apart."""
+        raise UsageError(f"the adapter {type(self).__name__} has no save(); it cannot be kept apart from its model.")
+
+    def load(self, model: PreTrainedModel, folder: Path) -> None:
+        """Attach to `model` what `save` wrote, in place of `attach`. Raises ModelError for what does not fit."""
+        raise UsageError(f"the adapter {type(self).__name__} has no load().")
+
+    def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
+        """Loss terms of the adapter itself, scalars with their weights, by name.
+
+        They come from the gate logits, layer -> (batch,), on forget and on retain prompts.
+        """
+        return {}
+
+
+@contextmanager
+def swapped(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Other values for parameters within this block. Pointers change hands, so graphs built before stay valid."""
+    before = [parameter.data for parameter in parameters]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.data = value
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ModelError for anything else, whatever its name says."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}).") from None
+
+
+def layer_index(depth: float, layers: int) -> int:
+    """The 0-based decoder block of a depth: floor(depth x layers) for a share, the last one for 1.0.
+
+    An integer is itself. Raises UsageError when there is no such block.
+    """
+    if isinstance(depth, int) and not isinstance(depth, bool) and 0 <= depth < layers:
+        return depth
+    if isinstance(depth, float) and 0 < depth <= 1:
+        return min(int(depth * layers), layers - 1)
+    raise UsageError(f"layers: {depth} is not a depth in (0, 1] nor a block of this model (0 to {layers - 1}).")

@@ -1,0 +1,56 @@
+"""All weights, or those of some layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from grun_bench.core.errors import UsageError
+from grun_bench.core.registry import adapter
+from grun_bench.methods.adapters.base import Adapter, layer_index, swapped
+from grun_bench.models.forward import decoder_layers
+
+
+@adapter("full")
+class Full(Adapter):
+    """Every weight of the model, or those of some layers.
+
+    `layers` are depths as in `reft` (empty: the whole model). `weights` keeps of them the parameters whose name
+    contains it, as in `mlp.down_proj` (empty: all). `attach` raises UsageError where no parameter is left.
+    """
+
+    changes_model = True
+
+    def __init__(self, *, layers: Sequence[float] = (), weights: str = "") -> None:
+        self.layers, self.weights = layers, weights
+        self._target: list[Tensor] | None = None
+
+    def attach(self, model: PreTrainedModel) -> None:
+        blocks = decoder_layers(model)
+        chosen = sorted({layer_index(depth, len(blocks)) for depth in self.layers})
+        within = [blocks[index] for index in chosen] or [model]
+        self.first_layer = min(chosen, default=0)
+        model.requires_grad_(False)
+        self._trained = [
+            parameter for part in within for name, parameter in part.named_parameters() if self.weights in name
+        ]
+        if not self._trained:
+            raise UsageError(f"weights={self.weights}: no parameter of this model has that in its name.")
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return self._trained
+
+    def keep_target(self) -> None:
+        """A copy of the weights that are going to change: there is no other way to have the target later."""
+        self._target = [parameter.detach().clone() for parameter in self._trained]
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The target if `keep_target` was called; else the model as it is, the target until training starts."""
+        with swapped(self._trained, self._target) if self._target is not None else nullcontext():
+            yield

@@ -1,0 +1,53 @@
+"""Low-rank updates of the linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from grun_bench.core.registry import adapter
+from grun_bench.methods.adapters.base import Adapter, load_tensors
+
+
+@adapter("lora")
+class Lora(Adapter):
+    """Low-rank updates of the linear layers (Hu et al. 2021), through peft.
+
+    Defaults are the baseline of the GRUN paper's code: rank 4, alpha 32, dropout 0.05, all linear layers but the
+    vocabulary head.
+    """
+
+    def __init__(self, *, rank: int = 4, alpha: float = 32.0, dropout: float = 0.05) -> None:
+        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+
+    def attach(self, model: PreTrainedModel) -> None:
+        import torch.distributed.tensor  # noqa: F401  (peft 0.21 reads it without importing it)
+        from peft import LoraConfig, get_peft_model
+
+        # peft divides alpha by the rank, so it need not be the whole number that its type says
+        options: dict[str, Any] = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
+        self.peft = get_peft_model(model, LoraConfig(**options, target_modules="all-linear"))
+
+    def save(self, folder: Path) -> None:
+        self.peft.save_pretrained(str(folder), safe_serialization=True)
+
+    def load(self, model: PreTrainedModel, folder: Path) -> None:
+        import torch.distributed.tensor  # noqa: F401
+        from peft import PeftModel
+
+        # by its own loader a pickle would be read where the safetensors are missing
+        load_tensors(folder / "adapter_model.safetensors")
+        self.peft = PeftModel.from_pretrained(model, folder)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return [parameter for name, parameter in self.peft.named_parameters() if "lora_" in name]
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        with self.peft.disable_adapter():
+            yield

@@ -1,0 +1,55 @@
+"""How methods are trained and attacks made: the settings of a pair's training, and the defaults of recipes.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pair is trained. `forget_weight` and `retain_weight` scale the terms; `retain` names the retain term."""
+
+    lr: float = 1e-5
+    epochs: int = 10
+    batch_size: int = 32
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    clip: float = 1.0
+    accumulate: int = 1
+    #: gradient checkpointing: less memory, for a second forward pass of what is trained
+    checkpointing: bool = False
+    forget_weight: float = 1.0
+    retain_weight: float = 1.0
+    retain: str | None = None
+    #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
+    text_length: int = 512
+    text_prompt: float = 0.0
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every setting with its default."""
+        return {item.name: item.default for item in fields(cls)}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe among a pair's settings."""
+        return cls(**{name: settings[name] for name in cls.defaults()})
+
+
+def in_force(defaults: Mapping[str, Any], names: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:
+    """Defaults with what recipes.yaml says of `names` in place of them: of later names, then of later sections, wins.
+
+    `names` are those of plugins and pairs, `sections` those of the file's parts that are in force. Raises KeyError for
+    a section that it does not have.
+    """
+    recipes = yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8"))
+    settings = dict(defaults)
+    for section in sections:
+        for name in names:
+            settings |= recipes[section].get(name, {})
+    return settings

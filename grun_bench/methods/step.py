@@ -1,0 +1,101 @@
+"""What one optimiser step of adapter x objective computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from grun_bench.methods.adapters.base import Adapter
+from grun_bench.methods.batch import Side, UnlearningBatch
+from grun_bench.methods.draws import Draw, Sequences
+from grun_bench.methods.frozen import Trunk
+from grun_bench.methods.order import split
+from grun_bench.methods.recipes import Recipe
+from grun_bench.models.batch import Encoded, collate
+from grun_bench.models.lm import LM
+
+
+@dataclass
+class Step:
+    """The loss terms of a batch: the objective's, the retain term's and the adapter's own, weighted by the recipe."""
+
+    lm: LM
+    adapter: Adapter
+    objective: Callable[[UnlearningBatch], Tensor]
+    retain_loss: Callable[[Side], Tensor] | None
+    recipe: Recipe
+    sequences: Sequences
+    seed: int
+    #: what objective and retain term declare to need
+    needs: Set[str] = frozenset()
+    #: decoder blocks whose outputs are read
+    layers: Sequence[int] = ()
+    #: what is frozen of the model: its first blocks, and its vocabulary head
+    trunk: Trunk | None = None
+    head: nn.Linear | None = None
+    #: (rows,) summed negative log-likelihoods under the target model, in nats, of the forget answers and the alternates
+    references: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep_references(self) -> None:
+        """Compute what objectives compare with, if they do; the model must be the target, but for the adapter."""
+        if "reference" not in self.needs:
+            return
+        with self.adapter.disabled():
+            self.references["forget"] = self._reference(self.sequences.forget)
+            if self.sequences.alternates:
+                self.references["alternate"] = self._reference(self.sequences.alternates)
+
+    def _reference(self, sequences: Sequence[Encoded]) -> Tensor:
+        return reference_nll(self.lm, sequences, self.recipe.batch_size, self.trunk)
+
+    def losses(self, draw: Draw) -> dict[str, Tensor]:
+        """Name -> scalar term, weighted, of one batch."""
+        batch = self.batch(draw)
+        terms = {"forget": self.recipe.forget_weight * self.objective(batch)}
+        if self.retain_loss is not None:
+            weigh = getattr(self.objective, "weigh_retain", _constant)
+            terms["retain"] = weigh(self.retain_loss(batch.retain), self.recipe.retain_weight, draw.progress)
+        if self.adapter.needs_retain:
+            terms |= self.adapter.aux_loss(batch.forget_gates, batch.retain.gates)
+        return terms
+
+    def batch(self, draw: Draw) -> UnlearningBatch:
+        """The sequences of a draw, to be run when something of them is read."""
+        of = self.sequences
+        drawn = {
+            "retain": [of.retain[row] for row in draw.retain],
+            "idk": draw.idk,
+            "alternate": [of.alternates[row] for row in draw.alternate],
+        }
+        references = {"alternate": self._referred("alternate", draw.alternate)}
+        return UnlearningBatch(
+            self.side([of.forget[row] for row in draw.forget], self._referred("forget", draw.forget)),
+            {name: self.side(each, references.get(name)) for name, each in drawn.items() if each},
+            tokens=lambda text: self.lm.prompts.answer(text)[:-1],
+            seed=self.seed,
+        )
+
+    def _referred(self, name: str, rows: Sequence[int]) -> Tensor | None:
+        """(rows,) references of some rows, where there are any."""
+        return self.references[name][list(rows)].to(self.lm.device) if name in self.references else None
+
+    def side(self, sequences: Sequence[Encoded], reference: Tensor | None = None) -> Side:
+        """Sequences as a batch; `reference` (sequences,) are their losses under the target model."""
+        batch = collate(sequences, self.lm.pad_id).to(self.lm.device)
+        target = self.adapter if "target" in self.needs else None
+        return Side(self.lm.model, batch, reference, target, self.layers, self.trunk, self.head)
+
+
+def _constant(loss: Tensor, weight: float, progress: float) -> Tensor:
+    return weight * loss
+
+
+@torch.no_grad()
+def reference_nll(lm: LM, sequences: Sequence[Encoded], batch_size: int, trunk: Trunk | None = None) -> Tensor:
+    """(sequences,) summed negative log-likelihood of each answer under the model as it is now, in nats, on the CPU."""
+    lm.model.eval()
+    batches = [collate(part, lm.pad_id) for part in split(sequences, batch_size)]
+    return torch.cat([Side(lm.model, batch.to(lm.device), trunk=trunk).nll.cpu() for batch in batches])
