@@ -150,6 +150,18 @@ def template_clock(date: datetime.datetime) -> Iterator[None]:
 
 
 @contextmanager
+def no_bars() -> Iterator[None]:
+    """Within this block transformers shows no bars while it reads and writes weights.
+
+    5.24 shows them without a terminal too; its own `disable_progress_bar` would hide those of downloads as well.
+    """
+    from transformers.utils import logging
+
+    with replaced(logging, "_tqdm_active", False):
+        yield
+
+
+@contextmanager
 def shared_key_heads(model: nn.Module) -> Iterator[bool]:
     """Within this block attention gets keys and values that query heads share as they are; yields whether any do.
 

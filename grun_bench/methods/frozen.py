@@ -30,7 +30,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import bar, say
 from grun_bench.models.batch import IGNORED, Batch, Encoded, collate, common_length
 from grun_bench.models.forward import Frozen, calling, current_call, decoder_layers, evaluating, wrapped_forwards
-from grun_bench.models.kv_cache import KeyValues
+from grun_bench.models.kv_cache import KeyValues, cache_argument
 from grun_bench.models.lm import LM
 
 #: bytes that are kept in memory; more go to a file in the cache folder, which is gone with the run
@@ -150,7 +150,9 @@ class Trunk:
         cache = DynamicCache() if through else None
         try:
             with calling(None):
-                self._lm.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=through)
+                self._lm.model(
+                    input_ids=ids, attention_mask=mask, use_cache=through, **cache_argument(self._lm.model, cache)
+                )
         except _Reached:
             self._tuple = isinstance(outputs[0], tuple)
             states = outputs[0][0] if self._tuple else outputs[0]

@@ -13,7 +13,7 @@ from grun_bench.core.cache import cached_folder
 from grun_bench.methods import tiny
 from grun_bench.methods.finetune import finetune
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
+from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256, write_model
 from grun_bench.tasks.task import FineTuning
 
 
@@ -34,8 +34,7 @@ def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> 
 
     def build(folder: Path) -> None:
         model, tokenizer = tiny.build(exclude, lore=lore, tokens=tiny_tokenizer(lore))
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        write_model(model, tokenizer, folder)
 
     lm = load(str(cached_folder("models", key, build)), placement)
     lm.origin = {"name": TINY, "sha256": lm.origin["sha256"], "trained_without": exclude, "lore": lore}
@@ -60,8 +59,7 @@ def load_finetuned(
         # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16
         lm = load(base, replace(placement, dtype="float32"))
         finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", placement.dtype)
-        lm.model.to(getattr(torch, placement.dtype)).save_pretrained(folder)
-        lm.tokenizer.save_pretrained(folder)
+        write_model(lm.model.to(getattr(torch, placement.dtype)), lm.tokenizer, folder)
 
     folder = cached_folder("models", key, build)
     lm = load(str(folder), placement)

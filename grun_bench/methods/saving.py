@@ -69,8 +69,9 @@ def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None
 
     def fill(part: Path) -> None:
         if adapter is None:
-            lm.model.save_pretrained(part, safe_serialization=True)
-            lm.tokenizer.save_pretrained(part)
+            from grun_bench.models.loading import write_model
+
+            write_model(lm.model, lm.tokenizer, part)
         else:
             adapter.save(part)
 

@@ -32,7 +32,7 @@ from grun_bench.models.batch import common_length
 from grun_bench.models.forward import calling
 from grun_bench.models.head import Head, TokenScores, kind_of
 from grun_bench.models.kernels import fast_kernels
-from grun_bench.models.kv_cache import KeyValues, Slots
+from grun_bench.models.kv_cache import KeyValues, Slots, cache_argument
 
 T = TypeVar("T")
 #: continuations that run as one row: the place of their work in its group, and their indices
@@ -310,18 +310,19 @@ class Engine:
         visible = present if hidden is None else present & (ids != hidden)
         mask = visible.long() if past is None else torch.cat([past.visible, visible.long()], 1)
         attended = self._tree_mask(trees, mask, width) if any(tree.branches for tree in trees) else mask
+        cache = DynamicCache() if past is None else past.cache()
         with calling(prompt_end) as call, self._head.keeping(wanted) as kept, fast_kernels(self.model):
             output = self.model(
                 input_ids=ids,
                 attention_mask=attended,
                 position_ids=self._padded(positions, width),
-                past_key_values=DynamicCache() if past is None else past.cache(),
                 use_cache=True,
+                **cache_argument(self.model, cache),
             )
         self.counts.forward_tokens += ids.numel()
         self.counts.head_rows += len(kept[0])
         states = kept[0] if self._head.plain else output.logits
-        return Pass(states, output.past_key_values, mask, call.gates)
+        return Pass(states, cache, mask, call.gates)
 
     def _tree_mask(self, trees: Sequence[Tree], visible: Tensor, width: int) -> Tensor:
         """The mask of trees of up to `width` nodes, added to attention's logits: (rows, 1, width, columns)."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from grun_bench.models.batch import Batch
-from grun_bench.models.kv_cache import Before, KeyValues
+from grun_bench.models.kv_cache import Before, KeyValues, cache_argument
 
 
 @dataclass
@@ -49,14 +49,14 @@ class Frozen:
     before: KeyValues | None
     blocks: int
 
-    def inputs(self) -> dict[str, Any]:
-        """What a model must be told of the tokens before."""
+    def inputs(self, model: nn.Module) -> dict[str, Any]:
+        """What the model must be told of the tokens before."""
         if self.before is None:
             return {}
         mask = torch.cat([self.before.visible, self.batch.attention_mask], 1)
         positions = (mask.cumsum(1) - 1)[:, -self.batch.input_ids.shape[1] :]
         past = Before(self.before, self.blocks)
-        return {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
+        return {"attention_mask": mask, "position_ids": positions, **cache_argument(model, past)}
 
 
 _current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
@@ -155,7 +155,7 @@ def forward(
     batch = batch if frozen is None else frozen.batch
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if frozen is not None:
-        inputs |= frozen.inputs()
+        inputs |= frozen.inputs(model)
     mask, hidden, states = batch.scored, {}, []
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:

@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench.core import environment as env
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
+from grun_bench.core.patches import no_bars
 from grun_bench.models.lm import LM, Prompts, Style
 
 #: the embedded model's name on the command line
 TINY = "tiny"
+#: what transformers calls the dtype that it loads a model in
+DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ def load(name: str, placement: Placement) -> LM:
     place = locate(name)
     if isinstance(place, Path) and not any(place.glob("*.safetensors")) and not any(place.glob("pytorch_model*.bin")):
         raise ModelError(f"model folder {place} holds no weights (*.safetensors or pytorch_model*.bin).")
-    options = {"trust_remote_code": placement.trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": placement.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model = AutoModelForCausalLM.from_pretrained(place, torch_dtype=getattr(torch, placement.dtype), **options)
+        with no_bars():
+            model = AutoModelForCausalLM.from_pretrained(place, **{DTYPE: getattr(torch, placement.dtype)}, **options)
     except (OSError, ValueError) as error:
         looked = [str(mirror / name) for mirror in env.mirrors()] if isinstance(place, str) else []
         where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in looked) + f"\n  {place}"
@@ -76,6 +80,13 @@ def load(name: str, placement: Placement) -> LM:
         )
     style: Style = "chat" if tokenizer.chat_template else "qa"
     return LM(model.to(placement.device).eval(), tokenizer, Prompts(tokenizer, style), identity(name, place, model))
+
+
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model with its tokenizer as a folder that `load` reads; weights as safetensors."""
+    with no_bars():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def takes_caches(model: PreTrainedModel) -> bool:
