@@ -14,7 +14,6 @@ import pytest
 import torch
 import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
-from rouge_score.rouge_scorer import RougeScorer
 
 from grun_bench.attacks.base import Subject
 from grun_bench.core import registry
@@ -399,6 +398,8 @@ def test_samples_follow_the_models_distribution(gated: LM) -> None:
 def test_leak_and_worst_recall_against_brute_force() -> None:
     rng = np.random.default_rng(0)
     words = ["the", "author", "of", "these", "tales", "was", "born", "by", "a", "river", "in", "spring"]
+    from rouge_score.rouge_scorer import RougeScorer  # with nltk, a second to import
+
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     rows, best = [], []
     for index in range(12):

@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,10 @@ from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Records
 
-try:
-    import bitsandbytes  # noqa: F401
-
-    LACKS_BITSANDBYTES = False
-except ImportError:
-    LACKS_BITSANDBYTES = True
-quantising = pytest.mark.skipif(LACKS_BITSANDBYTES, reason="bitsandbytes is not installed (the extra `quantisation`)")
+#: found, not imported: that takes seconds
+quantising = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (the extra `quantisation`)"
+)
 
 EXAMPLES = [
     Example(name, index, *row)

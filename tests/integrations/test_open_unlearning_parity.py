@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
-from rouge_score.rouge_scorer import RougeScorer
 
 from grun_bench.metrics.answers import truth_ratio_open_unlearning_raw
 from grun_bench.metrics.evaluate import evaluate
@@ -110,6 +109,8 @@ def test_losses_and_probabilities(records: Records, reference: dict[str, Any], t
 
 
 def test_generations_and_rouge(records: Records, reference: dict[str, Any], table) -> None:
+    from rouge_score.rouge_scorer import RougeScorer  # with nltk, a second to import
+
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
     differing, worst = [], 0.0
     for record in records:

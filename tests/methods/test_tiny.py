@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import hmean, ks_2samp
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -151,6 +150,8 @@ def _rouge(model: PreTrainedModel, prompts: Prompts, config: str) -> float:
     ids, mask = collate_prompts([prompts.prompt(row["question"]) for row in rows], model.config.pad_token_id)
     generated = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=40, do_sample=False)
     texts = prompts.tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
+    from rouge_score.rouge_scorer import RougeScorer  # with nltk, a second to import
+
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     return float(
         np.mean([scorer.score(row["answer"], text)["rougeL"].recall for row, text in zip(rows, texts, strict=True)])
