@@ -32,10 +32,6 @@ class Plugin:
     name: str
     target: Callable[..., Any]
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)[2:]}
-
 
 @dataclass(frozen=True)
 class AdapterPlugin(Plugin):
