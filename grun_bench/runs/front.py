@@ -85,6 +85,8 @@ def evaluate(
     """
     if odd := [key for key in options if key not in _OF_EVALUATE]:
         raise unknown("option of evaluate", odd[0], _OF_EVALUATE)
+    if odd := [key for key in settings or {} if "." not in key]:
+        raise UsageError(f"setting '{odd[0]}': nothing is trained; an attack's is written <attack>.{odd[0]}.")
     with nullcontext(output) if output is not None else TemporaryDirectory(prefix="grun-bench-") as folder:
         config = _config("", task, settings or {}, options | {"model": base, "output": folder})
         check(config)
