@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import grun_bench
 from grun_bench.core import registry
-from grun_bench.methods.trainer import make_unlearner
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.lm import LM
 from grun_bench.results.result import Result, read_result, result_files
 from grun_bench.runs.config import RunConfig

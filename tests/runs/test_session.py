@@ -18,7 +18,7 @@ from grun_bench.runs.session import Session
 
 SCALED = """
 from grun_bench.core.registry import unlearner
-from grun_bench.methods.trainer import Fitted, Unlearner
+from grun_bench.methods.base import Fitted, Unlearner
 
 
 @unlearner("scaled")
