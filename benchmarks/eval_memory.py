@@ -21,7 +21,8 @@ from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grun_bench.core import environment as env
-from grun_bench.models.engine import Engine, Work
+from grun_bench.models.engine import Engine
+from grun_bench.models.work import Work
 
 VOCABULARY, LENGTH, BATCH = 128_256, 512, 8
 #: answer tokens of the 512

@@ -169,7 +169,7 @@ def shared_key_heads(model: nn.Module) -> Iterator[bool]:
     scaled dot-product attention, which for a decoding step costs more than the attention. Told that there is nothing to
     repeat, they hand over fewer key heads than query heads: what takes the call must know how to read them.
     """
-    modules = [module for module in model.modules() if getattr(module, "num_key_value_groups", 1) > 1]
+    modules: list[Any] = [module for module in model.modules() if getattr(module, "num_key_value_groups", 1) > 1]
     counts = [module.num_key_value_groups for module in modules]
     for module in modules:
         module.num_key_value_groups = 1

@@ -75,6 +75,7 @@ def collate_prompts(prompts: Sequence[list[int]], pad_id: int) -> tuple[Tensor, 
 
 def common_length(sequences: Sequence[Sequence[int]]) -> int:
     """How many tokens all sequences begin with alike."""
-    first, last = min(sequences, default=()), max(sequences, default=())
+    rows = [tuple(sequence) for sequence in sequences]
+    first, last = min(rows, default=()), max(rows, default=())
     pairs = zip(first, last, strict=False)
     return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(last)))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from grun_bench.models.batch import Batch
 from grun_bench.models.kv_cache import Before, KeyValues, cache_argument
@@ -65,15 +66,16 @@ _current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
 @contextmanager
 def calling(prompt_end: Tensor | None, trunk: Tensor | None = None) -> Iterator[Call]:
     """Within this block, forward passes edit at `prompt_end`; yields the Call that collects gate values."""
-    with _within(Call(prompt_end, trunk=trunk)) as call:
+    call = Call(prompt_end, trunk=trunk)
+    with _within(call):
         yield call
 
 
 @contextmanager
-def _within(call: Call | None) -> Iterator[Call | None]:
+def _within(call: Call | None) -> Iterator[None]:
     token = _current.set(call)
     try:
-        yield call
+        yield
     finally:
         _current.reset(token)
 
@@ -125,7 +127,7 @@ def wrapped_forwards(blocks: Iterable[nn.Module], wrap: Callable[..., Any]) -> I
 
 
 @contextmanager
-def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
+def checkpointing(model: PreTrainedModel, on: bool) -> Iterator[None]:
     """Gradient checkpointing within this block: decoder blocks run again in the backward pass instead of keeping what
     is inside them. They run again as the same call: an adapter acts where it did in the forward pass.
 
@@ -143,7 +145,7 @@ def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
 
 
 def forward(
-    model: nn.Module, batch: Batch, layers: Sequence[int] = (), frozen: Frozen | None = None, head: bool = True
+    model: PreTrainedModel, batch: Batch, layers: Sequence[int] = (), frozen: Frozen | None = None, head: bool = True
 ) -> Forward:
     """Run a batch and compute logits at the positions that predict answer tokens only.
 
@@ -181,7 +183,7 @@ def forward(
     return Forward(batch, output.logits, call.gates, hidden, states[0])
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The list of decoder blocks: the module list whose length is the configuration's number of layers."""
     count = model.config.get_text_config().num_hidden_layers
     for module in model.modules():

@@ -145,6 +145,6 @@ class Slots(_Past):
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new columns of a layer; returns views of all of its columns."""
         end = self.width + keys.shape[2]
-        for whole, new in zip(self._pairs[layer], (keys, values), strict=True):
-            whole[: self.rows, :, self.width : end] = new
-        return tuple(whole[: self.rows, :, :end] for whole in self._pairs[layer])
+        all_keys, all_values = (whole[: self.rows, :, :end] for whole in self._pairs[layer])
+        all_keys[:, :, self.width :], all_values[:, :, self.width :] = keys, values
+        return all_keys, all_values

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import bar
-from grun_bench.models.engine import Counts, Engine, Result, Work
+from grun_bench.models.engine import Engine
 from grun_bench.models.forward import evaluating
 from grun_bench.models.head import TokenScores
 from grun_bench.models.lm import LM, turns
+from grun_bench.models.work import Counts, Scored, Work
 from grun_bench.results.record import Continuation, Generation, Record, Records
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a set: a question, its answer, and where the set has them a paraphrase and wrong answers.
+    """A question, its answer, and where the set has them a paraphrase and wrong answers.
 
     `context`: questions with their answers that are shown before the question. `prefill`: the first words of an answer
     that are given; the answers are then what comes after them.
@@ -64,12 +65,12 @@ class Protocol:
     cleans_spaces: bool
 
 
-def _clean(lm: LM, row: Example) -> tuple[list[int], list[list[int]]]:
-    prompt = lm.prompts.prompt(row.question, row.context, row.prefill)
-    return prompt, [lm.prompts.answer(answer, row.prefill) for answer in row.candidates]
+def _clean(lm: LM, example: Example) -> tuple[list[int], list[list[int]]]:
+    prompt = lm.prompts.prompt(example.question, example.context, example.prefill)
+    return prompt, [lm.prompts.answer(answer, example.prefill) for answer in example.candidates]
 
 
-def _open_unlearning(lm: LM, row: Example) -> tuple[list[int], list[list[int]]]:
+def _open_unlearning(lm: LM, example: Example) -> tuple[list[int], list[list[int]]]:
     """Prompt and scored tokens of OpenUnlearning (src/data/utils.py, preprocess_chat_instance, at d3d7cf9).
 
     The whole conversation goes through the chat template at once; what follows the prompt's tokens is scored, the
@@ -79,17 +80,18 @@ def _open_unlearning(lm: LM, row: Example) -> tuple[list[int], list[list[int]]]:
         raise UsageError("The protocol open-unlearning needs a model with a chat template.")
     template = lm.tokenizer.apply_chat_template
     system = {"role": "system", "content": "You are a helpful assistant."}
-    asked = [system, *turns(row.context), {"role": "user", "content": row.question}]
+    asked = [system, *turns(example.context), {"role": "user", "content": example.question}]
     options = {"tokenize": False, "date_string": OPEN_UNLEARNING_DATE}
-    text = template(asked, add_generation_prompt=True, **options) + row.prefill
+    text = template(asked, add_generation_prompt=True, **options) + example.prefill
     prompt = lm.tokenizer(text, add_special_tokens=False).input_ids
 
     def scored(answer: str) -> list[int]:
-        answered = [*asked, {"role": "assistant", "content": f"{row.prefill} {answer}" if row.prefill else answer}]
+        content = f"{example.prefill} {answer}" if example.prefill else answer
+        answered = [*asked, {"role": "assistant", "content": content}]
         whole = lm.tokenizer(template(answered, **options), add_special_tokens=False).input_ids
         return (whole if whole[-1] == lm.tokenizer.eos_token_id else [*whole, lm.tokenizer.eos_token_id])[len(prompt) :]
 
-    return prompt, [scored(answer) for answer in row.candidates]
+    return prompt, [scored(answer) for answer in example.candidates]
 
 
 #: the date in the prompts of OpenUnlearning's Llama 3 models (its configs/model/Llama-3.2-1B-Instruct.yaml)
@@ -121,18 +123,17 @@ def score(
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         hidden=lm.pad_id if protocol.hides_padding else None,
+        counts=counts,
     )
-    if counts is not None:
-        engine.counts = counts
     with evaluating(lm.model):
-        works = [_work(lm, protocol, row, settings.generate) for row in examples]
-        results = _run(engine, "scoring", works)
-        records = [_record(lm, protocol, *each) for each in zip(examples, works, results, strict=True)]
-        asked = [place for place, row in enumerate(examples) if row.paraphrased_question and results[place].gates]
-        paraphrased = [replace(examples[place], question=examples[place].paraphrased_question) for place in asked]
-        prompts = [Work(protocol.encode(lm, row)[0]) for row in paraphrased]
-        for place, result in zip(asked, _run(engine, "gates on paraphrased questions", prompts), strict=True):
-            records[place].gates_paraphrased = _gates(result)
+        works = [Work(*protocol.encode(lm, each), generate=settings.generate, moments=True) for each in examples]
+        scored = _run(engine, "scoring", works)
+        records = [_record(lm, protocol, *each) for each in zip(examples, works, scored, strict=True)]
+        asked = [place for place, each in enumerate(examples) if each.paraphrased_question and scored[place].gates]
+        paraphrased = [replace(examples[place], question=examples[place].paraphrased_question or "") for place in asked]
+        prompts = [Work(protocol.encode(lm, each)[0]) for each in paraphrased]
+        for place, found in zip(asked, _run(engine, "gates on paraphrased questions", prompts), strict=True):
+            records[place].gates_paraphrased = _gates(found)
     return Records(records)
 
 
@@ -143,38 +144,34 @@ def stop_tokens(lm: LM) -> set[int]:
     return {token for token in stops | {lm.tokenizer.eos_token_id} if token is not None}
 
 
-def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Result]:
-    """Run works through the engine with a progress bar; results in the order of the works."""
-    results: dict[int, Result] = {}
+def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Scored]:
+    """Run works through the engine with a progress bar; what they gave, in the order of the works."""
+    scored: dict[int, Scored] = {}
     if works:
         with bar(label, len(works)) as advance:
-            for number, result in engine.run(works):
-                results[number] = result
+            for number, each in engine.run(works):
+                scored[number] = each
                 advance()
-    return [results[number] for number in range(len(works))]
+    return [scored[number] for number in range(len(works))]
 
 
-def _work(lm: LM, protocol: Protocol, row: Example, generate: bool) -> Work:
-    return Work(*protocol.encode(lm, row), generate=generate, moments=True)
-
-
-def _record(lm: LM, protocol: Protocol, row: Example, work: Work, result: Result) -> Record:
+def _record(lm: LM, protocol: Protocol, example: Example, work: Work, scored: Scored) -> Record:
     answer, *others = (
         _continuation(text, tokens, scores)
-        for text, tokens, scores in zip(row.candidates, work.continuations, result.continuations, strict=True)
+        for text, tokens, scores in zip(example.candidates, work.continuations, scored.continuations, strict=True)
     )
-    paraphrased = others.pop(0) if row.paraphrased_answer is not None else None
-    generation = None if result.generated is None else _generation(lm, protocol, result.generated)
+    paraphrased = others.pop(0) if example.paraphrased_answer is not None else None
+    generation = None if scored.generated is None else _generation(lm, protocol, scored.generated)
     return Record(
-        row.set,
-        row.index,
-        row.question,
+        example.set,
+        example.index,
+        example.question,
         answer,
         paraphrased,
         others,
         generation,
-        _gates(result),
-        prefill=row.prefill or None,
+        _gates(scored),
+        prefill=example.prefill or None,
     )
 
 
@@ -196,6 +193,6 @@ def _generation(lm: LM, protocol: Protocol, tokens: list[int]) -> Generation:
     return Generation(text, len(tokens), tokens[-1] in stop_tokens(lm))
 
 
-def _gates(result: Result) -> dict[str, float] | None:
+def _gates(scored: Scored) -> dict[str, float] | None:
     # no logit so low that its exponential has no float
-    return {str(layer): 1 / (1 + math.exp(min(-logit, 700.0))) for layer, logit in result.gates.items()} or None
+    return {str(layer): 1 / (1 + math.exp(min(-logit, 700.0))) for layer, logit in scored.gates.items()} or None

@@ -20,11 +20,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from grun_bench.models import engine as engine_module
-from grun_bench.models import head, kernels
-from grun_bench.models.engine import Engine, Limits, Result, Tree, Work
+from grun_bench.models import decoding, head, kernels
+from grun_bench.models.engine import Engine
 from grun_bench.models.forward import current_call
 from grun_bench.models.kv_cache import KeyValues, Slots
+from grun_bench.models.limits import Limits
+from grun_bench.models.passes import Passes
+from grun_bench.models.tree import Tree
+from grun_bench.models.work import Counts, Scored, Work
 
 VOCABULARY, STOP, LIMIT = 53, 2, 24
 SMALL = {
@@ -82,11 +85,17 @@ def works_of(seed: int, count: int = 6) -> list[Work]:
     ]
 
 
-def run(model: nn.Module, works: Sequence[Work], **options) -> list[Result]:  # type: ignore[no-untyped-def]
+def run(model: nn.Module, works: Sequence[Work], **options) -> list[Scored]:  # type: ignore[no-untyped-def]
     options = {"stops": [STOP], "max_new_tokens": LIMIT, **options}
     results = dict(Engine(model, **options).run(works))
     assert sorted(results) == list(range(len(works)))
     return [results[number] for number in range(len(works))]
+
+
+@torch.no_grad()
+def takes_trees(model: PreTrainedModel, works: Sequence[Work]) -> bool:
+    """Whether the engine runs a work's continuations as one tree."""
+    return Passes(model, Counts()).takes_trees(works)
 
 
 @torch.no_grad()
@@ -110,7 +119,7 @@ def plain_generation(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]
     return out[0, len(prompt) :].tolist()
 
 
-def assert_scores(model: nn.Module, work: Work, result: Result) -> None:
+def assert_scores(model: nn.Module, work: Work, result: Scored) -> None:
     for number, (continuation, scores) in enumerate(zip(work.continuations, result.continuations, strict=True)):
         expected = plain_scores(model, work.prompt, continuation)
         chosen = expected[range(len(continuation)), continuation]
@@ -126,7 +135,7 @@ def assert_scores(model: nn.Module, work: Work, result: Result) -> None:
             assert scores.means == scores.deviations == []
 
 
-def assert_same_scores(result: Result, expected: Result) -> None:
+def assert_same_scores(result: Scored, expected: Scored) -> None:
     for one, other in zip(result.continuations, expected.continuations, strict=True):
         for part in ("logprobs", "means", "deviations"):
             pair = (torch.tensor(getattr(each, part)) for each in (one, other))
@@ -250,7 +259,7 @@ def test_answers_that_begin_alike_run_once_and_score_the_same(name: str) -> None
     model, works = model_of(name), [alike(work.prompt) for work in works_of(17, 4)]
     engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
     results = dict(engine.run(works))
-    assert engine._branching, "all of these models see trees as they are"
+    assert takes_trees(model, works), "all of these models see trees as they are"
     for number, work in enumerate(works):
         assert_scores(model, work, results[number])
         assert results[number].generated == plain_generation(model, work.prompt)
@@ -270,7 +279,7 @@ def test_a_model_that_makes_its_own_mask_gets_one_row_an_answer() -> None:
     try:
         engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
         results = dict(engine.run(works))
-        assert not engine._branching
+        assert not takes_trees(model, works)
         for number, work in enumerate(works):
             assert_scores(model, work, results[number])
     finally:
@@ -283,7 +292,7 @@ def test_trees_stay_within_a_sliding_window() -> None:
     work = Work(prompt, [list(range(3 + first, 33 + first)) for first in range(4)])
     engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
     result = dict(engine.run([work]))[0]
-    assert not engine._branching
+    assert not takes_trees(model, [work])
     for continuation, scores in zip(work.continuations, result.continuations, strict=True):
         chosen = plain_scores(model, prompt, continuation)[range(30), continuation]
         torch.testing.assert_close(torch.tensor(scores.logprobs).double(), chosen, rtol=1e-4, atol=1e-4)
@@ -328,8 +337,8 @@ def test_results_do_not_depend_on_batches_or_order(seed, count, random, token_li
 def test_drafts_change_nothing(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Verified drafts give the same tokens in fewer passes than tokens."""
     model, works = model_of("llama"), works_of(5, 10)
-    monkeypatch.setitem(engine_module.FREE_TOKENS, "cpu", free)
-    monkeypatch.setattr(engine_module, "NGRAM", 1)
+    monkeypatch.setitem(decoding.FREE_TOKENS, "cpu", free)
+    monkeypatch.setattr(decoding, "NGRAM", 1)
     engine = Engine(model, stops=[STOP], max_new_tokens=LIMIT)
     results = dict(engine.run(works))
     assert [results[n].generated for n in range(10)] == [plain_generation(model, work.prompt) for work in works]
@@ -452,7 +461,7 @@ def test_out_of_memory_in_the_decoding_batch_itself(monkeypatch: pytest.MonkeyPa
         sizes.append(len(parts))
         return Slots(parts, room)
 
-    monkeypatch.setattr(engine_module, "Slots", tight)
+    monkeypatch.setattr(decoding, "Slots", tight)
     assert [result.generated for result in run(model, works, batch_size=8)] == expected
     assert max(sizes) == 2
 

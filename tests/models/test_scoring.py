@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from grun_bench.core.errors import UsageError
-from grun_bench.models.engine import Counts
 from grun_bench.models.forward import current_call
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import PROTOCOLS, Example, Protocol, ScoringSettings, score, stop_tokens
+from grun_bench.models.work import Counts
 
 WORDS = (
     "who wrote it where when was born Ada Bo Cy in Oslo Rome Lima . "
