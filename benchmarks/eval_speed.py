@@ -39,7 +39,8 @@ from grun_bench.models.lm import LM
 from grun_bench.models.loading import TINY, Placement, load
 from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
 from grun_bench.models.work import Counts
-from grun_bench.results.record import SETS, Records
+from grun_bench.results.record import Records
+from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED, TOY, World
 
@@ -108,7 +109,7 @@ class Plain:
 
     def parts(self, rows: Sequence[Example]) -> dict[str, Callable[[], None]]:
         """Its passes over the rows, in three parts."""
-        sets = [[row for row in rows if row.set == name] for name in SETS]
+        sets = [[row for row in rows if row.set == name] for name in USUAL_SETS.of("forget", "retain", "utility")]
         forget = sets[0]
 
         def scoring() -> None:

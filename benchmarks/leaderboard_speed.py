@@ -26,10 +26,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from grun_bench.results.record import SETS
 from grun_bench.results.result import Result, result_folder
 
 SECONDS, BYTES = 5.0, 10**9
+SETS = ("forget", "retain", "real_authors", "world_facts")
 TASKS = [f"tofu_forget{share:02}" for share in (1, 5, 10)] + ["tofu_lite", "tofu_long"]
 MODELS = [f"org-{number % 4}/model-{number}-instruct" for number in range(20)]
 UNLEARNERS = [f"{a}+{o}" for a in ("full", "lora", "reft", "grun") for o in ("ga", "gd", "npo", "idk", "rmu")]
@@ -157,6 +157,7 @@ import json, resource, sys, time
 from pathlib import Path
 started = time.perf_counter()
 from grun_bench.leaderboard.files import render, write
+from grun_bench.tasks.sets import USUAL_SETS
 tree, out = Path(sys.argv[1]), Path(sys.argv[2])
 rendered = render(tree, out)
 write(rendered.pages, out)

@@ -153,7 +153,8 @@ def _put(column: str, row: int, value: Any) -> Callable[[list[dict[str, Any]]], 
         (_put("question", 3, None), 3, "question"),
         (_put("answer", 2, 7), 2, "answer"),
         (_put("perturbed_answer", 1, ["one", ""]), 1, "perturbed_answer"),
-        (_put("perturbed_answer", 1, "one"), 1, "perturbed_answer"),
+        (_put("perturbed_answer", 1, []), 1, "perturbed_answer"),
+        (_put("perturbed_answer", 1, 7), 1, "perturbed_answer"),
     ],
 )
 def test_bad_row_names_file_row_and_column(
@@ -236,7 +237,11 @@ def test_missing_data_names_every_place(
     [
         ({"forgett": ["x/y"]}, ["'forgett'", "did you mean forget"]),
         ({"finetune": {"lr": 1e-3, "epochs": 1, "batch_size": 4, "epoch": 2}}, ["finetune.epoch"]),
-        ({"score": {"forgot": "x/y"}}, ["score.forgot"]),
+        ({"score": {"forgot": "x/y"}}, ["score.forgot", "forgot: {source: x/y, role: forget}", "real_authors"]),
+        ({"score": {"a": {"source": "x/y", "role": "forgot"}}}, ["score.a", "role", "'holdout'"]),
+        ({"score": {"a": {"source": "x/y", "role": "retain", "columns": {"reply": "b"}}}}, ["columns.reply"]),
+        ({"score": {"a,b": {"source": "x/y", "role": "retain"}}}, ["'a,b' cannot name a set"]),
+        ({"measures": {"forget": {"role": "utility"}}}, ["'forget' cannot name a set"]),
         ({"forget": ["x/y[3]"]}, ["x/y[3]"]),
         ({"metrics": ["probabilty"]}, ["'probabilty'", "did you mean probability"]),
     ],

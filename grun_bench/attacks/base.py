@@ -46,6 +46,7 @@ from grun_bench.models.lm import LM
 from grun_bench.models.question_form import OWN_FORM, QuestionForm
 from grun_bench.models.scoring import Example
 from grun_bench.results.record import Records
+from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 from grun_bench.tasks.world import World
 
 
@@ -54,8 +55,9 @@ class Subject:
     """A model under evaluation.
 
     `adapter` is what was trained beside it, None where the model itself was changed. `forget` and `retain` are the
-    training rows, (question, answer) or ("", text). `measures` names the task's lm-eval measures, asked in `form`.
-    With `samples` above 0, so many answers to each example are sampled at temperature 1, in place of scoring.
+    training rows, (question, answer) or ("", text). `measures` names the task's lm-eval measures, asked in `form`;
+    `sets` says what the scored sets are to unlearning. With `samples` above 0, so many answers to each example are
+    sampled at temperature 1, in place of scoring.
     """
 
     lm: LM
@@ -67,6 +69,7 @@ class Subject:
     measures: Sequence[str] = ()
     form: QuestionForm = OWN_FORM
     samples: int = 0
+    sets: ScoredSets = USUAL_SETS
 
     def asking(self, change: Callable[[str], str]) -> Subject:
         """The same subject asked every question as `change` puts it, paraphrased and multiple-choice ones too."""

@@ -13,7 +13,7 @@ from grun_bench.core.registry import attack
 @attack("sampling", access="user", version=1, metrics=("sampled_rougeL_recall", "leak"))
 def sampling(subject: Subject, *, answers: int = 8) -> Iterator[tuple[str, Subject]]:
     """Several answers at temperature 1 to each forget question: the best of them, and whether one of them leaks."""
-    forget = [row for row in subject.examples if row.set == "forget"]
+    forget = [row for row in subject.examples if subject.sets.role(row.set) == "forget"]
     if not forget:
         raise Inapplicable("the task asks for no answers to forget questions.")
     yield f"of{answers}", replace(subject, examples=forget, measures=(), samples=answers)

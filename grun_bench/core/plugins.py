@@ -21,6 +21,8 @@ T = TypeVar("T")
 Kind = Literal["adapter", "objective", "metric", "attack", "unlearner"]
 #: what a model is to every run, beside a method's: what it is compared with
 Control = Literal["target", "retain model"]
+#: whether a higher value of a metric is better: always, never, neither, or as the set is to be kept or forgotten
+Better = bool | Literal["kept", "forgotten"] | None
 #: modules of files given with `--include-path` have names that begin so; their plugins are theirs alone
 INCLUDED = "grun_bench_include_"
 
@@ -50,18 +52,21 @@ class ObjectivePlugin(Plugin):
 class MetricPlugin(Plugin):
     """A function of records. `grun_bench.metrics` says what each option means."""
 
-    sets: Sequence[str] | None = None
+    roles: Sequence[str] | None = None
+    kind: Literal["answers", "questions"] = "answers"
     over: Sequence[str] = ()
-    higher_is_better: bool | Mapping[str, bool | None] | None = None
+    higher_is_better: Better | Mapping[str, Better] = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
     reference: Literal["retain"] | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
-        if self.sets is not None and (self.over or self.reference):
+        if self.roles is not None and (self.over or self.reference):
             raise UsageError(
-                f"the metric '{self.name}' has `sets`, so it sees one set's rows: no `over`, no `reference`."
+                f"the metric '{self.name}' has `roles`, so it sees one set's rows: no `over`, no `reference`."
             )
+        if self.roles is None and self.kind != "answers":
+            raise UsageError(f"the metric '{self.name}' is over all records, whatever their kind: it has no `roles`.")
 
 
 @dataclass(frozen=True)

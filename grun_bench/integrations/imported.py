@@ -9,10 +9,10 @@ from pathlib import Path
 from grun_bench.core import environment as env
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
-from grun_bench.integrations.logs import FORMATS, ImportedLog, read_log
+from grun_bench.integrations.logs import FORMATS, SETS, ImportedLog, read_log
 from grun_bench.metrics.evaluate import evaluate, headline_keys, result_fields
-from grun_bench.results.record import SETS
 from grun_bench.results.result import Cost, ImportedFrom, Result, UnlearnerInfo
+from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import Task
 
 
@@ -45,7 +45,7 @@ def import_result(
     if reference is not None and reference.protocol != log.protocol:
         raise UsageError(f"the log is of the protocol {log.protocol}, its retain log of {reference.protocol}.")
     kept = log if unlearner == "retain" else reference
-    values = evaluate(log.records, kept.records if kept else None, log.metrics)
+    values = evaluate(log.records, kept.records if kept else None, log.metrics, USUAL_SETS)
     # the same rows give the same hash, whatever a model said about them
     rows = {name: [(row.index, row.answer.text) for row in log.records.of(name)] for name in SETS}
     git = env.git_state()

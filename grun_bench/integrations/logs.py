@@ -145,6 +145,8 @@ def _short(text: str, limit: int = 50) -> str:
 
 _SHORT = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
 _TRUTH_RATIO = {name: f"{name}_Truth_Ratio" for name in _SHORT} | {"forget": "forget_truth_ratio"}
+#: the sets whose answers every log has
+SETS = tuple(_SHORT.values())
 _MIA = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm")
 #: our name of a per-row score -> theirs, for what their rows do not let us recompute
 _SCORES = {

@@ -8,13 +8,13 @@ from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError
-from grun_bench.metrics._common import MEASURES
-from grun_bench.metrics.evaluate import Value, evaluate, for_protocol
+from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, keys_of
 from grun_bench.metrics.recovery import average, recoveries, worst
-from grun_bench.metrics.stages import STAGES, stage_point
+from grun_bench.metrics.stages import STAGES, Stages
 from grun_bench.results.record import Records
 from grun_bench.results.result import Point, Result
 from grun_bench.results.store import CLEAN, Row, controls
+from grun_bench.tasks.sets import ScoredSets
 
 #: largest relative difference of a number that is recomputed from the same records
 TOLERANCE = 1e-9
@@ -129,20 +129,20 @@ def recomputed(
     `own` are the result's records and `retain` the retain model's, as `Row.records` gives them; of a retain row they
     are the same. `target` are the target model's without attack. What a metric misses is null.
     """
-    measures, clean = measure_directions(result), own.get(CLEAN, Records([]))
-    metrics = dict.fromkeys([*_listed(result), *_metrics(_keys(result, CLEAN), measures)])
-    labelled = {CLEAN: evaluate(clean, retain.get(CLEAN), list(metrics), measures, intervals=intervals)}
+    sets, clean = result.sets, own.get(CLEAN, Records([]))
+    metrics = dict.fromkeys([*_listed(result), *_metrics(_keys(result, CLEAN), sets)])
+    labelled = {CLEAN: evaluate(clean, retain.get(CLEAN), list(metrics), sets, intervals=intervals)}
     for name, info in result.attacks.items():
         labels = {variant: f"{name}:{variant}" for variant in info.variants}
         keys = [key for label in (name, *labels.values()) for key in _keys(result, label)]
-        metrics = dict.fromkeys(_metrics(keys, measures))
+        metrics = dict.fromkeys(_metrics(keys, sets))
         values = {}
         for variant, label in labels.items():
             records = own[label]
-            found = evaluate(records, retain.get(label), list(metrics), measures, intervals=intervals)
-            values[variant] = found | recoveries(found, records, clean, target, result.protocol, measures)
+            found = evaluate(records, retain.get(label), list(metrics), sets, intervals=intervals)
+            values[variant] = found | recoveries(found, records, clean, target, result.protocol, sets)
             labelled[label] = values[variant]
-        labelled[name] = worst(values) if values else evaluate(Records([]), None, list(metrics), measures)
+        labelled[name] = worst(values) if values else evaluate(Records([]), None, list(metrics), sets)
         if _keys(result, f"{name}:mean") and values:
             labelled[f"{name}:mean"] = average(values)
     return labelled
@@ -151,9 +151,9 @@ def recomputed(
 def stage_points(result: Result, own: Mapping[str, Records], retain: Mapping[str, Records]) -> dict[int, Point]:
     """The points of the curve over the stages of sequential unlearning that have records, by place, from these."""
     curve, stages = result.curves.get(STAGES), result.configs.get(result.task, {}).get("stages", [])
-    options = (retain.get(CLEAN), stages, _listed(result), result.headline)
+    measured = Stages(stages, _listed(result), result.headline, result.sets, retain.get(CLEAN))
     return {
-        place: stage_point(point.at, own[label], *options, point.records)
+        place: measured.point(point.at, own[label], point.records)
         for place, point in enumerate(curve.points if curve else ())
         if (label := f"{STAGES}@{point.at}") in own
     }
@@ -166,33 +166,16 @@ def _listed(result: Result) -> list[str]:
     return [name for name in names if name in registry.entries("metric")]
 
 
-def measure_directions(result: Result) -> dict[str, bool]:
-    """The task's lm-eval measures -> whether a higher accuracy is better, as the result's own task says."""
-    measures = result.configs.get(result.task, {}).get("measures", {})
-    if not isinstance(measures, dict):
-        return {}
-    return {name: isinstance(each, dict) and each.get("role") == "utility" for name, each in measures.items()}
-
-
 def _keys(result: Result, label: str) -> list[str]:
     """The metric keys under a filter."""
     pairs = (key.rpartition(",") for key in result.results[result.task])
     return [key for key, _, found in pairs if found == label]
 
 
-def _metrics(keys: Iterable[str], measures: Mapping[str, bool]) -> list[str]:
+def _metrics(keys: Iterable[str], sets: ScoredSets) -> list[str]:
     """The metrics that give keys: no result names those of its attacks or of an imported log."""
-    wanted, found = set(keys), []
-    for name in registry.names("metric"):
-        plugin = registry.get("metric", name)
-        if plugin.sets is not None:
-            given = {f"{side}_{name}" for side in (measures if plugin.sets == MEASURES else plugin.sets)}
-        else:
-            directions = plugin.higher_is_better
-            given = {name, *(directions if isinstance(directions, Mapping) else ())}
-        if given & wanted:
-            found.append(name)
-    return found
+    wanted, known = set(keys), registry.names("metric")
+    return [name for name in known if wanted.intersection(keys_of(registry.get("metric", name), sets))]
 
 
 def _values(result: Result, labelled: Labelled) -> list[Number]:

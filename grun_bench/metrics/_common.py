@@ -8,14 +8,12 @@ import numpy as np
 
 from grun_bench.core.errors import MissingReference
 from grun_bench.results.record import Continuation, Record
+from grun_bench.tasks.roles import Role
 
-#: sets whose answers need no paraphrase: where there is none, the answer stands for it
-OWN_PARAPHRASE = ("real_authors", "world_facts")
-#: forgetting is low on the forget set and high everywhere else
-LOWER_ON_FORGET = {"forget": False, "retain": True, "real_authors": True, "world_facts": True}
-HIGHER_ON_FORGET = {name: not better for name, better in LOWER_ON_FORGET.items()}
-#: in place of sets: all of the task's lm-eval measures, whose roles give the direction
-MEASURES = "measures"
+#: the roles of sets of which it matters what a model knows
+KNOWN: tuple[Role, ...] = ("forget", "retain", "utility", "neighbour")
+#: those of them that a model may have been trained on word by word
+TRAINED: tuple[Role, ...] = ("forget", "retain", "neighbour")
 #: OpenUnlearning's guard against dividing by zero (d3d7cf9, src/evals/metrics)
 EPSILON = 1e-10
 NEEDS_RETAIN = (
@@ -44,9 +42,12 @@ def probability_of(row: Record, answer: Continuation | None, what: str) -> float
     return float(np.exp(-loss_of(row, answer, what)))
 
 
-def right_answer(row: Record) -> Continuation | None:
-    """The true answer that a truth ratio compares with: the paraphrased one, or the answer where a set has none."""
-    return row.answer if row.paraphrased is None and row.set in OWN_PARAPHRASE else row.paraphrased
+def right_answer(row: Record, role: Role) -> Continuation | None:
+    """The true answer that a truth ratio compares with: the paraphrased one.
+
+    Of a utility set it may be the answer itself: its wording was not trained on, so it needs no paraphrase.
+    """
+    return row.answer if row.paraphrased is None and role == "utility" else row.paraphrased
 
 
 def wrong_losses(row: Record) -> np.ndarray:

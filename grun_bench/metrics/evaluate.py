@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,14 @@ from scipy.stats import bootstrap
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, MissingReference
-from grun_bench.metrics._common import MEASURES, NEEDS_RETAIN
+from grun_bench.core.plugins import Better, MetricPlugin
+from grun_bench.metrics._common import NEEDS_RETAIN
+from grun_bench.metrics.scored import ScoredRecords, SetRecords
+from grun_bench.results.metric_key import MetricKey
+from grun_bench.results.protocol_names import own_name
 from grun_bench.results.record import Record, Records
+from grun_bench.tasks.roles import KNOWING_IS_GOOD, ROLES, Role
+from grun_bench.tasks.sets import ScoredSets
 
 CONFIDENCE, RESAMPLES, SEED = 0.95, 2000, 0
 
@@ -42,29 +48,24 @@ class Value:
 
 
 def evaluate(
-    records: Records,
-    reference: Records | None,
-    names: Sequence[str],
-    measures: Mapping[str, bool] | None = None,
-    *,
-    intervals: bool = True,
+    records: Records, reference: Records | None, names: Sequence[str], sets: ScoredSets, *, intervals: bool = True
 ) -> dict[str, Value]:
-    """The values of the named metrics on one model's records.
+    """The values of the named metrics on one model's records, by key.
 
-    A metric over sets is reported as `<set>_<name>`, any other as `<name>`; a metric that returns several values, under
-    their keys. `reference` holds the retain model's records, or None. `measures`, the task's lm-eval measures with
-    their directions, are the sets of the metrics over `MEASURES`. Without `intervals`, which take most of the time,
-    only the values are computed.
+    A metric with `roles` is reported as `<set>_<name>`, any other as `<name>`; a metric that returns several values,
+    under their keys. `reference` holds the retain model's records, or None. `sets` says what the sets of the records
+    are to unlearning. Without `intervals`, which take most of the time, only the values are computed.
 
     Raises UsageError for an unknown metric, GrunBenchError for one that breaks its contract.
     """
+    model = ScoredRecords(records, sets)
+    retain = None if reference is None else ScoredRecords(reference, sets)
     values: dict[str, Value] = {}
     for name in dict.fromkeys(names):
         plugin = registry.get("metric", name)
-        if plugin.sets is not None:
-            found = _sets(plugin, records, measures or {}, intervals)
-        else:
-            found = _whole(plugin, records, reference, intervals)
+        found = (
+            _of_each(plugin, model, intervals) if plugin.roles is not None else _over(plugin, model, retain, intervals)
+        )
         for key, value in found:
             if key in values:
                 raise GrunBenchError(f"metric '{name}' returns '{key}', which another metric returns too.")
@@ -72,67 +73,109 @@ def evaluate(
     return values
 
 
-def _sets(
-    plugin: registry.MetricPlugin, records: Records, measures: Mapping[str, bool], intervals: bool
+def keys_of(plugin: MetricPlugin, sets: ScoredSets) -> list[str]:
+    """The keys that a metric is sure to give on these sets; one that returns several may give more."""
+    if plugin.roles is not None:
+        return [f"{name}_{plugin.name}" for name in _sets_of(plugin, sets) or plugin.roles]
+    directions = plugin.higher_is_better
+    return list(directions) if isinstance(directions, Mapping) else [plugin.name]
+
+
+def _sets_of(plugin: MetricPlugin, sets: ScoredSets) -> dict[str, Role]:
+    """The sets that a metric with `roles` is applied to, with their role."""
+    return {name: role for role in _roles(plugin) for name in sets.of(role, kind=plugin.kind)}
+
+
+def _roles(plugin: MetricPlugin) -> tuple[Role, ...]:
+    """The roles that a metric asks for. Raises GrunBenchError for one that is none."""
+    names = plugin.over if plugin.roles is None else plugin.roles
+    if odd := sorted(set(names) - set(ROLES)):
+        raise GrunBenchError(f"metric '{plugin.name}' names the role {', '.join(odd)}; roles are {', '.join(ROLES)}.")
+    return tuple(role for name in names for role in ROLES if role == name)
+
+
+def _of_each(plugin: MetricPlugin, model: ScoredRecords, intervals: bool) -> Iterator[tuple[str, Value]]:
+    """A metric's values on each set with one of its roles; on the roles themselves where no set has any of them."""
+    sets = _sets_of(plugin, model.sets)
+    for name, role in (sets or {role: role for role in _roles(plugin)}).items():
+        rows = SetRecords(name, role, model.records.of(name) if sets else ())
+        try:
+            if not rows:
+                raise MissingReference(_no_rows([name]) if sets else _no_set([role]))
+            results = _by_key(plugin, plugin.target(rows))
+        except MissingReference as error:
+            results = {plugin.name: error}
+        for key, result in results.items():
+            yield f"{name}_{key}", _value(plugin, key, result, rows, role, intervals)
+
+
+def _over(
+    plugin: MetricPlugin, model: ScoredRecords, retain: ScoredRecords | None, intervals: bool
 ) -> Iterator[tuple[str, Value]]:
-    over_measures = plugin.sets == MEASURES
-    for name in measures if over_measures else plugin.sets or ():
-        rows = records.of(name)
-        for key, result in _call(plugin, {name: rows}, rows).items():
-            direction = measures[name] if over_measures else _direction(plugin, name)
-            yield f"{name}_{key}", _value(plugin, key, result, rows, direction, intervals)
-
-
-def _whole(
-    plugin: registry.MetricPlugin, records: Records, reference: Records | None, intervals: bool
-) -> Iterator[tuple[str, Value]]:
-    sides = {name: records.of(name) for name in plugin.over}
-    rows = [row for side in sides.values() for row in side] if sides else list(records)
-    for key, result in _call(plugin, sides, records, reference).items():
-        yield key, _value(plugin, key, result, rows, _direction(plugin, key), intervals)
-
-
-def _call(plugin: registry.MetricPlugin, sides: Mapping[str, Sequence[Record]], *arguments: Any) -> dict[str, Result]:
-    """What the metric returns, by key; under every key that it declares the reason, where its input is missing."""
+    """A metric's values on all records."""
+    rows = [row for role in _roles(plugin) for row in model.of(role)] if plugin.over else list(model)
     try:
-        empty = [name for name, rows in sides.items() if not rows]
-        if empty:
-            raise MissingReference(f"no rows of the set {' or '.join(repr(name) for name in empty)}.")
-        if plugin.reference and arguments[-1] is None:
-            raise MissingReference(NEEDS_RETAIN)
-        result = plugin.target(*arguments)
-        return result if isinstance(result, dict) else {plugin.name: result}
+        _need(plugin, model, retain)
+        results = _by_key(plugin, plugin.target(model, retain))
     except MissingReference as error:
-        directions = plugin.higher_is_better
-        several = plugin.sets is None and isinstance(directions, Mapping)
-        return dict.fromkeys(directions if several else [plugin.name], error)
+        results = dict.fromkeys(keys_of(plugin, model.sets), error)
+    for key, result in results.items():
+        yield key, _value(plugin, key, result, rows, None, intervals)
 
 
-def _direction(plugin: registry.MetricPlugin, key: str) -> bool | None:
-    direction = plugin.higher_is_better
-    return direction.get(key) if isinstance(direction, Mapping) else direction
+def _need(plugin: MetricPlugin, model: ScoredRecords, retain: ScoredRecords | None) -> None:
+    """Raises MissingReference where a metric over all records lacks what it declares."""
+    roles = _roles(plugin)
+    if without := [role for role in roles if not model.sets.of(role)]:
+        raise MissingReference(_no_set(without))
+    if empty := [rows.name for role in roles for rows in model.each(role) if not rows]:
+        raise MissingReference(_no_rows(empty))
+    if plugin.reference and retain is None:
+        raise MissingReference(NEEDS_RETAIN)
+
+
+def _no_set(roles: Sequence[Role]) -> str:
+    return f"no set with the role {' or '.join(repr(role) for role in roles)} is scored."
+
+
+def _no_rows(names: Sequence[str]) -> str:
+    return f"no rows of the set {' or '.join(repr(name) for name in names)}."
+
+
+def _by_key(plugin: MetricPlugin, returned: Result | dict[str, Result]) -> dict[str, Result]:
+    return returned if isinstance(returned, dict) else {plugin.name: returned}
+
+
+def _direction(plugin: MetricPlugin, key: str, role: Role | None) -> bool | None:
+    """Whether a higher value is better, on a set with this role."""
+    told = plugin.higher_is_better
+    better: Better = told.get(key) if isinstance(told, Mapping) else told
+    if not isinstance(better, str):
+        return better
+    good = KNOWING_IS_GOOD[role] if role else None
+    return good if good is None or better == "kept" else not good
 
 
 def _value(
-    plugin: registry.MetricPlugin,
-    key: str,
-    result: Result,
-    rows: Sequence[Record],
-    direction: bool | None,
-    intervals: bool,
+    plugin: MetricPlugin, key: str, result: Result, rows: Sequence[Record], role: Role | None, intervals: bool
 ) -> Value:
-    told = {"n": len(rows), "higher_is_better": direction, "version": plugin.version}
+    value = Value(
+        None,
+        n=len(rows),
+        higher_is_better=_direction(plugin, key, role),
+        version=plugin.version,
+    )
     if isinstance(result, MissingReference):
-        return Value(None, reason=str(result), **told)
+        return replace(value, reason=str(result))
     array = np.asarray(result, dtype=float)
     if array.ndim and len(array) != len(rows):
         raise GrunBenchError(f"metric '{plugin.name}' returned {len(array)} values of '{key}' for {len(rows)} rows.")
     if not np.isfinite(array).all():
-        return Value(None, reason=_not_finite(array, rows), **told)
+        return replace(value, reason=_not_finite(array, rows))
     if not array.ndim:
-        return Value(float(array), **told)
+        return replace(value, value=float(array))
     low, high = interval(array) if intervals else (None, None)
-    return Value(float(array.mean()), low=low, high=high, **told)
+    return replace(value, value=float(array.mean()), low=low, high=high)
 
 
 def _not_finite(array: np.ndarray, rows: Sequence[Record]) -> str:
@@ -167,28 +210,27 @@ def interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 
 def for_protocol(names: Sequence[str], protocol: str) -> list[str]:
-    """The metrics as a protocol defines them: `<name>_<protocol>` where there is such a metric, else the clean one.
-
-    Comparison with another tool's published tables needs that tool's definitions along with its way of scoring.
-    """
-    known, suffix = registry.entries("metric"), f"_{protocol.replace('-', '_')}"
-    return [name + suffix if name + suffix in known else name for name in names]
+    """The metrics as a protocol defines them, where it has definitions of its own (`results.protocol_names`)."""
+    known = registry.entries("metric")
+    return [own_name(name, protocol, known) for name in names]
 
 
 def headline_keys(headline: Sequence[str], values: Mapping[str, Value], protocol: str) -> list[str]:
     """The keys of a task's headline under a protocol, as `for_protocol` does for metrics."""
-    suffix = f"_{protocol.replace('-', '_')}"
-    return [key + suffix if key + suffix in values else key for key in headline]
+    return [own_name(key, protocol, values) for key in headline]
 
 
-def result_fields(task: str, version: int, values: Mapping[str, Value], label: str = "none") -> dict[str, Any]:
-    """The parts of a result file that say what was measured, from metric values; `label` is their keys' filter."""
+def result_fields(
+    task: str, version: int, values: Mapping[str, Value], attack: str = "", variant: str = ""
+) -> dict[str, Any]:
+    """The parts of a result file that say what was measured, from metric values: without attack, or under one."""
+    keyed = {str(MetricKey(key, attack, variant)): value for key, value in values.items()}
     return {
-        "results": {task: {f"{key},{label}": value.value for key, value in values.items()}},
-        "reasons": {f"{key},{label}": value.reason for key, value in values.items() if value.reason is not None},
+        "results": {task: {key: value.value for key, value in keyed.items()}},
+        "reasons": {key: value.reason for key, value in keyed.items() if value.reason is not None},
         "intervals": {
-            f"{key},{label}": (value.low, value.high)
-            for key, value in values.items()
+            key: (value.low, value.high)
+            for key, value in keyed.items()
             if value.low is not None and value.high is not None
         },
         "n-samples": {task: {key: value.n for key, value in values.items()}},

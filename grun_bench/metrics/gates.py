@@ -8,13 +8,13 @@ import numpy as np
 
 from grun_bench.core.errors import MissingReference
 from grun_bench.core.registry import metric
-from grun_bench.metrics._common import HIGHER_ON_FORGET, per_row
-from grun_bench.results.record import SETS, Record
+from grun_bench.metrics._common import KNOWN, per_row
+from grun_bench.results.record import Record
 
 Gates = Sequence[dict[str, float] | None]
 
 
-@metric("gate", sets=SETS, higher_is_better=HIGHER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("gate", roles=KNOWN, higher_is_better="forgotten", bounds=(0.0, 1.0))
 def gate(rows: Sequence[Record]) -> dict[str, np.ndarray | MissingReference]:
     """Mean gate value on the question, over layers and in each (`gate_layer_<n>`); 0 to 1, high is good on forget.
 
@@ -31,6 +31,9 @@ def gate(rows: Sequence[Record]) -> dict[str, np.ndarray | MissingReference]:
 
 
 def _by_layer(key: str, gates: Gates) -> dict[str, np.ndarray | MissingReference]:
-    layers = sorted({layer for row in gates for layer in row or {}}, key=int)
-    mean = {key: per_row(float(np.mean(list((row or {}).values()))) for row in gates)}
-    return mean | {f"{key}_layer_{layer}": per_row((row or {}).get(layer, np.nan) for row in gates) for layer in layers}
+    found: dict[str, np.ndarray | MissingReference] = {
+        key: per_row(float(np.mean(list((row or {}).values()))) for row in gates)
+    }
+    for layer in sorted({layer for row in gates for layer in row or {}}, key=int):
+        found[f"{key}_layer_{layer}"] = per_row((row or {}).get(layer, np.nan) for row in gates)
+    return found

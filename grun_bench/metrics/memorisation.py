@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from grun_bench.core.registry import metric
-from grun_bench.metrics._common import LOWER_ON_FORGET, missing, per_row, stored_or
+from grun_bench.metrics._common import TRAINED, missing, per_row, stored_or
 from grun_bench.results.record import Record
-
-MEMORISED = ("forget", "retain")
 
 
 def _matches(row: Record) -> list[int]:
@@ -31,7 +29,7 @@ def _suffix(matches: Sequence[int]) -> int:
     return len(matches) if len(misses) == 0 else len(matches) - 1 - int(misses[-1])
 
 
-@metric("extraction_strength", sets=MEMORISED, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("extraction_strength", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0))
 def extraction_strength(rows: Sequence[Record]) -> np.ndarray:
     """Extraction strength: longest suffix of the answer that is greedily predicted, as a share of its tokens; 0 to 1.
 
@@ -43,7 +41,7 @@ def extraction_strength(rows: Sequence[Record]) -> np.ndarray:
     return per_row(_suffix(matches) / len(matches) for matches in map(_matches, rows))
 
 
-@metric("extraction_strength_open_unlearning", sets=MEMORISED, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("extraction_strength_open_unlearning", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0))
 def extraction_strength_open_unlearning(rows: Sequence[Record]) -> np.ndarray:
     """Extraction strength with a floor of 1/N; 0 to 1, low is good on forget.
 
@@ -54,7 +52,7 @@ def extraction_strength_open_unlearning(rows: Sequence[Record]) -> np.ndarray:
     return stored_or(rows, "extraction_strength_open_unlearning", values)
 
 
-@metric("exact_memorisation", sets=MEMORISED, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("exact_memorisation", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0))
 def exact_memorisation(rows: Sequence[Record]) -> np.ndarray:
     """Share of the answer's tokens that are the model's argmax given the true tokens before; 0 to 1, low on forget.
 

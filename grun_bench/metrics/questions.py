@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from grun_bench.core.registry import metric
-from grun_bench.metrics._common import MEASURES, missing, per_row
+from grun_bench.metrics._common import KNOWN, missing, per_row
 from grun_bench.results.record import Record
 
 #: what stands for accuracy in tasks without options, in this order
 _SCORES = ("acc", "exact_match")
 
 
-@metric("accuracy", sets=MEASURES, bounds=(0.0, 1.0))
+@metric("accuracy", roles=KNOWN, kind="questions", higher_is_better="kept", bounds=(0.0, 1.0))
 def accuracy(rows: Sequence[Record]) -> np.ndarray:
     """Share of questions answered rightly, on each lm-eval measure of the task; 0 to 1, low is good on forget measures.
 

@@ -8,10 +8,12 @@ from statistics import mean
 from typing import Any
 
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, result_fields
+from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.record import Records
 from grun_bench.results.result import AttackInfo, Curve, Point, Result
+from grun_bench.tasks.sets import ScoredSets
 
-#: metrics of the forget set whose recovery is reported; of lm-eval's forget measures it is the accuracy
+#: metrics of forget sets whose recovery is reported; of lm-eval's forget measures it is the accuracy
 RECOVERED = ("extraction_strength", "rougeL_recall", "leak")
 #: the least by which the target's value must be above the row's for recovery to be a number
 LEAST_FORGOTTEN = 0.05
@@ -23,7 +25,7 @@ def recoveries(
     clean: Records,
     target: Records | None,
     protocol: str,
-    measures: Mapping[str, bool],
+    sets: ScoredSets,
 ) -> dict[str, Value]:
     """(after - before) / (target - before) for each of `RECOVERED` and forget measure that has a value under attack.
 
@@ -32,34 +34,33 @@ def recoveries(
     same above chance, which cancels. None where there is little to recover (`LEAST_FORGOTTEN`).
     """
     names = for_protocol(RECOVERED, protocol)
-    keys = {f"forget_{name}": name for name in names}
-    keys |= {f"{measure}_accuracy": "accuracy" for measure, higher in measures.items() if not higher}
+    keys = {f"{forgotten}_{name}": name for forgotten in sets.of("forget") for name in names}
+    keys |= {f"{measure}_accuracy": "accuracy" for measure in sets.of("forget", kind="questions")}
     keys = {key: name for key, name in keys.items() if key in values}
     needed, asked = list(dict.fromkeys(keys.values())), {(row.set, row.index) for row in attacked}
 
     def before_of(records: Records) -> dict[str, Value]:
         rows = Records(row for row in records if (row.set, row.index) in asked)
-        return evaluate(rows, None, needed, measures)
+        return evaluate(rows, None, needed, sets)
 
     before, known = before_of(clean), before_of(target) if target is not None else {}
-    return {f"recovery_{key}": _recovery(values[key], before[key], known.get(key)) for key in keys}
+    return {MetricKey(key).recovery.metric: _recovery(values[key], before[key], known.get(key)) for key in keys}
 
 
 def _recovery(after: Value, before: Value, target: Value | None) -> Value:
-    told = {"n": after.n, "higher_is_better": False, "version": after.version}
+    found = Value(None, n=after.n, higher_is_better=False, version=after.version)
     if target is None:
-        return Value(None, reason="the target model's records are not there.", **told)
-    for value in (after, before, target):
-        if value.value is None:
-            return Value(None, reason=value.reason, **told)
-    forgotten = target.value - before.value  # type: ignore[operator]
+        return replace(found, reason="the target model's records are not there.")
+    if after.value is None or before.value is None or target.value is None:
+        return replace(found, reason=after.reason or before.reason or target.reason)
+    forgotten = target.value - before.value
     if forgotten < LEAST_FORGOTTEN:
         reason = (
             f"the target model's value is {target.value:.3f}, this row's {before.value:.3f} without attack: less than "
             f"{LEAST_FORGOTTEN} was forgotten, so there is nothing to recover."
         )
-        return Value(None, reason=reason, **told)
-    return Value((after.value - before.value) / forgotten, **told)  # type: ignore[operator]
+        return replace(found, reason=reason)
+    return replace(found, value=(after.value - before.value) / forgotten)
 
 
 def worst(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
@@ -71,13 +72,14 @@ def worst(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
 
 
 def _worst(values: Sequence[Value]) -> Value:
-    there = [value for value in values if value.value is not None]
+    there = {place: value.value for place, value in enumerate(values) if value.value is not None}
     if not there or len(values) == 1:
         return values[0]
     if values[0].higher_is_better is None:
-        return _without(values[0], "the metric has no direction, so no variant is the worst; see each.")
+        reason = "the metric has no direction, so no variant is the worst; see each."
+        return replace(values[0], value=None, low=None, high=None, reason=reason)
     pick = min if values[0].higher_is_better else max
-    return pick(there, key=lambda value: value.value)
+    return values[pick(there, key=there.__getitem__)]
 
 
 def average(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
@@ -86,10 +88,9 @@ def average(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
 
 
 def _average(values: Sequence[Value]) -> Value:
-    there = [value for value in values if value.value is not None]
-    if not there:
-        return values[0]
-    return replace(there[0], value=mean(value.value for value in there), low=None, high=None)  # type: ignore[misc]
+    there = [value.value for value in values if value.value is not None]
+    first = next((value for value in values if value.value is not None), values[0])
+    return replace(first, value=mean(there), low=None, high=None) if there else first
 
 
 def _by_metric(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, list[Value]]:
@@ -97,31 +98,27 @@ def _by_metric(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, list[Va
     return {key: [values[key] for values in variants.values() if key in values] for key in keys}
 
 
-def _without(value: Value, reason: str) -> Value:
-    return replace(value, value=None, low=None, high=None, reason=reason)
-
-
-def add_attack(result: Result, name: str, info: AttackInfo, labelled: Mapping[str, Mapping[str, Value]]) -> None:
+def add_attack(result: Result, name: str, info: AttackInfo, values: Mapping[str, Mapping[str, Value]]) -> None:
     """Put an attack into a result, in place of an earlier one of this name; what is not of this attack stays.
 
-    `labelled`: filter (`<attack>`, `<attack>:<variant>`, `<attack>:mean`) -> metric values.
+    `values` are metric values by variant: `MEAN` for the mean over all, "" for the worst of each metric.
     """
     remove_attack(result, name)
     result.attacks[name] = info
     task = result.task
-    for label, values in labelled.items():
-        fields = result_fields(task, result.versions[task], values, label)  # type: ignore[arg-type]
+    version = int(result.versions[task])
+    for variant, each in values.items():
+        fields = result_fields(task, version, each, name, variant)
         result.results[task] |= fields["results"][task]
         result.reasons |= fields["reasons"]
         result.intervals |= fields["intervals"]
         _add(fields["n-samples"][task], result.n_samples[task])
         _add(fields["higher_is_better"][task], result.higher_is_better[task])
         _add(fields["versions"], result.versions)
-    for variant in info.variants:
+    for variant, records in info.variants.items():
         kind, at, step = variant.rpartition("@")
         if at and step.isdigit():
-            values = labelled[f"{name}:{variant}"]
-            point = Point(at=int(step), values=_shown(result, values), records=info.variants[variant])
+            point = Point(at=int(step), values=_shown(result, values[variant]), records=records)
             result.curves.setdefault(f"{name}:{kind}", Curve(unit="steps", points=[])).points.append(point)
 
 
@@ -142,8 +139,9 @@ def _add(new: dict[str, Any], to: dict[str, Any]) -> None:
 
 def _shown(result: Result, values: Mapping[str, Value]) -> dict[str, float | None]:
     """What a curve shows: headline metrics, what recovery is computed on, and recovery."""
-    recovered = [key.removeprefix("recovery_") for key in values if key.startswith("recovery_")]
-    keys = dict.fromkeys([*result.headline, *recovered, *(f"recovery_{key}" for key in recovered)])
+    recoveries = [key for key in map(MetricKey, values) if key.is_recovery]
+    recovered = [key.recovered.metric for key in recoveries]
+    keys = dict.fromkeys([*result.headline, *recovered, *(key.metric for key in recoveries)])
     return {key: values[key].value for key in keys if key in values}
 
 
@@ -151,11 +149,12 @@ def remove_attack(result: Result, name: str) -> None:
     """Take an attack out of a result, if it is there."""
 
     def others(keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if key.rpartition(",")[2].split(":")[0] != name]
+        return [key for key in keys if MetricKey.parse(key).attack != name]
 
     task = result.task
     result.attacks.pop(name, None)
     result.results[task] = {key: result.results[task][key] for key in others(result.results[task])}
     result.reasons = {key: result.reasons[key] for key in others(result.reasons)}
     result.intervals = {key: result.intervals[key] for key in others(result.intervals)}
-    result.curves = {key: curve for key, curve in result.curves.items() if key.split(":")[0] != name}
+    # an attack's curves are named as the filters of its variants are
+    result.curves = {key: curve for key, curve in result.curves.items() if parse_filter(key)[0] != name}

@@ -17,13 +17,13 @@ LEAK = 0.9
 
 def _best(row: Record) -> float:
     """The largest ROUGE-L recall among the sampled answers."""
-    if not row.samples and row.generation is None:
+    texts = row.samples or ([] if row.generation is None else [row.generation.text])
+    if not texts:
         raise missing(row, "sampled or generated text")
-    texts = row.samples or [row.generation.text]  # type: ignore[union-attr]
     return max(rougeL_recalls(row, texts))
 
 
-@metric("sampled_rougeL_recall", sets=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+@metric("sampled_rougeL_recall", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
 def sampled_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L recall of the sampled answer that recalls most, stemmed; 0 to 1, low is good.
 
@@ -33,7 +33,7 @@ def sampled_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     return per_row(map(_best, rows))
 
 
-@metric("leak", sets=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+@metric("leak", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
 def leak(rows: Sequence[Record]) -> np.ndarray:
     """leak@k: share of questions to which one of the k sampled answers has a ROUGE-L recall of 0.9 or more; 0 to 1.
 

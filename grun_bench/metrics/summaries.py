@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy.stats import hmean, ks_2samp
@@ -11,36 +11,39 @@ from scipy.stats import hmean, ks_2samp
 from grun_bench.core.errors import MissingReference
 from grun_bench.core.registry import metric
 from grun_bench.metrics import answers
+from grun_bench.metrics.scored import ScoredRecords, SetRecords
 from grun_bench.metrics.texts import rougeL_recall
-from grun_bench.results.record import Record, Records
+from grun_bench.results.record import Record
+from grun_bench.tasks.roles import Role
 
-PerRow = Callable[[Sequence[Record]], np.ndarray]
-UTILITY_SETS = ("retain", "real_authors", "world_facts")
+PerRow = Callable[[SetRecords], np.ndarray]
 QUALITY = {"forget_quality": True, "forget_quality_D": False, "forget_quality_n": None}
 QUALITY_OU = {f"{key}_open_unlearning": better for key, better in QUALITY.items()}
 
 
-def _utility(records: Records, normalised: PerRow, ratio: PerRow) -> float:
-    """Harmonic mean of the nine parts; 0 when one of them is."""
-    parts = [part(records.of("retain")).mean() for part in (rougeL_recall, answers.probability, ratio)]
-    for name in ("real_authors", "world_facts"):
-        parts += [part(records.of(name)).mean() for part in (rougeL_recall, normalised, ratio)]
+def _utility(records: ScoredRecords, normalised: PerRow, ratio: PerRow) -> float:
+    """Harmonic mean of three parts a set, nine for TOFU's sets; 0 when one of them is."""
+    parts = []
+    for rows in records.each("retain"):
+        parts += [part(rows).mean() for part in (rougeL_recall, answers.probability, ratio)]
+    for rows in records.each("utility"):
+        parts += [part(rows).mean() for part in (rougeL_recall, normalised, ratio)]
     return float(hmean(parts)) if np.isfinite(parts).all() else float("nan")
 
 
-@metric("model_utility", over=UTILITY_SETS, higher_is_better=True, bounds=(0.0, 1.0))
-def model_utility(records: Records, reference: Records | None) -> float:
-    """Harmonic mean of ROUGE-L recall, probability and truth ratio on retain, real authors and world facts; 0 to 1.
+@metric("model_utility", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+def model_utility(records: ScoredRecords, reference: ScoredRecords | None) -> float:
+    """Harmonic mean of ROUGE-L recall, probability and truth ratio on the retain and the utility sets; 0 to 1.
 
-    High is good. The nine parts are the metrics `<set>_rougeL_recall`, `retain_probability`,
-    `real_authors_/world_facts_normalised_probability` and `<set>_truth_ratio` (geometric). Source: TOFU (arXiv
-    2401.06121, section 2.2) and locuslab/tofu @ bdc209e. Leaderboards use this one under the clean protocol.
+    High is good. The parts, nine for TOFU's retain set, real authors and world facts, are the metrics `rougeL_recall`,
+    `probability` (of utility sets `normalised_probability`) and `truth_ratio` (geometric) of each set. Source: TOFU
+    (arXiv 2401.06121, section 2.2) and locuslab/tofu @ bdc209e. Leaderboards use this one under the clean protocol.
     """
     return _utility(records, answers.normalised_probability, answers.truth_ratio)
 
 
-@metric("model_utility_open_unlearning", over=UTILITY_SETS, higher_is_better=True, bounds=(0.0, 1.0))
-def model_utility_open_unlearning(records: Records, reference: Records | None) -> float:
+@metric("model_utility_open_unlearning", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+def model_utility_open_unlearning(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Model utility from the parts with OpenUnlearning's 1e-10; 0 to 1, high is good.
 
     Source: OpenUnlearning @ d3d7cf9 (`model_utility`). Its leaderboard uses this one.
@@ -49,25 +52,24 @@ def model_utility_open_unlearning(records: Records, reference: Records | None) -
 
 
 def _quality(
-    records: Records, reference: Records | None, ratio: Callable[[Record], float]
+    records: ScoredRecords, reference: ScoredRecords | None, ratio: Callable[[Record, Role], float]
 ) -> tuple[float, float, float]:
     """Two-sided KS test of R over the forget rows: (p, D, n of the smaller sample)."""
     if reference is None or not reference.of("forget"):
-        raise MissingReference("the retain model's records have no rows of the set 'forget'.")
-    samples = [np.array([ratio(row) for row in side.of("forget")]) for side in (records, reference)]
+        raise MissingReference("the retain model's records have no rows of the forget set.")
+    samples = [np.array([ratio(row, "forget") for row in side.of("forget")]) for side in (records, reference)]
     count = float(min(map(len, samples)))
     if not all(np.isfinite(sample).all() for sample in samples):
         return float("nan"), float("nan"), count
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # exact p out of reach for some unequal n: scipy takes the limit
+        # the exact p is out of reach for some unequal n: scipy takes the limit
+        warnings.simplefilter("ignore", RuntimeWarning)
         test = ks_2samp(*samples)
     return float(test.pvalue), float(test.statistic), count
 
 
 @metric("forget_quality", over=("forget",), reference="retain", higher_is_better=QUALITY, bounds=(0.0, float("inf")))
-def forget_quality(records: Records, reference: Records | None) -> dict[str, float]:
+def forget_quality(records: ScoredRecords, reference: ScoredRecords | None) -> dict[str, float]:
     """p of a two-sided KS test between the truth ratios of this and the retain model on forget; 0 to 1, high is good.
 
     With it D (0 to 1, low is good; compare models on this one, p is coarse and depends on n) and n, the rows of the
@@ -85,7 +87,7 @@ def forget_quality(records: Records, reference: Records | None) -> dict[str, flo
     higher_is_better=QUALITY_OU,
     bounds=(0.0, float("inf")),
 )
-def forget_quality_open_unlearning(records: Records, reference: Records | None) -> dict[str, float]:
+def forget_quality_open_unlearning(records: ScoredRecords, reference: ScoredRecords | None) -> dict[str, float]:
     """Forget quality on truth ratios with 1e-10 in the denominator; p 0 to 1, high is good.
 
     Differs from `forget_quality` only where P(paraphrased) is near 1e-10. Source: OpenUnlearning @ d3d7cf9

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from grun_bench.core.registry import metric
-from grun_bench.metrics._common import LOWER_ON_FORGET, missing, per_row
-from grun_bench.results.record import SETS, Continuation, Record
+from grun_bench.metrics._common import KNOWN, TRAINED, missing, per_row
+from grun_bench.results.record import Continuation, Record
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +53,7 @@ def _f1(rows: Sequence[Record], kind: str) -> np.ndarray:
     return per_row(_rouge(_reference(row, row.answer, "answer text"), _written(row))[kind][2] for row in rows)
 
 
-@metric("rouge1_recall", sets=SETS, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("rouge1_recall", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
 def rouge1_recall(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-1 recall of the greedy answer, stemmed; 0 to 1, low is good on forget.
 
@@ -62,7 +62,7 @@ def rouge1_recall(rows: Sequence[Record]) -> np.ndarray:
     return _recall(rows, "rouge1")
 
 
-@metric("rougeL_recall", sets=SETS, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("rougeL_recall", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
 def rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L recall of the greedy answer, stemmed; 0 to 1, low is good on forget.
 
@@ -72,7 +72,7 @@ def rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     return _recall(rows, "rougeL")
 
 
-@metric("rouge1_f1", sets=SETS, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("rouge1_f1", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
 def rouge1_f1(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-1 F1 of the greedy answer, stemmed; 0 to 1, low is good on forget. Falls with long-winded answers.
 
@@ -81,7 +81,7 @@ def rouge1_f1(rows: Sequence[Record]) -> np.ndarray:
     return _f1(rows, "rouge1")
 
 
-@metric("rougeL_f1", sets=SETS, higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("rougeL_f1", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
 def rougeL_f1(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L F1 of the greedy answer, stemmed; 0 to 1, low is good on forget. Falls with long-winded answers.
 
@@ -91,7 +91,7 @@ def rougeL_f1(rows: Sequence[Record]) -> np.ndarray:
     return _f1(rows, "rougeL")
 
 
-@metric("paraphrased_rougeL_recall", sets=("forget", "retain"), higher_is_better=LOWER_ON_FORGET, bounds=(0.0, 1.0))
+@metric("paraphrased_rougeL_recall", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0))
 def paraphrased_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L recall of the greedy answer against the paraphrased answer; 0 to 1, low is good on forget.
 
@@ -101,7 +101,7 @@ def paraphrased_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     return per_row(_rouge(_reference(row, row.paraphrased, what), _written(row))["rougeL"][1] for row in rows)
 
 
-@metric("perturbed_rougeL_recall", sets=SETS, higher_is_better=None, bounds=(0.0, 1.0))
+@metric("perturbed_rougeL_recall", roles=KNOWN, higher_is_better=None, bounds=(0.0, 1.0))
 def perturbed_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L recall of the greedy answer against the wrong answers, the mean over a row's; 0 to 1, no direction.
 
@@ -117,7 +117,7 @@ def _perturbed_rouge(row: Record) -> float:
     return float(np.mean([_rouge(text, _written(row))["rougeL"][1] for text in texts]))
 
 
-@metric("repetition", sets=SETS, higher_is_better=False, bounds=(0.0, 1.0))
+@metric("repetition", roles=KNOWN, higher_is_better=False, bounds=(0.0, 1.0))
 def repetition(rows: Sequence[Record]) -> np.ndarray:
     """Share of repeated word 4-grams in the greedy answer, 1 - distinct / all; 0 to 1, low is good.
 
@@ -132,14 +132,14 @@ def _repeated(words: list[str], size: int = 4) -> float:
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-@metric("gibberish", sets=("forget", "retain"), higher_is_better=False, bounds=(0.0, 1.0))
+@metric("gibberish", roles=TRAINED, higher_is_better=False, bounds=(0.0, 1.0))
 def gibberish(rows: Sequence[Record]) -> np.ndarray:
     """Share of the greedy answer's character trigrams seen in no reference text of the set; 0 to 1, low is good.
 
     Reference texts are the questions and all answers of the set's rows, case folded. Fluent text of the same kind
     shares nearly all its trigrams with them (compare with the target model's value, which is no zero); symbol noise and
     cut-up words do not. An empty answer counts as 1. Own measure, in place of OpenUnlearning's classifier
-    (`forget_Q_A_gibberish`), which needs a second model; not on real authors and world facts, whose texts are too few.
+    (`forget_Q_A_gibberish`), which needs a second model; not on utility sets, whose texts are too few.
     """
     known = set().union(*(_trigrams(text) for row in rows for text in _texts(row))) if rows else set()
     return per_row(_unknown_share(_trigrams(_written(row)), known) for row in rows)

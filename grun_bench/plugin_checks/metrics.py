@@ -10,9 +10,11 @@ from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.plugin_checks.contract import Check, require
 from grun_bench.plugin_checks.small_model import FORGET, RETAIN, small_lm
 from grun_bench.results.record import Choices, Continuation, Record, Records
+from grun_bench.tasks.roles import ROLES
+from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 
-#: a measure of lm-eval's, by whose name metrics over measures find their records
-MEASURE = "quiz"
+#: TOFU's sets with one of every other role, and a measure of lm-eval's
+SETS = ScoredSets((*USUAL_SETS.sets, ScoredSet("neighbour", "neighbour"), ScoredSet("quiz", "utility", "questions")))
 
 
 @cache
@@ -21,11 +23,11 @@ def _records(seed: int) -> Records:
     lm = small_lm(seed)
     examples = [
         Example(name, index, question, answer, answer.upper(), ("No.", "Never, no."), question.lower())
-        for name, rows in zip(("forget", "retain", "real_authors", "world_facts"), (FORGET, RETAIN) * 2, strict=True)
+        for name, rows in zip(SETS.of(*ROLES), (FORGET, RETAIN) * 3, strict=True)
         for index, (question, answer) in enumerate(rows)
     ]
     questions = [
-        Record(MEASURE, index, question, Continuation(""), choices=Choices([-1.0 - index, -3.0], [True, False], 0))
+        Record("quiz", index, question, Continuation(""), choices=Choices([-1.0 - index, -3.0], [True, False], 0))
         for index, (question, _) in enumerate(FORGET)
     ]
     return Records([*score(lm, examples, ScoringSettings(max_new_tokens=4)), *questions])
@@ -34,7 +36,7 @@ def _records(seed: int) -> Records:
 def stays_in_bounds(name: str) -> None:
     """every value lies within the declared bounds, or is null with a reason"""
     low, high = registry.get("metric", name).bounds
-    values = evaluate(_records(0), _records(1), [name], {MEASURE: True})
+    values = evaluate(_records(0), _records(1), [name], SETS)
     require(bool(values), "no value at all")
     for key, value in values.items():
         if value.value is None:
@@ -47,7 +49,7 @@ def does_not_depend_on_order(name: str) -> None:
     """the order of the records changes nothing"""
     records, reference = _records(0), _records(1)
     mixed = Records(reversed(list(records)))
-    first, second = (evaluate(each, reference, [name], {MEASURE: True}) for each in (records, mixed))
+    first, second = (evaluate(each, reference, [name], SETS) for each in (records, mixed))
     require(first == second, "another order, other values")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -22,8 +23,6 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 #: words in a text that ROUGE compares: its time and memory grow with their product
 MAX_WORDS = 4_000
 _WORD = re.compile(r"[A-Za-z0-9]+")
-#: the example sets of a TOFU-style task, in the order of tables
-SETS = ("forget", "retain", "real_authors", "world_facts")
 
 
 @dataclass
@@ -130,7 +129,13 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
         return self._records[index]
 
     def __iter__(self) -> Iterator[Record]:
@@ -162,7 +167,8 @@ class Records(Sequence[Record]):
         )
 
 
-def _compact(value):  # type: ignore[no-untyped-def]
+def _compact(value: Any) -> Any:
+    """Plain data without what is None or empty in a mapping."""
     if isinstance(value, dict):
         return {key: _compact(item) for key, item in value.items() if item is not None and item != [] and item != {}}
     if isinstance(value, list):

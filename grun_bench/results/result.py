@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.results.migrations import CURRENT, migrate
+from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 
 SCHEMA_VERSION = CURRENT
 #: where `run` writes and `leaderboard` reads
@@ -97,16 +98,17 @@ class Curve(_Part):
 KEPT = 0.9
 
 
-def best_step(points: list[Point]) -> int | None:
+def best_step(points: list[Point], sets: ScoredSets = USUAL_SETS) -> int | None:
     """Of the steps after 0 that keep `KEPT` of the retain probability of step 0, the one that extracts least.
 
     The lowest forget extraction strength, the earlier step where two are equal; None where no step keeps so much, or a
-    value is missing.
+    value is missing. Of several sets with a role it is the first.
     """
-    start = next((point.values.get("retain_probability") for point in points if point.at == 0), None)
+    kept, extracted = f"{sets.of('retain')[0]}_probability", f"{sets.of('forget')[0]}_extraction_strength"
+    start = next((point.values.get(kept) for point in points if point.at == 0), None)
     found = []
     for point in points:
-        retain, forget = (point.values.get(key) for key in ("retain_probability", "forget_extraction_strength"))
+        retain, forget = (point.values.get(key) for key in (kept, extracted))
         if point.at and None not in (start, retain, forget) and retain >= KEPT * start:
             found.append((forget, point.at))
     return min(found)[1] if found else None
@@ -156,6 +158,11 @@ class Result(_Part):
     hardware: dict[str, Any]
     git_hash: str | None
     git: dict[str, Any]
+
+    @property
+    def sets(self) -> ScoredSets:
+        """The scored sets, as the result's own task says; an imported log has TOFU's, whatever its task scores."""
+        return USUAL_SETS if self.imported else ScoredSets.of_config(self.configs.get(self.task, {}))
 
     def value(self, metric: str, attack: str = "none") -> float | None:
         """The value of a metric, without attack or under one; None when it is missing or not part of the task."""

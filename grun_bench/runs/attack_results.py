@@ -11,6 +11,7 @@ from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol
 from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
+from grun_bench.results.metric_key import MEAN
 from grun_bench.results.record import Records
 from grun_bench.results.result import AttackInfo, RecordsFile, attack_intact, save_records, write_whole
 from grun_bench.runs.inputs import Inputs, Method
@@ -83,7 +84,7 @@ def _values(
     reason = "there is no retain model under the same attack." if reference is None else ""
     values = values_of(inputs, answers, reference, metrics, reason)
     known = target.records if target else None
-    before = (cell.records, known, inputs.config.protocol, inputs.task.measure_directions)
+    before = (cell.records, known, inputs.config.protocol, inputs.task.sets)
     return values | recoveries(values, answers.records, *before)
 
 
@@ -94,13 +95,10 @@ def _labelled(
     reason: str | None,
     metrics: Sequence[str],
 ) -> dict[str, Mapping[str, Value]]:
-    """Values by filter: each variant's, the worst of all, and where the attack says so their mean."""
+    """Values by variant: each one's, the worst of all, and where the attack says so their mean."""
     if not values:
-        keys = evaluate(Records([]), None, metrics, inputs.task.measure_directions)
+        keys = evaluate(Records([]), None, metrics, inputs.task.sets)
         why = reason or "the attack has no variants."
-        return {attack.name: {key: replace(value, reason=why) for key, value in keys.items()}}
-    labelled = {f"{attack.name}:{variant}": each for variant, each in values.items()}
-    labelled[attack.name] = worst(values)
-    if attack.plugin.mean:
-        labelled[f"{attack.name}:mean"] = average(values)
-    return labelled
+        return {"": {key: replace(value, reason=why) for key, value in keys.items()}}
+    mean = {MEAN: average(values)} if attack.plugin.mean else {}
+    return {**values, "": worst(values), **mean}

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grun_bench.methods.monitor import METRICS, ROWS, Monitor
+from grun_bench.metrics.about import about
 from grun_bench.metrics.evaluate import evaluate, for_protocol
-from grun_bench.metrics.stages import stage_point
+from grun_bench.metrics.stages import Stages
 from grun_bench.models.lm import LM
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.results.protocol_names import plain_name
@@ -33,15 +34,16 @@ def _sample(inputs: Inputs, lm: LM) -> dict[str, float | None]:
             rows.append(row)
     protocol = inputs.config.protocol
     settings = ScoringSettings(inputs.task.max_new_tokens, inputs.config.scoring_batch_size, protocol)
-    values = evaluate(score(lm, rows, settings), None, for_protocol(METRICS, protocol))
-    shown = {plain_name(key, protocol): value.value for key, value in values.items()}
-    return {key: value for key, value in shown.items() if key.startswith(("forget_", "retain_", "model_"))}
+    values = evaluate(score(lm, rows, settings), None, for_protocol(METRICS, protocol), inputs.task.sets)
+    told = about(values, inputs.task.sets)
+    shown = [key for key in values if {"forget", "retain"} & {*told[key].roles}]
+    return {plain_name(key, protocol): values[key].value for key in shown}
 
 
-def training_curve(monitor: Monitor) -> Curve:
+def training_curve(inputs: Inputs, monitor: Monitor) -> Curve:
     """What was measured during a training."""
     points = [Point(at=step, values=found) for step, found in sorted(monitor.values.items())]
-    return Curve(unit="steps", points=points, best=best_step(points))
+    return Curve(unit="steps", points=points, best=best_step(points, inputs.task.sets))
 
 
 def stage_curve(
@@ -61,8 +63,8 @@ def stage_curve(
         for at, records in enumerate(scored)
     ]
     points = [*zip(scored, files, strict=True), *([last] if last else [])]
-    options = (reference, inputs.task.stages, inputs.metrics, headline)
+    measured = Stages(inputs.task.stages, inputs.metrics, headline, inputs.task.sets, reference)
     return Curve(
         unit="stages",
-        points=[stage_point(at, records, *options, file) for at, (records, file) in enumerate(points)],
+        points=[measured.point(at, records, file) for at, (records, file) in enumerate(points)],
     )

@@ -11,31 +11,26 @@ from grun_bench.core.cache import digest
 from grun_bench.core.errors import DataError, UsageError
 from grun_bench.methods.base import Unlearner
 from grun_bench.models.scoring import Example
-from grun_bench.results.record import SETS
 from grun_bench.tasks.dataset import Rows, Source, joined
+from grun_bench.tasks.roles import ROLES
+from grun_bench.tasks.sets import ScoredSets
 from grun_bench.tasks.task import Task
 from grun_bench.tasks.world import World
 
-#: columns that a scored set must have
-_COLUMNS = {
-    "forget": ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"),
-    "retain": ("question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"),
-    "real_authors": ("question", "answer", "perturbed_answer"),
-    "world_facts": ("question", "answer", "perturbed_answer"),
-}
 #: a training row: (question, answer), or ("", text)
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Data:
-    """Training sets by name, each in its parts, and scored sets by name.
+    """Training sets by name, each in its parts, and scored sets by name, in the task's order.
 
     With `staged` the parts of the forget set are requests that come one after another.
     """
 
     training: Mapping[str, Sequence[Rows]]
     scored: Mapping[str, Rows]
+    sets: ScoredSets
     staged: bool
 
     @cached_property
@@ -54,7 +49,7 @@ class Data:
         return [_pairs(part) for part in self.training["forget"]] if in_sequence else [self.pairs("forget")]
 
     def examples(self) -> list[Example]:
-        """What a model is asked, set after set."""
+        """What a model is asked, set after set, in the order of their roles."""
         return [
             Example(
                 set=name,
@@ -62,11 +57,10 @@ class Data:
                 question=row["question"],
                 answer=row["answer"],
                 paraphrased_answer=row.get("paraphrased_answer"),
-                perturbed_answers=tuple(row["perturbed_answer"]),
+                perturbed_answers=tuple(row.get("perturbed_answer") or ()),
                 paraphrased_question=row.get("paraphrased_question"),
             )
-            for name in SETS
-            if name in self.scored
+            for name in self.sets.of(*ROLES)
             for number, row in zip(self.scored[name].numbers, self.scored[name].rows, strict=True)
         ]
 
@@ -91,23 +85,23 @@ def read_data(task: Task, world: World, limit: int | None) -> Data:
     UsageError where requests leave rows out.
     """
 
-    def rows(sources: Sequence[Source], columns: tuple[str, ...] | None = None) -> list[Rows]:
+    def rows(sources: Sequence[Source], needed: tuple[str, ...] | None = None) -> list[Rows]:
         try:
-            return [world.rows(source, columns, limit) for source in sources]
+            return [world.rows(source, needed, limit) for source in sources]
         except DataError as error:
             access = [task.access[source.data] for source in sources if source.data in task.access]
             raise DataError("\n".join([str(error), *access])) from None
 
     training = {name: rows(parts) for name, parts in task.sources.items()}
-    scored = {name: rows([source], _COLUMNS[name])[0] for name, source in task.scored.items()}
+    scored = {name: rows([source], task.needed(name))[0] for name, source in task.scored.items()}
     if task.stages:
-        forget = task.scored["forget"]
-        scored["forget"] = joined(rows(task.requests(forget), _COLUMNS["forget"]))
+        (name,), (trained,) = task.sets.of("forget"), task.whole_forget
+        forget = task.scored[name]
+        scored[name] = joined(rows(task.requests(forget), task.needed(name)))
         if limit is None:
-            trained = Source.parse(task.forget[0])
             _check_covered(task, trained, rows([trained])[0], training["forget"])
-            _check_covered(task, forget, rows([forget])[0], [scored["forget"]])
-    return Data(training, scored, bool(task.stages))
+            _check_covered(task, forget, rows([forget])[0], [scored[name]])
+    return Data(training, scored, task.sets, bool(task.stages))
 
 
 def _check_covered(task: Task, source: Source, whole: Rows, parts: Sequence[Rows]) -> None:

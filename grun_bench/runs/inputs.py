@@ -137,7 +137,7 @@ def _check_options(config: RunConfig, task: Task) -> None:
         raise unknown("protocol", config.protocol, PROTOCOLS)
     if config.eval_every and task.stages:
         raise UsageError(f"--eval-every: {task.name} is scored after each of its requests as it is.")
-    if config.eval_every and not {"forget", "retain"} <= set(task.scored):
+    if config.eval_every and not (task.sets.of("forget") and task.sets.of("retain")):
         raise UsageError(f"--eval-every: the task {task.name} scores no answers of a forget and a retain set.")
 
 

@@ -61,7 +61,7 @@ def _made(
         result.curves[STAGES] = stage_curve(inputs, path, scored, retain, last, result.headline)
         write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
     if monitor is not None:
-        result.curves["training"] = training_curve(monitor)
+        result.curves["training"] = training_curve(inputs, monitor)
     write_whole(path, result.dumps())
     forget_checkpoints(inputs, method, run_id)
     # no two models at once: those of controls are loaded again in no time

@@ -44,6 +44,7 @@ def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subje
         inputs.config.seed if seed is None else seed,
         fitted.adapter,
         tuple(inputs.task.measures),
+        sets=inputs.task.sets,
     )
 
 
@@ -101,7 +102,7 @@ def values_of(
     inputs: Inputs, answers: Answers, reference: Records | None, metrics: Sequence[str], reason: str
 ) -> dict[str, Value]:
     """Metric values of answers; those that are missing with `reason`, if any, in front."""
-    values = evaluate(answers.records, reference, metrics, inputs.task.measure_directions)
+    values = evaluate(answers.records, reference, metrics, inputs.task.sets)
     for measure, why in answers.missing.items():
         for key in {f"{measure}_{metric}" for metric in metrics} & set(values):
             values[key] = _explain(values[key], why)

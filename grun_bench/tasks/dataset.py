@@ -5,32 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from grun_bench.core.errors import DataError, UsageError
+
+Row = dict[str, Any]
+#: our names of the columns of questions and answers; a training set of plain texts has `text` instead
+Column = Literal["question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"]
+COLUMNS: tuple[Column, ...] = get_args(Column)
 
 _SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in a task file: `org/name:config[start:stop]` or the path of a JSON Lines file; split `train`."""
+    """A data set in a task file: `org/name:config[start:stop]` or the path of a JSON Lines file; split `train`.
+
+    `columns` maps our columns to the data's own names; what is not mapped is found under its own name.
+    """
 
     data: str
     config: str | None = None
     start: int = 0
     stop: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def parse(cls, text: str) -> Source:
+    def parse(cls, text: str, columns: Mapping[str, str] | None = None) -> Source:
         """Raises UsageError when the text has another shape."""
         match = _SOURCE.fullmatch(text)
         if match is None:
             raise UsageError(f"'{text}' is not a data source: write org/name:config or org/name:config[0:360].")
         start, stop = match["start"], match["stop"]
-        return cls(match["data"], match["config"], int(start) if start else 0, int(stop) if stop else None)
+        places = int(start) if start else 0, int(stop) if stop else None
+        return cls(match["data"], match["config"], *places, columns or {})
 
     def __str__(self) -> str:
         name = self.data + (f":{self.config}" if self.config else "")
@@ -45,27 +55,34 @@ class Source:
 class Rows:
     """Rows of one source, with what a result must say about them; `numbers` are their places in the data set."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     origin: str
     sha256: str
     numbers: list[int]
 
 
-def checked(
-    table: list[dict[str, Any]], origin: str, source: Source, columns: tuple[str, ...] | None, limit: int | None
-) -> Rows:
-    """The rows of a source out of its data set's table, with the named columns checked; None for a training set's.
+def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ...] | None, limit: int | None) -> Rows:
+    """The rows of a source out of its data set's table, under our names of the columns.
 
-    Raises DataError with the row and column that is wrong, or where there are no rows.
+    The `needed` columns are in every row, and so are those that the source maps; None stands for those of a training
+    set: `text`, or question and answer. Wrong answers are a list, one alone is a list of one. Raises DataError with the
+    row and column that is wrong, or where there are no rows.
     """
     table = table[source.start : source.stop][:limit]
     if not table:
         raise DataError(f"{source} ({origin}): no rows.")
     place = origin if origin == source.data else f"{source} ({origin})"
-    for number, row in enumerate(table, source.start):
-        for column in columns or training_columns(row):
-            _check(row, column, f"{place}, row {number}")
-    return Rows(table, origin, _sha256(table), list(range(source.start, source.start + len(table))))
+    rows = [_ours(row, source.columns) for row in table]
+    for number, (row, theirs) in enumerate(zip(rows, table, strict=True), source.start):
+        required = needed or (("text",) if "text" in row else ("question", "answer"))
+        for column in dict.fromkeys([*required, *source.columns, *(COLUMNS if needed else ())]):
+            named = source.columns.get(column, column)
+            if row.get(column) is not None:
+                _check(row[column], column, f"{place}, row {number}, column '{named}'")
+            elif column in required or column in source.columns:
+                known = ", ".join(theirs)
+                raise DataError(f"{place}, row {number}: column '{named}' is missing; the columns are {known}.")
+    return Rows(rows, origin, _sha256(rows), list(range(source.start, source.start + len(rows))))
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -74,23 +91,24 @@ def joined(parts: Sequence[Rows]) -> Rows:
     return Rows(rows, parts[0].origin, _sha256(rows), [number for part in parts for number in part.numbers])
 
 
-def _sha256(rows: list[dict[str, Any]]) -> str:
+def _sha256(rows: list[Row]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def training_columns(row: dict[str, Any]) -> tuple[str, ...]:
-    """The columns that a training set with rows like this one must have: `text`, or question and answer."""
-    return ("text",) if "text" in row else ("question", "answer")
+def _ours(row: Row, columns: Mapping[str, str]) -> Row:
+    """A row under our names; where columns are mapped, without what else the data has."""
+    if columns:
+        named = {name: name for name in COLUMNS} | dict(columns)
+        row = {ours: row[theirs] for ours, theirs in named.items() if theirs in row}
+    wrong = row.get("perturbed_answer")
+    return row | {"perturbed_answer": [wrong]} if isinstance(wrong, str) else row
 
 
-def _check(row: dict[str, Any], column: str, place: str) -> None:
-    if column not in row or row[column] is None:
-        raise DataError(f"{place}: column '{column}' is missing; the columns are {', '.join(row)}.")
-    values = row[column] if column == "perturbed_answer" else [row[column]]
+def _check(value: Any, column: str, place: str) -> None:
+    """Raises DataError for what is not text, or, of wrong answers, a list of texts."""
+    values = value if column == "perturbed_answer" else [value]
     if not isinstance(values, list) or not values:
-        raise DataError(f"{place}, column '{column}': expected a list of answers.")
-    for value in values:
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(
-                f"{place}, column '{column}': expected text, found {'an empty one' if value == '' else repr(value)}."
-            )
+        raise DataError(f"{place}: expected a list of answers.")
+    for text in values:
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{place}: expected text, found {'an empty one' if text == '' else repr(text)}.")

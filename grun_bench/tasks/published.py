@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from grun_bench.core import environment as env
 from grun_bench.core.errors import DataError, unknown
-from grun_bench.tasks.dataset import Source
+from grun_bench.tasks.dataset import Row, Source
 
 
-def read(source: Source) -> tuple[list[dict[str, Any]], str]:
+def read(source: Source) -> tuple[list[Row], str]:
     """All rows of a source's data set (split `train`), and where they were found.
 
     Raises DataError with every place that was looked at, UsageError for an unknown configuration.
@@ -43,7 +42,7 @@ def read(source: Source) -> tuple[list[dict[str, Any]], str]:
     )
 
 
-def _load_json(path: Path) -> list[dict[str, Any]]:
+def _load_json(path: Path) -> list[Row]:
     rows = []
     # as bytes: texts may hold what Unicode counts as the end of a line
     for number, line in enumerate(path.read_bytes().splitlines()):
@@ -57,7 +56,7 @@ def _load_json(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _load_dataset(name: str, source: Source) -> list[dict[str, Any]]:
+def _load_dataset(name: str, source: Source) -> list[Row]:
     import datasets
 
     datasets.disable_progress_bars()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 #: `forget`: what must go. `retain`: what was trained on and must stay. `utility`: what the model knew otherwise.
 #: `holdout`: rows like the forget set's that no model of the task was trained on. `neighbour`: what is near to the
 #: forget set and must not go with it.
 Role = Literal["forget", "retain", "utility", "holdout", "neighbour"]
+#: all of them, in the order of tables
+ROLES: tuple[Role, ...] = get_args(Role)
 
 #: whether more knowledge of a set is better; None where neither is
 KNOWING_IS_GOOD: dict[Role, bool | None] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.tasks.dataset import Source
+from grun_bench.tasks.dataset import Column, Source
+from grun_bench.tasks.roles import ROLES, Role
+from grun_bench.tasks.sets import PAIR, USUAL, ScoredSets
 
 _PACKAGED = Path(__file__).with_name("files")
 _REPOSITORY = Path(__file__).parents[2] / "tasks"
+
+
+#: what a set may be called: its name begins the keys of its metrics
+_NAME = re.compile(r"(?!recovery_)\w[\w.-]*")
 
 
 class _Strict(BaseModel):
@@ -41,18 +48,37 @@ class KnownModels(_Strict):
 
 
 class Measure(_Strict):
-    """A task of lm-eval as a measure: `role` says whether its accuracy should fall or stay.
+    """A task of lm-eval as a measure: `role` says what its questions are to unlearning.
 
     `task` is lm-eval's name, where it is not the measure's own; `num_fewshot` None is the task's default.
     """
 
-    role: Literal["forget", "utility"]
+    role: Literal["forget", "retain", "utility", "neighbour"]
     task: str | None = None
     num_fewshot: int | None = Field(default=None, ge=0)
 
     def lm_eval(self, name: str) -> str:
         """lm-eval's name of the task, for a measure of this name."""
         return self.task or name
+
+
+class TrainingData(_Strict):
+    """A training set: its source, and our columns -> the data's own names. `question` and `answer`, or `text`."""
+
+    source: str
+    columns: dict[Column | Literal["text"], str] = {}
+
+
+class ScoredData(_Strict):
+    """A scored set of any name: its source, its role, and our columns -> the data's own names.
+
+    `question` and `answer` are needed. Where the rows lack another column that is not mapped, metrics that read it are
+    null with the reason.
+    """
+
+    source: str
+    role: Role
+    columns: dict[Column, str] = {}
 
 
 class Embedded(_Strict):
@@ -68,9 +94,11 @@ class Embedded(_Strict):
 class Task(_Strict):
     """One task file. Sources are `org/name:config[start:stop]`; see `grun_bench.tasks.dataset.Source`.
 
-    Training sets have columns `question` and `answer`, or `text`. `measures` are tasks of lm-eval by the name that
-    their metrics get. Without `finetune` the model is the target model as it is. `access`: data set -> what to do when
-    it cannot be had. `attacks`: what `--attacks all` means, every attack where there are none.
+    Training sets have columns `question` and `answer`, or `text`. `score` names the sets that are scored: by source,
+    role and columns, or, for the names in `grun_bench.tasks.sets.USUAL`, by the source alone. `measures` are tasks of
+    lm-eval by the name that their metrics get. Without `finetune` the model is the target model as it is. `access`:
+    data set -> what to do when it cannot be had. `attacks`: what `--attacks all` means, every attack where there are
+    none.
 
     `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
     the scored forget set, for each. They share no row and leave none out.
@@ -79,9 +107,9 @@ class Task(_Strict):
     name: str
     version: int
     description: str
-    forget: list[str]
-    retain: list[str]
-    score: dict[Literal["forget", "retain", "real_authors", "world_facts"], str] = {}
+    forget: list[str | TrainingData]
+    retain: list[str | TrainingData]
+    score: dict[str, str | ScoredData] = {}
     measures: dict[str, Measure] = {}
     metrics: list[str]
     headline: list[str]
@@ -96,8 +124,13 @@ class Task(_Strict):
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
         """Training set name -> sources; with stages the forget set's are one a request."""
-        forget = _parse(self.forget)
+        forget = self.whole_forget
         return {"forget": self.requests(forget[0]) if self.stages else forget, "retain": _parse(self.retain)}
+
+    @cached_property
+    def whole_forget(self) -> list[Source]:
+        """The sources of the forget set, whether it is asked for at once or in stages."""
+        return _parse(self.forget)
 
     def requests(self, source: Source) -> list[Source]:
         """The ranges of a forget set that the stages are."""
@@ -107,19 +140,42 @@ class Task(_Strict):
     @cached_property
     def scored(self) -> dict[str, Source]:
         """Scored set name -> source."""
-        return {name: Source.parse(text) for name, text in self.score.items()}
+        return dict(zip(self.score, _parse(self.score.values()), strict=True))
+
+    @cached_property
+    def sets(self) -> ScoredSets:
+        """The scored sets and the measures, by what they are to unlearning."""
+        return ScoredSets.of_config(self.model_dump(include={"score", "measures"}))
+
+    def needed(self, name: str) -> tuple[str, ...]:
+        """The columns that every row of a scored set must have."""
+        return USUAL[name][1] if isinstance(self.score[name], str) else PAIR
 
     def in_toy_world(self) -> Task:
         """The task with what `embedded` sets in force."""
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
         return Task(**(self.model_dump(exclude={"embedded"}) | changed))
 
-    def check_stages(self) -> None:
+    def check(self) -> None:
+        """Raises UsageError for sources, scored sets or stages that are none."""
+        _ = self.sources, self.scored
+        for name in (*self.score, *self.measures):
+            if not _NAME.fullmatch(name) or (name in self.score and name in self.measures):
+                raise UsageError(f"'{name}' cannot name a set: letters, digits, '_', '-' and '.', and no other's name.")
+        for name, given in self.score.items():
+            if isinstance(given, str) and name not in USUAL:
+                raise UsageError(
+                    f"score.{name}: without a role only {', '.join(USUAL)} are known; give it one of "
+                    f"{', '.join(ROLES)}, as in {name}: {{source: {given}, role: forget}}."
+                )
+        self._check_stages()
+
+    def _check_stages(self) -> None:
         """Raises UsageError when the stages are not a partition of one forget set that is scored."""
         ordered = sorted(self.stages)
-        if ordered and (len(self.forget) != 1 or "forget" not in self.score):
+        if ordered and (len(self.forget) != 1 or len(self.sets.of("forget")) != 1):
             raise UsageError(
-                "stages: they need a forget set of one source, and a scored forget set with the same rows."
+                "stages: they need a forget set of one source, and one scored forget set with the same rows."
             )
         ends = [0, *(stop for _, stop in ordered)]
         if any(start != end or stop <= start for (start, stop), end in zip(ordered, ends, strict=False)):
@@ -128,14 +184,14 @@ class Task(_Strict):
                 f"stages: {shown} must be ranges of rows that begin at 0, overlap nowhere and leave no gap."
             )
 
-    @property
-    def measure_directions(self) -> dict[str, bool]:
-        """Measure -> whether a higher accuracy is better."""
-        return {name: measure.role == "utility" for name, measure in self.measures.items()}
 
-
-def _parse(texts: list[str]) -> list[Source]:
-    return [Source.parse(text) for text in texts]
+def _parse(given: Iterable[str | TrainingData | ScoredData]) -> list[Source]:
+    return [
+        Source.parse(each)
+        if isinstance(each, str)
+        else Source.parse(each.source, {str(ours): theirs for ours, theirs in each.columns.items()})
+        for each in given
+    ]
 
 
 def task_folder() -> Path:
@@ -173,8 +229,7 @@ def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
     try:
         task = Task(name=path.stem, **settings)
         for each in (task, task.in_toy_world()):
-            each.check_stages()
-            _ = each.sources, each.scored
+            each.check()
         return task
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())

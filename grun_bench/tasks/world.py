@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from grun_bench.core.errors import DataError
 from grun_bench.tasks import published
-from grun_bench.tasks.dataset import Rows, Source, checked
+from grun_bench.tasks.dataset import Row, Rows, Source, checked
 from grun_bench.tasks.task import Task
 
 
@@ -27,7 +27,7 @@ class World(ABC):
         """The task as it runs in this world."""
 
     @abstractmethod
-    def read(self, source: Source) -> tuple[list[dict[str, Any]], str]:
+    def read(self, source: Source) -> tuple[list[Row], str]:
         """All rows of a source's data set, and where they were found. Raises DataError when there is none."""
 
     @property
@@ -36,18 +36,17 @@ class World(ABC):
         """The tasks of lm-eval that this world has questions of its own for; None where they are lm-eval's own."""
 
     @abstractmethod
-    def questions(self, name: str) -> list[dict[str, Any]] | None:
+    def questions(self, name: str) -> list[Row] | None:
         """The questions that stand for a task of `question_tasks`: `question`, `choices` and `answer`, the index of the
         right one; None where they are lm-eval's own."""
 
-    def rows(self, source: Source, columns: tuple[str, ...] | None = None, limit: int | None = None) -> Rows:
-        """The first `limit` rows of a source with the named columns checked: each there and not empty.
+    def rows(self, source: Source, needed: tuple[str, ...] | None = None, limit: int | None = None) -> Rows:
+        """The first `limit` rows of a source, with the columns that are `needed`: None for those of a training set.
 
-        `columns` None means those of a training set. Raises DataError with every place that was looked at, or with the
-        row and column that is wrong.
+        Raises DataError with every place that was looked at, or with the row and column that is wrong.
         """
         table, origin = self.read(source)
-        return checked(table, origin, source, columns, limit)
+        return checked(table, origin, source, needed, limit)
 
 
 class Published(World):
@@ -60,7 +59,7 @@ class Published(World):
     def task(self, task: Task) -> Task:
         return task
 
-    def read(self, source: Source) -> tuple[list[dict[str, Any]], str]:
+    def read(self, source: Source) -> tuple[list[Row], str]:
         return published.read(source)
 
     def questions(self, name: str) -> None:
@@ -76,7 +75,7 @@ class Toy(World):
     def task(self, task: Task) -> Task:
         return task.in_toy_world()
 
-    def read(self, source: Source) -> tuple[list[dict[str, Any]], str]:
+    def read(self, source: Source) -> tuple[list[Row], str]:
         from grun_bench.tasks import toy_world
 
         if source.config not in toy_world.configs():
@@ -89,7 +88,7 @@ class Toy(World):
 
         return toy_world.QUESTIONS
 
-    def questions(self, name: str) -> list[dict[str, Any]]:
+    def questions(self, name: str) -> list[Row]:
         from grun_bench.tasks import toy_world
 
         return toy_world.rows(toy_world.QUESTIONS[name])

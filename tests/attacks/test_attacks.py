@@ -30,6 +30,7 @@ from grun_bench.results.record import Choices, Continuation, Generation, Record,
 from grun_bench.results.result import AttackInfo, Result, read_result
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import attack_row, run
+from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 
 Command = Callable[..., Said]
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]
@@ -78,7 +79,9 @@ def test_values_under_attack_are_those_of_the_records_it_left(hub_with_attacks: 
                 reference = load_records(
                     outcome.retain.path.with_name(outcome.retain.result.attacks[name].variants[variant].file)
                 )
-                expected = {key: value.value for key, value in evaluate(records, reference, METRICS).items()}
+                expected = {
+                    key: value.value for key, value in evaluate(records, reference, METRICS, USUAL_SETS).items()
+                }
                 found = under(result, f"{name}:{variant}")
                 assert {key: found[key] for key in expected} == expected
         # the worst of two variants, in the direction that is worse
@@ -260,8 +263,8 @@ def told(recalls: dict[int, float]) -> Records:
 
 
 def rouge_recovery(after: Records, before: Records, target: Records | None) -> Value:
-    values = evaluate(after, None, ["rougeL_recall"])
-    return recoveries(values, after, before, target, "grun-bench", {})["recovery_forget_rougeL_recall"]
+    values = evaluate(after, None, ["rougeL_recall"], USUAL_SETS)
+    return recoveries(values, after, before, target, "grun-bench", USUAL_SETS)["recovery_forget_rougeL_recall"]
 
 
 def test_recovery_is_the_share_of_what_was_forgotten() -> None:
@@ -282,10 +285,10 @@ def test_recovery_of_questions_is_on_forget_measures() -> None:
             for row in range(8)
         ]
 
-    directions = {"secrets": False, "facts": True}
+    sets = ScoredSets((ScoredSet("secrets", "forget", "questions"), ScoredSet("facts", "utility", "questions")))
     after, before, target = (Records(answered(right, "secrets") + answered(8, "facts")) for right in (5, 2, 8))
-    values = evaluate(after, None, ["accuracy"], directions)
-    found = recoveries(values, after, before, target, "grun-bench", directions)
+    values = evaluate(after, None, ["accuracy"], sets)
+    found = recoveries(values, after, before, target, "grun-bench", sets)
     assert {key: value.value for key, value in found.items()} == {"recovery_secrets_accuracy": 0.5}
 
 
@@ -409,7 +412,7 @@ def test_leak_and_worst_recall_against_brute_force() -> None:
             samples[rng.integers(4)] = f"well, {answer}"
         rows.append(Record("forget", index, "?", Continuation(answer), samples=samples))
         best.append(max(scorer.score(answer, sample)["rougeL"].recall for sample in samples))
-    found = evaluate(Records(rows), None, ["sampled_rougeL_recall", "leak"])
+    found = evaluate(Records(rows), None, ["sampled_rougeL_recall", "leak"], USUAL_SETS)
     assert found["forget_sampled_rougeL_recall"].value == pytest.approx(np.mean(best))
     assert found["forget_leak"].value == pytest.approx(np.mean([each >= 0.9 for each in best]))
     assert 0 < found["forget_leak"].value < 1
@@ -417,4 +420,4 @@ def test_leak_and_worst_recall_against_brute_force() -> None:
     greedy = Records([Record("forget", 0, "?", rows[0].answer, generation=Generation(rows[0].samples[1]))])
     one = Records([Record("forget", 0, "?", rows[0].answer, samples=[rows[0].samples[1]])])
     names = ["sampled_rougeL_recall", "leak"]
-    assert evaluate(greedy, None, names) == evaluate(one, None, names)
+    assert evaluate(greedy, None, names, USUAL_SETS) == evaluate(one, None, names, USUAL_SETS)

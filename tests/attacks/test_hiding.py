@@ -26,6 +26,7 @@ from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
+from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import FineTuning
 
 Pairs = list[tuple[str, str]]
@@ -129,21 +130,20 @@ def recovered(name: str, asked: Subject, target: LM) -> dict[str, float | None]:
     plugin = registry.get("attack", name)
     attack = Attack(plugin, options_of(plugin.target) | SETTINGS[name])
     clean, known = (answer(each).records for each in (asked, subject(target)))
-    found = attack.run(asked, answer)
-    assert found.reason is None
+    attacked = attack.run(asked, answer)
+    assert attacked.reason is None
     values = {}
-    for variant, answers in found.variants.items():
+    for variant, answers in attacked.variants.items():
         names = attack.metrics or METRICS
-        values[variant] = recoveries(
-            evaluate(answers.records, None, names), answers.records, clean, known, "grun-bench", {}
-        )
+        found = evaluate(answers.records, None, names, USUAL_SETS)
+        values[variant] = recoveries(found, answers.records, clean, known, "grun-bench", USUAL_SETS)
     return {key: value.value for key, value in worst(values).items()}
 
 
 def test_the_target_knows_and_the_others_say_nothing(models: Models) -> None:
     said = [[row.generation.text for row in answer(subject(lm)).records] for lm in (models.target, models.hiding)]
     assert said == [[text for _, text in FORGET], [""] * len(FORGET)]
-    values = evaluate(answer(subject(models.retain)).records, None, METRICS)
+    values = evaluate(answer(subject(models.retain)).records, None, METRICS, USUAL_SETS)
     assert values["forget_rougeL_recall"].value < 0.2
 
 

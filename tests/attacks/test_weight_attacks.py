@@ -34,6 +34,7 @@ from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Records
+from grun_bench.tasks.sets import USUAL_SETS
 
 #: found, not imported: that takes seconds
 quantising = pytest.mark.skipif(
@@ -311,7 +312,7 @@ def knowledge(records: Records, name: str = "forget", of: Records | None = None)
     """ROUGE-L recall, the share of homes that are told; with `of`, on the rows that those records have too."""
     wanted = {(row.set, row.index) for row in of or records}
     kept = Records([row for row in records if (row.set, row.index) in wanted])
-    value = evaluate(kept, None, ["rougeL_recall"])[f"{name}_rougeL_recall"].value
+    value = evaluate(kept, None, ["rougeL_recall"], USUAL_SETS)[f"{name}_rougeL_recall"].value
     assert value is not None
     return value
 

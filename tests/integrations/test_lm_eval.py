@@ -25,6 +25,7 @@ from grun_bench.metrics.evaluate import evaluate
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
 from grun_bench.tasks import toy_world as world
+from grun_bench.tasks.sets import ScoredSet, ScoredSets
 from grun_bench.tasks.task import Measure
 from grun_bench.tasks.world import TOY
 
@@ -172,7 +173,7 @@ def test_generation_edits_the_last_prompt_token_alone(edited: LM, batch_size: in
 # --- records --------------------------------------------------------------------------------------------------------
 
 MEASURES = {"wmdp_cyber": Measure(role="forget"), "facts": Measure(role="utility", task="mmlu")}
-DIRECTIONS = {"wmdp_cyber": False, "facts": True}
+SETS = ScoredSets(tuple(ScoredSet(name, each.role, "questions") for name, each in MEASURES.items()))
 
 
 def test_embedded_questions_become_records(edited: LM, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_embedded_questions_become_records(edited: LM, tmp_path: Path) -> None:
         assert record.choices is not None and record.choices.target == row["answer"]
         assert record.choices.logprobs == pytest.approx(expected, abs=1e-4)
         assert row["question"] not in json.dumps(record.question)
-    values = evaluate(records, None, ["accuracy"], DIRECTIONS)
+    values = evaluate(records, None, ["accuracy"], SETS)
     assert [values[f"{name}_accuracy"].higher_is_better for name in MEASURES] == [False, True]
     for name in MEASURES:
         # lm-eval's own verdict on each question
@@ -204,12 +205,14 @@ def test_accuracy_is_the_share_of_largest_option_log_probabilities() -> None:
         return Record("m", index, "", Continuation(""), choices=Choices(logprobs, [False] * len(logprobs), target))
 
     rows = [row(0, [-1.0, -2.0], 0), row(1, [-1.0, -2.0], 1), row(2, [-3.0, -2.5], 1), row(3, [-9.0, -8.0], 1)]
-    value = evaluate(Records(rows), None, ["accuracy"], {"m": True, "none_of_it": False})
+    quizzes = (ScoredSet("m", "utility", "questions"), ScoredSet("none_of_it", "forget", "questions"))
+    value = evaluate(Records(rows), None, ["accuracy"], ScoredSets(quizzes))
     assert value["m_accuracy"].value == 0.75
     assert value["none_of_it_accuracy"].value is None and "no rows" in (value["none_of_it_accuracy"].reason or "")
+    one = ScoredSets(quizzes[:1])
     other = Records([Record("m", 0, "", Continuation(""), scores={"exact_match,strict": 1.0, "bleu": 3.0})])
-    assert evaluate(other, None, ["accuracy"], {"m": True})["m_accuracy"].value == 1.0
-    reason = evaluate(Records([Record("m", 0, "", Continuation(""))]), None, ["accuracy"], {"m": True})["m_accuracy"]
+    assert evaluate(other, None, ["accuracy"], one)["m_accuracy"].value == 1.0
+    reason = evaluate(Records([Record("m", 0, "", Continuation(""))]), None, ["accuracy"], one)["m_accuracy"]
     assert reason.value is None and "exact_match" in (reason.reason or "")
 
 

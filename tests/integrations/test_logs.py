@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from grun_bench.core.errors import UsageError
-from grun_bench.integrations.logs import ImportedLog, check_reference, read_log
+from grun_bench.integrations.logs import SETS, ImportedLog, check_reference, read_log
 from grun_bench.metrics.evaluate import evaluate
-from grun_bench.results.record import SETS, Continuation, Record, Records
+from grun_bench.results.record import Continuation, Record, Records
+from grun_bench.tasks.sets import USUAL, USUAL_SETS
 
 SHARED = Path(os.environ.get("GRUN_BENCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 OPEN_UNLEARNING = SHARED / "reference" / "openunlearning_logs"
@@ -56,7 +57,7 @@ def test_every_aggregate_comes_out_of_the_rows(name: str) -> None:
         if part["agg_value"] is not None
     }
     assert sorted(log.aggregates.values()) == sorted(published.values()), "every published aggregate has a key of ours"
-    values = evaluate(log.records, retain and retain.records, log.metrics)
+    values = evaluate(log.records, retain and retain.records, log.metrics, USUAL_SETS)
     for key, expected in log.aggregates.items():
         tolerance = 1e-6 if "rouge" in key else 1e-9
         assert values[key].value == pytest.approx(expected, abs=tolerance, rel=0), key
@@ -84,15 +85,15 @@ def test_every_row_of_the_truth_ratio(name: str) -> None:
 
     published = json.loads((OPEN_UNLEARNING / name).read_text())["forget_truth_ratio"]["value_by_index"]
     rows = read_log(OPEN_UNLEARNING / name, "open-unlearning").records.of("forget")
-    found = [answers.truth_ratio_open_unlearning_raw(row) for row in rows]
+    found = [answers.truth_ratio_open_unlearning_raw(row, "forget") for row in rows]
     assert found == pytest.approx([published[str(row.index)]["score"] for row in rows], rel=1e-12)
-    assert np.exp([answers.log_truth_ratio(row) for row in rows]) == pytest.approx(found, rel=1e-3)
+    assert np.exp([answers.log_truth_ratio(row, "forget") for row in rows]) == pytest.approx(found, rel=1e-3)
 
 
 @needs_logs
 def test_numbers_of_the_readme() -> None:
     log = read_log(OPEN_UNLEARNING / LOGS[2], "open-unlearning")
-    values = evaluate(log.records, retain_log(LOGS[2]).records, log.metrics)
+    values = evaluate(log.records, retain_log(LOGS[2]).records, log.metrics, USUAL_SETS)
     assert values["forget_quality_open_unlearning"].value == pytest.approx(3.9055e-22, rel=1e-4)
     assert values["model_utility_open_unlearning"].value == pytest.approx(0.599153, abs=1e-6)
     assert values["forget_truth_ratio_open_unlearning"].value == pytest.approx(0.475564, abs=1e-6)
@@ -108,6 +109,7 @@ def test_the_clean_definitions_work_on_an_imported_log_too() -> None:
         log.records,
         retain_log(LOGS[2]).records,
         ["model_utility", "forget_quality", "truth_ratio", "extraction_strength"],
+        USUAL_SETS,
     )
     assert values["model_utility"].value == pytest.approx(log.aggregates["model_utility_open_unlearning"], abs=1e-4)
     assert values["forget_quality"].value == pytest.approx(log.aggregates["forget_quality_open_unlearning"], rel=1e-9)
@@ -152,7 +154,7 @@ QUALITY = {("full", "retain90"): (2.19427e-16, 0.34667), ("full", "retain95"): (
 @pytest.mark.parametrize("name", UTILITY)
 def test_tofu_aggregates(name: str) -> None:
     log = read_log(TOFU / f"phi-1.5_{name}.json", "tofu")
-    values = evaluate(log.records, None, log.metrics)
+    values = evaluate(log.records, None, log.metrics, USUAL_SETS)
     assert values["model_utility"].value == pytest.approx(UTILITY[name], abs=5e-7)
     for key, expected in log.aggregates.items():
         assert values[key].value == pytest.approx(expected, abs=1e-6 if "rouge" in key else 1e-9, rel=0), key
@@ -180,7 +182,7 @@ def test_tofu_rows(name: str) -> None:
             expected = [published[file][metric][str(row.index)] for row in rows]
             assert getattr(texts, metric)(rows) == pytest.approx(expected, abs=1e-9)
         # theirs is computed in float32 on the device
-        found = [math.exp(answers.log_truth_ratio(row)) for row in rows]
+        found = [math.exp(answers.log_truth_ratio(row, USUAL[set_name][0])) for row in rows]
         assert found == pytest.approx([published[file]["truth_ratio"][str(row.index)] for row in rows], rel=1e-5)
 
 
@@ -188,11 +190,11 @@ def test_tofu_rows(name: str) -> None:
 @pytest.mark.parametrize(("name", "retain"), QUALITY)
 def test_tofu_forget_quality(name: str, retain: str) -> None:
     records, reference = (read_log(TOFU / f"phi-1.5_{model}.json", "tofu").records for model in (name, retain))
-    values = evaluate(records, reference, ["forget_quality"])
+    values = evaluate(records, reference, ["forget_quality"], USUAL_SETS)
     p, distance = QUALITY[name, retain]
     assert values["forget_quality"].value == pytest.approx(p, rel=1e-5)
     assert values["forget_quality_D"].value == pytest.approx(distance, abs=5e-6)
-    own = evaluate(reference, reference, ["forget_quality"])
+    own = evaluate(reference, reference, ["forget_quality"], USUAL_SETS)
     assert own["forget_quality"].value == 1
 
 
@@ -239,7 +241,7 @@ def write(tmp_path: Path, content: Any) -> Path:
 
 def test_a_small_log_by_hand(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, small_log()), "open-unlearning")
-    values = evaluate(log.records, None, log.metrics)
+    values = evaluate(log.records, None, log.metrics, USUAL_SETS)
     assert {key: values[key].value for key in log.aggregates} == pytest.approx(log.aggregates)
     assert log.aggregates["mia_loss"] == 0.75
     assert log.aggregates["forget_extraction_strength_open_unlearning"] == 0.5
@@ -251,7 +253,7 @@ def test_a_row_without_tokens_has_no_score(tmp_path: Path) -> None:
     content = small_log()
     content["extraction_strength"]["value_by_index"]["1"]["score"] = None
     log = read_log(write(tmp_path, content), "open-unlearning")
-    value = evaluate(log.records, None, log.metrics)["forget_extraction_strength_open_unlearning"]
+    value = evaluate(log.records, None, log.metrics, USUAL_SETS)["forget_extraction_strength_open_unlearning"]
     assert value.value is None
     assert "row 0" in value.reason or "row 1" in value.reason
 
@@ -341,7 +343,7 @@ def tofu_small() -> dict[str, Any]:
 
 def test_a_small_tofu_log_by_hand(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, tofu_small()), "tofu")
-    values = evaluate(log.records, None, log.metrics)
+    values = evaluate(log.records, None, log.metrics, USUAL_SETS)
     assert values["forget_probability"].value == pytest.approx(math.exp(-0.5))
     assert values["forget_truth_ratio"].value == pytest.approx(math.exp(-0.75))
     assert values["world_facts_truth_ratio"].value == pytest.approx(1 - math.exp(-0.75))

@@ -23,6 +23,7 @@ from grun_bench.metrics.memorisation import exact_memorisation, extraction_stren
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Continuation, Record, Records
+from grun_bench.tasks.sets import USUAL, USUAL_SETS
 
 SHARED = Path(os.environ.get("GRUN_BENCH_SHARED", Path(__file__).parents[3] / "shared"))
 REFERENCE = SHARED / "reference" / "openunlearning_smollm2.json"
@@ -141,7 +142,7 @@ def test_truth_ratio(records: Records, reference: dict[str, Any], table) -> None
     for name in FILES:
         metric = "forget_truth_ratio" if name == "forget" else f"{PREFIX[name]}_Truth_Ratio"
         rows = records.of(name)
-        ours = np.array([truth_ratio_open_unlearning_raw(row) for row in rows])
+        ours = np.array([truth_ratio_open_unlearning_raw(row, USUAL[name][0]) for row in rows])
         theirs = np.array([reference["value_by_index"][metric][str(row.index)]["score"] for row in rows])
         table(f"{metric}, per row", "4e-4 relative", len(rows), np.abs(ours / theirs - 1).max())
         # a quotient of two probabilities that are each within 2e-4
@@ -165,7 +166,7 @@ def test_aggregates(records: Records, reference: dict[str, Any], table) -> None:
     }
     names = ["probability", "rougeL_recall", "exact_memorisation", "extraction_strength_open_unlearning"]
     names += ["truth_ratio_open_unlearning", "normalised_probability_open_unlearning", "model_utility_open_unlearning"]
-    values = evaluate(records, None, names)
+    values = evaluate(records, None, names, USUAL_SETS)
     for theirs, ours in known.items():
         expected, found = reference["aggregate_24_rows"][theirs], values[ours].value
         table(f"{theirs}, aggregate", "2e-4 relative", ROWS, abs(found / expected - 1))

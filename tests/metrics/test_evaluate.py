@@ -13,7 +13,10 @@ from grun_bench.core import plugins, registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.plugin_search import Entry
 from grun_bench.metrics.evaluate import evaluate, interval
-from grun_bench.results.record import SETS, Continuation, Generation, Record, Records, load_records
+from grun_bench.results.record import Continuation, Generation, Record, Records, load_records
+from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
+
+SETS = ("forget", "retain", "real_authors", "world_facts")
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
@@ -54,7 +57,7 @@ def plugin():
 
 
 def test_keys_and_directions() -> None:
-    values = evaluate(all_sets(), None, ["probability", "model_utility", "extraction_strength"])
+    values = evaluate(all_sets(), None, ["probability", "model_utility", "extraction_strength"], USUAL_SETS)
     assert list(values) == [f"{name}_probability" for name in SETS] + ["model_utility"] + [
         "forget_extraction_strength",
         "retain_extraction_strength",
@@ -73,15 +76,16 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
     for reference in (None, all_sets((*SETS, "holdout"))):
         for name in names:
             low, high = registry.get("metric", name).bounds
-            for key, value in evaluate(records, reference, [name]).items():
+            for key, value in evaluate(records, reference, [name], USUAL_SETS).items():
                 assert (value.value is None) != (value.reason is None), key
                 assert value.value is None or low <= value.value <= high, key
-    null = {key for key, value in evaluate(records, reference, names).items() if value.value is None}
-    assert null == {f"{name}_gate" for name in SETS} | {"mia_gradnorm"}
+    null = {key for key, value in evaluate(records, reference, names, USUAL_SETS).items() if value.value is None}
+    asked = ("forget", "retain", "utility", "neighbour")
+    assert null == {f"{name}_gate" for name in SETS} | {f"{role}_accuracy" for role in asked} | {"mia_gradnorm"}
 
 
 def test_missing_reference_is_null_with_what_to_do() -> None:
-    values = evaluate(all_sets(), None, ["forget_quality", "privleak", "mia_reference"])
+    values = evaluate(all_sets(), None, ["forget_quality", "privleak", "mia_reference"], USUAL_SETS)
     assert list(values)[:3] == ["forget_quality", "forget_quality_D", "forget_quality_n"]
     assert all(value.value is None for value in values.values())
     assert "--retain-log" in values["forget_quality"].reason
@@ -89,7 +93,7 @@ def test_missing_reference_is_null_with_what_to_do() -> None:
 
 
 def test_missing_set_is_null_with_its_name() -> None:
-    values = evaluate(all_sets(("forget",)), None, ["probability", "model_utility"])
+    values = evaluate(all_sets(("forget",)), None, ["probability", "model_utility"], USUAL_SETS)
     assert values["forget_probability"].value is not None
     assert values["retain_probability"].reason == "no rows of the set 'retain'."
     assert values["retain_probability"].n == 0
@@ -99,22 +103,22 @@ def test_missing_set_is_null_with_its_name() -> None:
 def test_not_finite_is_null_and_names_the_row() -> None:
     records = all_sets()
     records[2].answer.loss = float("nan")
-    value = evaluate(records, None, ["probability"])["forget_probability"]
+    value = evaluate(records, None, ["probability"], USUAL_SETS)["forget_probability"]
     assert value.value is None
     assert "1 of 4 rows, first in row 2 of 'forget'" in value.reason
     records.of("retain")[0].answer.loss = float("nan")
-    assert "not finite" in evaluate(records, None, ["model_utility"])["model_utility"].reason
+    assert "not finite" in evaluate(records, None, ["model_utility"], USUAL_SETS)["model_utility"].reason
 
 
 def test_unknown_metric_names_the_near_ones() -> None:
     with pytest.raises(UsageError, match="did you mean probability"):
-        evaluate(all_sets(), None, ["probabilty"])
+        evaluate(all_sets(), None, ["probabilty"], USUAL_SETS)
 
 
 def test_values_do_not_depend_on_the_order_of_records() -> None:
-    records = all_sets()
-    names = registry.names("metric")
-    assert evaluate(records, None, names) == evaluate(Records(reversed(list(records))), None, names)
+    records, names = all_sets(), registry.names("metric")
+    backwards = Records(reversed(list(records)))
+    assert evaluate(records, None, names, USUAL_SETS) == evaluate(backwards, None, names, USUAL_SETS)
 
 
 def test_values_survive_the_records_file(tmp_path: Path) -> None:
@@ -123,18 +127,18 @@ def test_values_survive_the_records_file(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(records.dumps(), encoding="utf-8")
     names = registry.names("metric")
-    assert evaluate(load_records(path), records, names) == evaluate(records, records, names)
+    assert evaluate(load_records(path), records, names, USUAL_SETS) == evaluate(records, records, names, USUAL_SETS)
 
 
 def test_a_metric_of_ones_own(plugin) -> None:
-    plugin(lambda rows: np.array([len(row.question) for row in rows]), sets=("forget",), version=3)
-    value = evaluate(all_sets(), None, ["probe"])["forget_probe"]
+    plugin(lambda rows: np.array([len(row.question) for row in rows]), roles=("forget",), version=3)
+    value = evaluate(all_sets(), None, ["probe"], USUAL_SETS)["forget_probe"]
     assert (value.value, value.low, value.high, value.version, value.higher_is_better) == (4.0, 4.0, 4.0, 3, None)
 
 
 def test_a_metric_over_all_records(plugin) -> None:
     plugin(lambda records, reference: {"a": 1.0, "b": np.arange(16.0)}, higher_is_better={"a": True, "b": False})
-    values = evaluate(all_sets(), None, ["probe"])
+    values = evaluate(all_sets(), None, ["probe"], USUAL_SETS)
     assert values["a"].n == values["b"].n == 16
     assert values["b"].value == 7.5
     assert (values["a"].higher_is_better, values["b"].higher_is_better) == (True, False)
@@ -143,21 +147,67 @@ def test_a_metric_over_all_records(plugin) -> None:
 @pytest.mark.parametrize(
     ("options", "result", "message"),
     [
-        ({"sets": ("forget",)}, np.zeros(3), "returned 3 values of 'probe' for 4 rows"),
-        ({"sets": ("forget",), "boundaries": (0, 1)}, 0.0, "option of the metric probe 'boundaries'"),
-        ({"sets": ("forget",), "reference": "retain"}, 0.0, "no `reference`"),
+        ({"roles": ("forget",)}, np.zeros(3), "returned 3 values of 'probe' for 4 rows"),
+        ({"roles": ("forget",), "boundaries": (0, 1)}, 0.0, "option of the metric probe 'boundaries'"),
+        ({"roles": ("forgotten",)}, 0.0, "the role forgotten; roles are forget, retain"),
+        ({"over": ("real_authors",)}, 0.0, "the role real_authors"),
+        ({"over": ("forget",), "kind": "questions"}, 0.0, "no `roles`"),
+        ({"roles": ("forget",), "reference": "retain"}, 0.0, "no `reference`"),
     ],
 )
 def test_a_metric_that_breaks_the_contract(plugin, options: dict, result: object, message: str) -> None:
     with pytest.raises(GrunBenchError, match=message):
         plugin(lambda rows: result, **options)
-        evaluate(all_sets(), None, ["probe"])
+        evaluate(all_sets(), None, ["probe"], USUAL_SETS)
+
+
+#: two sets to forget, none to retain, one that is near, one that no model has seen, and questions of lm-eval's
+OWN = ScoredSets(
+    (
+        ScoredSet("leavers", "forget"),
+        ScoredSet("strangers", "holdout"),
+        ScoredSet("suppliers", "forget"),
+        ScoredSet("kin", "neighbour"),
+        ScoredSet("quiz", "forget", "questions"),
+    )
+)
+
+
+def test_sets_of_any_name_by_their_roles() -> None:
+    records = all_sets(("kin", "leavers", "strangers", "suppliers"))
+    values = evaluate(records, records, ["probability", "mia_loss", "forget_quality", "model_utility"], OWN)
+    probabilities = [key for key in values if key.endswith("_probability")]
+    assert probabilities == ["leavers_probability", "suppliers_probability", "kin_probability"]
+    better = {key: values[key].higher_is_better for key in probabilities}
+    assert better == {"leavers_probability": False, "suppliers_probability": False, "kin_probability": True}
+    # both forget sets' rows are members, and both are compared with the retain model's
+    assert (values["mia_loss"].n, values["forget_quality"].n, values["forget_quality_n"].value) == (12, 8, 8.0)
+    losses = [0.5 + index / 10 for index in range(4)]
+    pairs = [(member < other) + 0.5 * (member == other) for member in 2 * losses for other in losses]
+    assert values["mia_loss"].value == pytest.approx(np.mean(pairs))
+    assert values["model_utility"].reason == "no set with the role 'retain' or 'utility' is scored."
+
+
+def test_directions_follow_from_roles(plugin) -> None:
+    roles = ("forget", "retain", "utility", "holdout", "neighbour")
+    sets = ScoredSets(tuple(ScoredSet(f"a_{role}", role) for role in roles))
+    records = all_sets(tuple(f"a_{role}" for role in roles))
+    for told, expected in (("kept", [False, True, True, None, True]), ("forgotten", [True, False, False, None, False])):
+        plugin(lambda rows: np.zeros(len(rows)), roles=roles, higher_is_better=told)
+        found = evaluate(records, None, ["probe"], sets)
+        assert [found[f"a_{role}_probe"].higher_is_better for role in roles] == expected
+
+
+def test_a_metric_whose_roles_no_set_has_is_null_under_its_roles() -> None:
+    (value,) = evaluate(all_sets(("kin",)), None, ["leak"], ScoredSets((ScoredSet("kin", "neighbour"),))).items()
+    assert value[0] == "forget_leak" and value[1].reason == "no set with the role 'forget' is scored."
+    assert (value[1].value, value[1].n) == (None, 0)
 
 
 def test_two_metrics_with_one_key(plugin) -> None:
-    plugin(lambda rows: {"probability": 0.0}, sets=("forget",))
+    plugin(lambda rows: {"probability": 0.0}, roles=("forget",))
     with pytest.raises(GrunBenchError, match="forget_probability"):
-        evaluate(all_sets(), None, ["probability", "probe"])
+        evaluate(all_sets(), None, ["probability", "probe"], USUAL_SETS)
 
 
 def test_interval_of_degenerate_samples() -> None:

@@ -14,7 +14,6 @@ from scipy.stats import ks_2samp
 from grun_bench.core import registry
 from grun_bench.core.errors import MissingReference
 from grun_bench.metrics import (
-    _common,
     answers,
     gates,
     membership,
@@ -22,7 +21,9 @@ from grun_bench.metrics import (
     summaries,
     texts,
 )
-from grun_bench.results.record import SETS, Continuation, Generation, Record, Records
+from grun_bench.metrics.scored import ScoredRecords, SetRecords
+from grun_bench.results.record import Continuation, Generation, Record, Records
+from grun_bench.tasks.sets import USUAL, USUAL_SETS
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
@@ -40,6 +41,15 @@ def row(name: str = "forget", index: int = 0, answer: Continuation | None = None
     return Record(name, index, "question", answer or said(0.5), **fields)
 
 
+def of(*rows: Record) -> SetRecords:
+    """Rows of one of TOFU's sets."""
+    return SetRecords(rows[0].set, USUAL[rows[0].set][0], rows)
+
+
+def scored(*rows: Record) -> ScoredRecords:
+    return ScoredRecords(Records(rows), USUAL_SETS)
+
+
 def texts_row(answer: str, written: str, **fields) -> Record:
     return row(answer=Continuation(answer, loss=0.0), generation=Generation(written), **fields)
 
@@ -55,10 +65,10 @@ def matched(*matches: int, **fields) -> Record:
 @pytest.mark.parametrize("name", registry.names("metric"))
 def test_metric_declares_what_a_table_needs(name: str) -> None:
     plugin = registry.get("metric", name)
-    assert bool(plugin.sets) != bool(plugin.over)
+    assert bool(plugin.roles) != bool(plugin.over)
     assert plugin.bounds[0] < plugin.bounds[1] and not all(map(math.isinf, plugin.bounds))
-    # of lm-eval's measures the task says which way is better
-    assert plugin.sets != "measures" or plugin.higher_is_better is None
+    # what a key is about is asked without importing metrics
+    assert tuple(registry.entries("metric")[name].declared.get("over", ())) == plugin.over
     assert len(plugin.target.__doc__.splitlines()) > 1, "the docstring says what, range, direction and source"
 
 
@@ -91,8 +101,8 @@ def test_epsilon_shows_where_probabilities_are_tiny() -> None:
     example = row("world_facts", answer=said(1e-10), perturbed=[said(1e-10)])
     assert answers.normalised_probability([example]) == pytest.approx([0.5])
     assert answers.normalised_probability_open_unlearning([example]) == pytest.approx([1 / 3])
-    assert answers.truth_ratio([example]) == pytest.approx([0.0], abs=1e-12)
-    assert answers.truth_ratio_open_unlearning([example]) == pytest.approx([0.5])
+    assert answers.truth_ratio(of(example)) == pytest.approx([0.0], abs=1e-12)
+    assert answers.truth_ratio_open_unlearning(of(example)) == pytest.approx([0.5])
 
 
 # --- truth ratio ----------------------------------------------------------------------------------------------------
@@ -114,8 +124,8 @@ def ratio_row(name: str) -> Record:
     ],
 )
 def test_truth_ratio_variants(function, forget: float, retain: float) -> None:
-    assert function([ratio_row("forget")]) == pytest.approx([forget], rel=1e-9)
-    assert function([ratio_row("retain")]) == pytest.approx([retain], rel=1e-9)
+    assert function(of(ratio_row("forget"))) == pytest.approx([forget], rel=1e-9)
+    assert function(of(ratio_row("retain"))) == pytest.approx([retain], rel=1e-9)
 
 
 def test_truth_ratio_above_one() -> None:
@@ -123,33 +133,33 @@ def test_truth_ratio_above_one() -> None:
         return row(name, paraphrased=said(0.25), perturbed=[said(0.5)])
 
     for function in (answers.truth_ratio, answers.truth_ratio_arithmetic, answers.truth_ratio_open_unlearning):
-        assert function([twice("forget")]) == pytest.approx([0.5], rel=1e-9)
-        assert function([twice("retain")]) == pytest.approx([0.0])
-    assert answers.truth_ratio_grun([twice("forget")]) == pytest.approx([0.0])
+        assert function(of(twice("forget"))) == pytest.approx([0.5], rel=1e-9)
+        assert function(of(twice("retain"))) == pytest.approx([0.0])
+    assert answers.truth_ratio_grun(of(twice("forget"))) == pytest.approx([0.0])
 
 
 @pytest.mark.parametrize("name", ["real_authors", "world_facts"])
 def test_answer_is_its_own_paraphrase_in_the_general_sets(name: str) -> None:
-    assert answers.truth_ratio([row(name, answer=said(0.5), perturbed=[said(0.125)])]) == pytest.approx([0.75])
+    assert answers.truth_ratio(of(row(name, answer=said(0.5), perturbed=[said(0.125)]))) == pytest.approx([0.75])
 
 
 @pytest.mark.parametrize("name", ["forget", "retain"])
 def test_missing_paraphrase_is_no_reason_to_take_the_answer(name: str) -> None:
     with pytest.raises(MissingReference, match=f"row 0 of '{name}' has no loss of the paraphrased answer"):
-        answers.truth_ratio([row(name, perturbed=[said(0.5)])])
+        answers.truth_ratio(of(row(name, perturbed=[said(0.5)])))
 
 
 @unhurried
-@given(LOSSES, finite_lists, st.sampled_from(SETS))
+@given(LOSSES, finite_lists, st.sampled_from(["forget", "retain", "real_authors", "world_facts"]))
 def test_truth_ratios_stay_in_bounds(right: float, wrong: list[float], name: str) -> None:
-    rows = [
+    rows = of(
         row(
             name,
             answer=Continuation("", loss=right),
             paraphrased=Continuation("", loss=right),
             perturbed=[Continuation("", loss=loss) for loss in wrong],
         )
-    ]
+    )
     for function in (
         answers.truth_ratio,
         answers.truth_ratio_open_unlearning,
@@ -161,7 +171,7 @@ def test_truth_ratios_stay_in_bounds(right: float, wrong: list[float], name: str
 
 
 def test_extreme_losses_do_not_overflow() -> None:
-    rows = [row(paraphrased=Continuation("", loss=2000.0), perturbed=[Continuation("", loss=0.0)])]
+    rows = of(row(paraphrased=Continuation("", loss=2000.0), perturbed=[Continuation("", loss=0.0)]))
     assert answers.truth_ratio(rows)[0] == 0.0
     assert answers.truth_knowledge(rows)[0] == pytest.approx(0.0, abs=1e-300)
 
@@ -268,13 +278,13 @@ def test_memorisation_falls_back_on_stored_scores_but_never_on_a_part_of_them() 
 # --- model utility and forget quality -------------------------------------------------------------------------------
 
 
-def utility_records(retain: float = 0.5) -> Records:
+def utility_records(retain: float = 0.5) -> ScoredRecords:
     """ROUGE 1 everywhere; P `retain`, normalised 1/2 and 4/5 on the general sets; truth ratios 3/4, 1/2 and 3/4."""
     written = Generation("word")
     kept = Record("retain", 0, "q", Continuation("word", loss=-math.log(retain)), said(0.4), [said(0.1)], written)
     authors = Record("real_authors", 0, "q", Continuation("word", loss=LN2), None, [said(0.25)] * 2, written)
     facts = Record("world_facts", 0, "q", Continuation("word", loss=-math.log(0.8)), None, [said(0.2)], written)
-    return Records([kept, authors, facts])
+    return scored(kept, authors, facts)
 
 
 def test_model_utility_is_the_harmonic_mean_of_nine_parts() -> None:
@@ -286,17 +296,17 @@ def test_model_utility_is_the_harmonic_mean_of_nine_parts() -> None:
 
 def test_model_utility_is_zero_when_a_part_is() -> None:
     records = utility_records()
-    records[0].generation.text = "other"
+    records.of("retain")[0].generation.text = "other"
     assert summaries.model_utility(records, None) == 0.0
 
 
-def quality_records(ratios: list[float]) -> Records:
+def quality_records(ratios: list[float]) -> ScoredRecords:
     """Forget rows with these truth ratios."""
     rows = [
         row(index=index, paraphrased=said(0.01), perturbed=[Continuation("", loss=-math.log(0.01 * ratio))])
         for index, ratio in enumerate(ratios)
     ]
-    return Records(rows)
+    return scored(*rows)
 
 
 def test_forget_quality_of_a_model_against_itself_is_one() -> None:
@@ -374,9 +384,9 @@ def test_auc_counts_pairs(members: list[float], others: list[float]) -> None:
     assert membership.auc(np.array(members), np.array(others)) == pytest.approx(wins / (len(members) * len(others)))
 
 
-def sides(forget: list[Continuation], holdout: list[Continuation]) -> Records:
+def sides(forget: list[Continuation], holdout: list[Continuation]) -> ScoredRecords:
     rows = [row("forget", index, answer) for index, answer in enumerate(forget)]
-    return Records(rows + [row("holdout", index, answer) for index, answer in enumerate(holdout)])
+    return scored(*rows, *(row("holdout", index, answer) for index, answer in enumerate(holdout)))
 
 
 def test_mia_loss_and_reference() -> None:
@@ -421,14 +431,9 @@ def test_privleak() -> None:
     assert membership.privleak_half(told, None) == pytest.approx(-100)
     assert membership.privleak(equal, equal) == 0.0
     with pytest.raises(MissingReference, match="holdout"):
-        membership.privleak(told, Records([row()]))
+        membership.privleak(told, scored(row()))
 
 
 def test_gradnorm_only_from_logs() -> None:
     with pytest.raises(MissingReference, match="imported"):
         membership.mia_gradnorm(sides([said(0.5)], [said(0.5)]), None)
-
-
-def test_directions_are_opposite_on_the_forget_set() -> None:
-    assert _common.LOWER_ON_FORGET.keys() == _common.HIGHER_ON_FORGET.keys() == set(SETS)
-    assert [name for name, better in _common.HIGHER_ON_FORGET.items() if better] == ["forget"]

@@ -260,9 +260,9 @@ def test_a_run_keeps_every_stage(task: Path, command: Callable[..., Said], tmp_p
 
 
 def test_a_sequence_of_modules_is_saved_and_loaded(task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_saving import logits
+    from methods.test_saving import logits
 
-    from grun_bench.runs import run as runner
+    from grun_bench.runs import row as runner
 
     real, seen = runner.save, []
 

@@ -49,13 +49,13 @@ def undefined(batch):
     return batch.forget.cross_entropy * float("nan")
 
 
-@metric("percent", sets=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+@metric("percent", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
 def percent(rows):
     "Out of its bounds."
     return np.array([100.0 for _ in rows])
 
 
-@metric("first", sets=("forget",), higher_is_better=None)
+@metric("first", roles=("forget",), higher_is_better=None)
 def first(rows):
     "Fine."
     return np.array([float(row.index) for row in rows])

@@ -1,0 +1,57 @@
+"""What a metric key is about: the sets behind its number, and what they are to unlearning. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from grun_bench.core import registry
+from grun_bench.core.plugin_search import Entry
+from grun_bench.results.metric_key import MetricKey
+from grun_bench.tasks.roles import ROLES, Role
+from grun_bench.tasks.sets import ScoredSet, ScoredSets
+
+
+@dataclass(frozen=True)
+class About:
+    """The roles of the sets behind a metric's number; the one set where it is a mean over its rows."""
+
+    roles: tuple[Role, ...] = ()
+    set: ScoredSet | None = None
+
+    @property
+    def forgetting(self) -> bool:
+        """Whether the number says what was forgotten, alone or beside what was kept."""
+        return "forget" in self.roles
+
+
+def about(keys: Iterable[str], sets: ScoredSets) -> dict[str, About]:
+    """Metric key -> what it is about, as metrics declare it.
+
+    A metric over all records is about the roles in its `over`, and so is what it returns under a longer name. Any other
+    key begins with its set, or with the role of a set that the task lacks; a key of no metric is about nothing. A
+    recovery is about what its metric is about. Nothing is imported, but for metrics that are not the package's and do
+    not write their `over` out.
+    """
+    known = registry.entries("metric")
+    known_sets = [*sets.sets, *(ScoredSet(role, role) for role in ROLES)]
+    return {key: _about(MetricKey(key).recovered.metric, known, known_sets) for key in keys}
+
+
+def _about(metric: str, known: Mapping[str, Entry], sets: Iterable[ScoredSet]) -> About:
+    beginnings = [name for name in known if f"{metric}_".startswith(f"{name}_")]
+    for name in sorted(beginnings, key=len, reverse=True):
+        if roles := _over(known[name], exactly=name == metric):
+            return About(roles)
+    found = max(
+        (each for each in sets if metric.startswith(f"{each.name}_")), key=lambda each: len(each.name), default=None
+    )
+    return About((found.role,), found) if found else About()
+
+
+def _over(entry: Entry, exactly: bool) -> tuple[Role, ...]:
+    """The roles that a metric over all records declares."""
+    options = entry.declared
+    if "over" not in options and exactly and not entry.builtin:
+        options = registry.get("metric", entry.name).options
+    return tuple(options.get("over", ()))
