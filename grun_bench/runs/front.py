@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
-from grun_bench.core.progress import waiting
-from grun_bench.methods.saving import check_new
-from grun_bench.results.result import Result, check_writable
 from grun_bench.runs.config import RunConfig
-from grun_bench.runs.outcome import Outcome
-from grun_bench.tasks.task import load_task
-from grun_bench.tasks.world import PUBLISHED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from grun_bench.results.result import Result
+    from grun_bench.runs.outcome import Outcome
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -120,7 +117,7 @@ def run_config(config: RunConfig) -> Outcome:
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
     """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
     check(config)
-    with _loaded(from_hub=result.dataset == PUBLISHED.name):
+    with _loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases
 
         return phases.attack_row(config, result, saved)
@@ -130,6 +127,8 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
 def _loaded(from_hub: bool) -> Iterator[None]:
     """Loads what takes seconds. In this block the Hub's libraries keep to their cache where it cannot be reached."""
     with offline_if_unreachable() if from_hub else nullcontext():
+        from grun_bench.core.progress import waiting
+
         with waiting("loading torch and transformers"):
             import grun_bench.runs.run  # noqa: F401
         yield
@@ -142,12 +141,19 @@ def check(config: RunConfig) -> None:
     """
     if config.dtype not in DTYPES:
         raise unknown("--dtype", config.dtype, DTYPES)
-    task = load_task(config.task, config.include)
     with registry.including(config.include):
         if config.unlearner:
             registry.parse_unlearner(config.unlearner)
+        # a wrong name is told before what the next ones need is loaded
+        from grun_bench.tasks.task import load_task
+
+        task = load_task(config.task, config.include)
         if config.attacks:
             registry.attack_names(config.attacks, task.attacks)
+    from grun_bench.results.result import check_writable
+
     check_writable(config.output)
     if config.save:
+        from grun_bench.methods.saving import check_new
+
         check_new(config.save)
