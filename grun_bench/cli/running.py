@@ -2,17 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import Json, MachineOptions, RowOptions, RunName, parsed
+from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, parsed
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import RESULTS, RunConfig
 
 if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(OptionGroup):
+    """What every command has that runs a model."""
+
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto"
+    output: Output = RESULTS
+    include_path: Include = field(default_factory=list)
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Let a model bring its own code.")] = (
+        False
+    )
+
+    def config(self) -> dict[str, Any]:
+        """What these options are in a RunConfig. Raises UsageError for a batch size that is none."""
+        return {
+            "output": self.output,
+            "device": self.device,
+            "scoring_batch_size": batch_size(self.batch_size),
+            "include": tuple(self.include_path),
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(OptionGroup):
+    """What decides a row beside the unlearner, its settings and its seed."""
+
+    task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")]
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hub id or folder; default: tiny, the embedded toy model.")
+    ] = None
+    target: Annotated[str | None, typer.Option("--target", help="A target model already fine-tuned on the task.")] = (
+        None
+    )
+    retain: Annotated[
+        str | None, typer.Option("--retain", help="A retain model, fine-tuned without the forget set.")
+    ] = None
+    retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")] = None
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="grun-bench, or open-unlearning to compare with its tables.")
+    ] = "grun-bench"
+    attacks: Annotated[
+        str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
+    ] = ""
+
+    def config(
+        self, machine: MachineOptions, unlearner: str = "", settings: Sequence[str] = (), **more: Any
+    ) -> RunConfig:
+        """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
+        return RunConfig(
+            unlearner=unlearner,
+            task=self.task,
+            model=self.model,
+            target_model=self.target,
+            retain_model=self.retain,
+            overrides=parsed(settings),
+            dtype=self.dtype,
+            limit=self.limit,
+            protocol=self.protocol,
+            retain_log=self.retain_log,
+            attacks=self.attacks,
+            **machine.config(),
+            **more,
+        )
 
 
 def run(
