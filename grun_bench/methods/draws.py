@@ -1,9 +1,13 @@
-"""Which sequences each step of a pair's training runs: all of them are drawn before the first step."""
+"""Which sequences each step of a pair's training runs: all of them are drawn before the first step.
+
+Sequences go by name: `forget` and `retain` rows, and other answers to the forget questions, as many to each, those to
+the first question first: refusals (`idk`) and what the target model sampled (`alternate`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
@@ -12,31 +16,17 @@ from grun_bench.methods.recipes import Recipe
 from grun_bench.models.batch import Encoded
 from grun_bench.models.lm import LM
 
+Sequences = Mapping[str, Sequence[Encoded]]
+#: the sequences whose likelihood under the target model is computed before training, where it is needed
+REFERRED = ("forget", "alternate")
+
 
 @dataclass(frozen=True)
-class Sequences:
-    """Training rows as token sequences.
-
-    `alternates` are other answers to the forget questions, equally many of each, those of the first question first.
-    """
-
-    forget: Sequence[Encoded]
-    retain: Sequence[Encoded]
-    alternates: Sequence[Encoded] = ()
-
-
-@dataclass
 class Draw:
-    """One batch: row numbers of the forget set, the retain set and the alternates, and refusals.
-
-    `progress` is the share of the training that lies behind it.
-    """
+    """One batch: row numbers of sequences by name. `progress` is the share of the training that lies behind it."""
 
     progress: float
-    forget: Sequence[int]
-    retain: Sequence[int]
-    idk: list[Encoded] = field(default_factory=list)
-    alternate: list[int] = field(default_factory=list)
+    rows: Mapping[str, Sequence[int]]
 
 
 def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list[Encoded]:
@@ -65,31 +55,28 @@ def pair_batches(
     return [(rows, list(islice(kept, len(rows)))) for rows in shuffled_batches(range(forget), epochs, size, rng)]
 
 
-def draw_batches(sequences: Sequences, recipe: Recipe, seed: int, refusals: Sequence[list[int]] = ()) -> list[Draw]:
-    """All batches of a training; for each forget row a refusal (as tokens) or an alternate, where there are any."""
-    count = len(sequences.forget)
-    batches = pair_batches(count, len(sequences.retain), recipe.epochs, recipe.batch_size, seed)
-    rng, of_each = Random(seed), len(sequences.alternates) // count
-    draws = []
+def draw_batches(sequences: Sequences, recipe: Recipe, seed: int) -> list[Draw]:
+    """All batches of a training; beside each forget row a retain row and one of the other answers to its question."""
+    count, rng, draws = len(sequences["forget"]), Random(seed), []
+    others = {name: len(found) // count for name, found in sequences.items() if name not in ("forget", "retain")}
+    batches = pair_batches(count, len(sequences["retain"]), recipe.epochs, recipe.batch_size, seed)
     for number, (forget, retain) in enumerate(batches):
-        draw = Draw(number / len(batches), forget, retain)
-        if refusals:
-            draw.idk = [Encoded(sequences.forget[row].prompt, rng.choice(refusals)) for row in forget]
-        if of_each:
-            draw.alternate = [row * of_each + rng.choice(range(of_each)) for row in forget]
-        draws.append(draw)
+        rows = {"forget": forget, "retain": retain}
+        for name, of_each in others.items():
+            rows[name] = [row * of_each + rng.choice(range(of_each)) for row in forget]
+        draws.append(Draw(number / len(batches), rows))
     return draws
 
 
 def uses(sequences: Sequences, draws: Sequence[Draw], reference: bool, retain: bool) -> Iterator[Encoded]:
     """The sequences that a training runs, as often as it does.
 
-    `reference`: forget answers and alternates are run once before it. `retain`: retain rows are run at all.
+    `reference`: some are run once before it. `retain`: retain rows are run at all.
     """
     if reference:
-        yield from (*sequences.forget, *sequences.alternates)
+        for name in REFERRED:
+            yield from sequences.get(name, ())
     for draw in draws:
-        yield from (sequences.forget[row] for row in draw.forget)
-        yield from (sequences.retain[row] for row in draw.retain if retain)
-        yield from draw.idk
-        yield from (sequences.alternates[row] for row in draw.alternate)
+        for name, rows in draw.rows.items():
+            if name != "retain" or retain:
+                yield from (sequences[name][row] for row in rows)

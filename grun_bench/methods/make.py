@@ -24,7 +24,7 @@ def make_unlearner(name: str, overrides: Mapping[str, Any], world: World) -> Unl
         target = registry.get("unlearner", parsed).target
         return target(**override(in_force(options_of(target), [parsed], world.sections), overrides, name))
     adapter, objective = registry.get("adapter", parsed[0]), registry.get("objective", parsed[1])
-    defaults = Recipe.defaults() | {"retain": objective.retain}
+    defaults = options_of(Recipe) | {"retain": objective.retain}
     defaults |= options_of(adapter.target) | options_of(objective.target)
     defaults = in_force(defaults, [*parsed, "+".join(parsed)], world.sections)
     term = retain_term(overrides.get("retain", defaults["retain"]))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a pair is trained. `forget_weight` and `retain_weight` scale the terms; `retain` names the retain term."""
 
@@ -29,16 +29,6 @@ class Recipe:
     #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
     text_length: int = 512
     text_prompt: float = 0.0
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Every setting with its default."""
-        return {item.name: item.default for item in fields(cls)}
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Recipe:
-        """The recipe among a pair's settings."""
-        return cls(**{name: settings[name] for name in cls.defaults()})
 
 
 def in_force(defaults: Mapping[str, Any], names: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:

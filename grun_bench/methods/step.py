@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.batch import Side, UnlearningBatch
-from grun_bench.methods.draws import Draw, Sequences
+from grun_bench.methods.draws import REFERRED, Draw, Sequences
 from grun_bench.methods.frozen import Trunk
 from grun_bench.methods.order import split
 from grun_bench.methods.recipes import Recipe
@@ -36,20 +36,16 @@ class Step:
     #: what is frozen of the model: its first blocks, and its vocabulary head
     trunk: Trunk | None = None
     head: nn.Linear | None = None
-    #: (rows,) summed negative log-likelihoods under the target model, in nats, of the forget answers and the alternates
+    #: (rows,) summed negative log-likelihoods under the target model, in nats, by name of the sequences
     references: dict[str, Tensor] = field(default_factory=dict)
 
     def keep_references(self) -> None:
         """Compute what objectives compare with, if they do; the model must be the target, but for the adapter."""
-        if "reference" not in self.needs:
-            return
-        with self.adapter.disabled():
-            self.references["forget"] = self._reference(self.sequences.forget)
-            if self.sequences.alternates:
-                self.references["alternate"] = self._reference(self.sequences.alternates)
-
-    def _reference(self, sequences: Sequence[Encoded]) -> Tensor:
-        return reference_nll(self.lm, sequences, self.recipe.batch_size, self.trunk)
+        if "reference" in self.needs:
+            with self.adapter.disabled():
+                for name in (name for name in REFERRED if name in self.sequences):
+                    sequences, size = self.sequences[name], self.recipe.batch_size
+                    self.references[name] = reference_nll(self.lm, sequences, size, self.trunk)
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         """Name -> scalar term, weighted, of one batch."""
@@ -64,27 +60,15 @@ class Step:
 
     def batch(self, draw: Draw) -> UnlearningBatch:
         """The sequences of a draw, to be run when something of them is read."""
-        of = self.sequences
-        drawn = {
-            "retain": [of.retain[row] for row in draw.retain],
-            "idk": draw.idk,
-            "alternate": [of.alternates[row] for row in draw.alternate],
-        }
-        references = {"alternate": self._referred("alternate", draw.alternate)}
+        sides = {name: self.side(name, list(rows)) for name, rows in draw.rows.items() if rows}
         return UnlearningBatch(
-            self.side([of.forget[row] for row in draw.forget], self._referred("forget", draw.forget)),
-            {name: self.side(each, references.get(name)) for name, each in drawn.items() if each},
-            tokens=lambda text: self.lm.prompts.answer(text)[:-1],
-            seed=self.seed,
+            sides.pop("forget"), sides, tokens=lambda text: self.lm.prompts.answer(text)[:-1], seed=self.seed
         )
 
-    def _referred(self, name: str, rows: Sequence[int]) -> Tensor | None:
-        """(rows,) references of some rows, where there are any."""
-        return self.references[name][list(rows)].to(self.lm.device) if name in self.references else None
-
-    def side(self, sequences: Sequence[Encoded], reference: Tensor | None = None) -> Side:
-        """Sequences as a batch; `reference` (sequences,) are their losses under the target model."""
-        batch = collate(sequences, self.lm.pad_id).to(self.lm.device)
+    def side(self, name: str, rows: list[int]) -> Side:
+        """Some of the sequences of a name, as a batch with what is known of them under the target model."""
+        batch = collate([self.sequences[name][row] for row in rows], self.lm.pad_id).to(self.lm.device)
+        reference = self.references[name][rows].to(self.lm.device) if name in self.references else None
         target = self.adapter if "target" in self.needs else None
         return Side(self.lm.model, batch, reference, target, self.layers, self.trunk, self.head)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from grun_bench.methods.alternates import sample_alternates
 from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.batch import Side, UnlearningBatch
 from grun_bench.methods.checkpoints import Stateful
-from grun_bench.methods.draws import Draw, Sequences, draw_batches, encode_rows, uses
+from grun_bench.methods.draws import Draw, draw_batches, encode_rows, uses
 from grun_bench.methods.frozen import frozen_trunk
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.recipes import Recipe
@@ -40,7 +40,7 @@ class Pair(Unlearner):
     def __init__(self, adapter: AdapterPlugin, objective: ObjectivePlugin, settings: dict[str, Any]) -> None:
         self._adapter, self._objective, self._settings = adapter, objective, settings
         self.label = f"{adapter.name}+{objective.name}"
-        self.recipe = Recipe.of(settings)
+        self.recipe = Recipe(**self._options(Recipe))
         self._retain = retain_term(self.recipe.retain) if self.recipe.retain_weight else None
         self._needs = {*objective.needs, *(self._retain.needs if self._retain else ())}
         if "retain" in self._needs and self._retain is None:
@@ -73,8 +73,7 @@ class Pair(Unlearner):
         layers = self._hidden_layers(lm, adapter)
         objective, retain_loss = self._losses()
         sequences = self._sequences(lm, adapter, context)
-        refusals = [lm.prompts.answer(text) for text in REFUSALS] if "idk" in self._needs else []
-        draws = draw_batches(sequences, recipe, context.seed, refusals)
+        draws = draw_batches(sequences, recipe, context.seed)
         head = frozen_head(lm.model)
         # blocks whose outputs are read must run
         frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
@@ -183,20 +182,23 @@ class Pair(Unlearner):
             )
         return (layer,)
 
-    def _sequences(self, lm: LM, adapter: Adapter, context: FitContext) -> Sequences:
-        """The training rows, and what the target model, kept from here on where it is needed, answers otherwise."""
-        forget, retain = (encode_rows(lm, rows, self.recipe) for rows in (context.forget, context.retain))
-        in_stages = context.stages > 1 and self._needs & {"reference", "alternate"}
-        if context.stage == 0 and ("target" in self._needs or in_stages):
-            adapter.keep_target()
-        if "alternate" not in self._needs:
-            return Sequences(forget, retain)
-        with adapter.disabled():
-            return Sequences(forget, retain, self._alternates(lm, context.forget))
+    def _sequences(self, lm: LM, adapter: Adapter, context: FitContext) -> dict[str, list[Encoded]]:
+        """The training rows, and other answers to the forget questions: refusals, or what the target model samples.
 
-    def _alternates(self, lm: LM, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
-        """Other answers to the forget questions by the target model: so many of the first question, then the next."""
-        count, temperature = self._settings["alternates"], self._settings["temperature"]
-        answers: Iterable[list[str]] = sample_alternates(lm, pairs, count, temperature, self.recipe.batch_size)
-        asked = zip(pairs, answers, strict=True)
-        return [lm.prompts.encode(question, text) for (question, _), texts in asked for text in texts]
+        The target model is kept from here on where it is needed.
+        """
+        needs, recipe, sequences = self._needs, self.recipe, {}
+        for name, rows in (("forget", context.forget), ("retain", context.retain)):
+            sequences[name] = encode_rows(lm, rows, recipe)
+        if context.stage == 0 and ("target" in needs or (context.stages > 1 and needs & {"reference", "alternate"})):
+            adapter.keep_target()
+        if "idk" in needs:
+            refusals = [lm.prompts.answer(text) for text in REFUSALS]
+            sequences["idk"] = [Encoded(row.prompt, refusal) for row in sequences["forget"] for refusal in refusals]
+        if "alternate" in needs:
+            count, temperature = self._settings["alternates"], self._settings["temperature"]
+            with adapter.disabled():
+                answers = sample_alternates(lm, context.forget, count, temperature, recipe.batch_size)
+            asked = zip(context.forget, answers, strict=True)
+            sequences["alternate"] = [lm.prompts.encode(row[0], text) for row, texts in asked for text in texts]
+        return sequences

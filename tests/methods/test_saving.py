@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FORGET, SMALL, Said
+from attaching import logits_of
+from conftest import SMALL, Said
 from torch import Tensor, nn
 
 import grun_bench
-from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.core.errors import ModelError
 from grun_bench.methods.saving import CARD
-from grun_bench.models.batch import collate
-from grun_bench.models.forward import decoder_layers, forward
+from grun_bench.models.forward import decoder_layers
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement
 from grun_bench.models.loading import load as load_base
@@ -26,23 +26,18 @@ from grun_bench.runs.run import run
 Command = Callable[..., Said]
 
 
-@torch.no_grad()
-def logits(lm: LM) -> Tensor:
-    return forward(lm.model, collate([lm.prompts.encode(*pair) for pair in FORGET], lm.pad_id)).logits
-
-
 @pytest.fixture
 def keep(environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     """Runs an unlearner with --save; returns the logits that the model had when it was saved."""
-    from grun_bench.runs import run as runner
+    from grun_bench.runs import row
 
-    real, seen = runner.save, []
+    real, seen = row.save, []
 
     def noting(fitted: object, *rest: object) -> None:
-        seen.append(logits(fitted.lm))
+        seen.append(logits_of(fitted.lm))
         real(fitted, *rest)
 
-    monkeypatch.setattr(runner, "save", noting)
+    monkeypatch.setattr(row, "save", noting)
 
     def kept(unlearner: str, folder: Path, **changes: float) -> Tensor:
         settings = {"epochs": 2} | changes if "+" in unlearner else {}
@@ -57,7 +52,7 @@ def keep(environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_same_logits_to_the_bit(keep: Callable[..., Tensor], tmp_path: Path, unlearner: str) -> None:
     folder = tmp_path / "model"
     expected = keep(unlearner, folder)
-    assert torch.equal(logits(grun_bench.load(folder)), expected)
+    assert torch.equal(logits_of(grun_bench.load(folder)), expected)
     # nothing but safetensors and text is written, and nothing is left beside it
     assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".md", ".jinja"}
     assert not list(tmp_path.glob("*.part"))
@@ -74,7 +69,7 @@ def test_an_adapter_is_small_and_lora_is_pefts_own(
     base = AutoModelForCausalLM.from_pretrained(environment / card["base"]["cache"])
     lm = grun_bench.load(tmp_path / "lora")
     lm.model = PeftModel.from_pretrained(base, tmp_path / "lora").eval()
-    assert torch.equal(logits(lm), expected)
+    assert torch.equal(logits_of(lm), expected)
     assert not list((tmp_path / "lora").glob("model*.safetensors"))
 
 
@@ -84,10 +79,10 @@ def test_a_base_of_another_precision_can_be_given(
     expected = keep("grun+gd", tmp_path / "grun")
     card = json.loads((tmp_path / "grun" / CARD).read_text())
     base = load_base(str(environment / card["base"]["cache"]), Placement("cpu", "bfloat16"))
-    found = logits(grun_bench.load(tmp_path / "grun", base=base))
+    found = logits_of(grun_bench.load(tmp_path / "grun", base=base))
     assert base.model.dtype == torch.bfloat16
     # bfloat16 keeps eight bits: near the fp32 logits, and far from those of the base without its adapter
-    plain = logits(load_base(str(environment / card["base"]["cache"]), Placement("cpu", "bfloat16")))
+    plain = logits_of(load_base(str(environment / card["base"]["cache"]), Placement("cpu", "bfloat16")))
     error = (found.float() - expected).norm() / expected.norm()
     assert 0 < error < 0.05 < (plain.float() - expected).norm() / expected.norm()
 
@@ -116,20 +111,22 @@ def test_a_quantised_base_can_be_given(
     # the base is in 8 bits, the adapter is not
     dtypes = [parameter.dtype for name, parameter in lm.model.named_parameters() if "_proj" in name]
     assert dtypes.count(torch.int8) == 6 * 7 and {*dtypes} <= {torch.int8, torch.float32}
-    error = (logits(lm) - expected).norm() / expected.norm()
-    assert 0 < error < 0.1 < (logits(plain) - expected).norm() / expected.norm()
+    error = (logits_of(lm) - expected).norm() / expected.norm()
+    assert 0 < error < 0.1 < (logits_of(plain) - expected).norm() / expected.norm()
 
 
-def test_saving_again_replaces_and_something_else_is_left_alone(keep: Callable[..., Tensor], tmp_path: Path) -> None:
+def test_saving_again_replaces_and_something_else_is_left_alone(
+    keep: Callable[..., Tensor], command: Command, small_run: list[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "model"
     first = keep("grun+gd", folder)
     second = keep("grun+npo", folder)
     assert not torch.equal(first, second)
-    assert torch.equal(logits(grun_bench.load(folder)), second)
+    assert torch.equal(logits_of(grun_bench.load(folder)), second)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(UsageError, match="something else"):
-        keep("grun+gd", tmp_path / "thesis")
+    said = command(*small_run, "--unlearner", "grun+gd", "--output", tmp_path, "--save", tmp_path / "thesis")
+    assert said.code == 2 and "something else" in said.err
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from attaching import logits_of
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 from torch import Tensor
 
@@ -260,21 +261,19 @@ def test_a_run_keeps_every_stage(task: Path, command: Callable[..., Said], tmp_p
 
 
 def test_a_sequence_of_modules_is_saved_and_loaded(task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from methods.test_saving import logits
+    from grun_bench.runs import row
 
-    from grun_bench.runs import row as runner
-
-    real, seen = runner.save, []
+    real, seen = row.save, []
 
     def noting(fitted: Fitted, *rest: Any) -> None:
-        seen.append(logits(fitted.lm))
+        seen.append(logits_of(fitted.lm))
         real(fitted, *rest)
 
-    monkeypatch.setattr(runner, "save", noting)
+    monkeypatch.setattr(row, "save", noting)
     overrides = {"epochs": 2, "lr": 1e-2}
     run(RunConfig("grun+npo", str(task), tmp_path / "r", model=SMALL, overrides=overrides, save=tmp_path / "model"))
     lm = grun_bench.load(tmp_path / "model")
-    assert torch.equal(logits(lm), seen[-1])
+    assert torch.equal(logits_of(lm), seen[-1])
     from safetensors.torch import load_file
 
     assert {name[0] for name in load_file(tmp_path / "model" / "adapter.safetensors")} == {"0", "1"}
