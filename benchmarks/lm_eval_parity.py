@@ -18,7 +18,7 @@ from pathlib import Path
 import lm_eval.tasks
 
 from grun_bench.core import environment as env
-from grun_bench.integrations import lm_eval as harness
+from grun_bench.integrations.lm_eval import measures as harness
 from grun_bench.models.loading import Placement, load, locate
 from grun_bench.tasks.task import Measure
 from grun_bench.tasks.world import PUBLISHED

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from grun_bench.cli import contributing, reading, running
+from grun_bench.cli import contributing, harness, reading, running
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
 
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(with_groups(command))
+app.command("lm-eval", context_settings=harness.SETTINGS)(harness.lm_eval)
 
 #: the base of the errors of parsing; newer versions of typer carry their own copy of click
 ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

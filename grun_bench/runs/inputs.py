@@ -95,9 +95,9 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
     data = read_data(task, session.world, config.limit)
     if task.measures:
-        from grun_bench.integrations import lm_eval  # takes seconds
+        from grun_bench.integrations.lm_eval import measures  # takes seconds
 
-        lm_eval.check(task.measures, session.world)
+        measures.check(task.measures, session.world)
     models = models or choose_models(config, session, task, data)
     if log is not None:
         check_reference(_asked(data), log.records, f"--retain-log {config.retain_log}")

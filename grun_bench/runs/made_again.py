@@ -40,9 +40,9 @@ def check_same(inputs: Inputs, cell: Cell, subject: Subject) -> None:
     settings = ScoringSettings(1, size, inputs.config.protocol, generate=False)
     rows = list(score(subject.lm, subject.examples[:CHECKED], settings))
     for name, measure in list(inputs.task.measures.items())[:1]:
-        from grun_bench.integrations import lm_eval  # takes seconds
+        from grun_bench.integrations.lm_eval import measures  # takes seconds
 
-        asked = lm_eval.run(subject.lm, {name: measure}, inputs.session.world, batch_size=size, limit=CHECKED)
+        asked = measures.run(subject.lm, {name: measure}, inputs.session.world, batch_size=size, limit=CHECKED)
         rows += asked.records
     known = {(row.set, row.question, row.answer.text): _losses(row) for row in cell.records}
     pairs = [(_losses(row), known.get((row.set, row.question, row.answer.text), [])) for row in rows]

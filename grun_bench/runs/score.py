@@ -18,7 +18,7 @@ from grun_bench.results.result import Cost
 from grun_bench.runs.inputs import Inputs
 
 if TYPE_CHECKING:
-    from grun_bench.integrations.lm_eval import Measured
+    from grun_bench.integrations.lm_eval.measures import Measured
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
     records = score(subject.lm, subject.examples, settings)
     if not subject.measures:
         return Asked(records)
-    from grun_bench.integrations import lm_eval  # takes seconds
+    from grun_bench.integrations.lm_eval import measures  # takes seconds
 
-    measured = lm_eval.run(
+    measured = measures.run(
         subject.lm,
         {name: inputs.task.measures[name] for name in subject.measures},
         inputs.session.world,

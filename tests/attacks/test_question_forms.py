@@ -12,8 +12,9 @@ from torch import nn
 
 from grun_bench.attacks.base import Subject
 from grun_bench.core import registry
-from grun_bench.integrations import lm_eval as harness
-from grun_bench.integrations.lm_eval import HarnessLM
+from grun_bench.integrations.lm_eval import forms
+from grun_bench.integrations.lm_eval import measures as harness
+from grun_bench.integrations.lm_eval.model import HarnessLM
 from grun_bench.models.lm import LM
 from grun_bench.models.question_form import QuestionForm
 from grun_bench.results.record import Record
@@ -134,7 +135,7 @@ def test_the_right_option_stays_right_wherever_it_moves(lm: LM, quiz: Callable[.
 def test_lm_evals_own_layout_is_one_of_the_forms(lm: LM, quiz: Callable[..., None], contexts: list[str]) -> None:
     quiz(LETTERED)
     own = asked(lm, QuestionForm())
-    same = asked(lm, QuestionForm(template=harness.LETTERED, letters="ABCD"))
+    same = asked(lm, QuestionForm(template=forms.LETTERED, letters="ABCD"))
     assert contexts[: len(ROWS)] == contexts[len(ROWS) :]
     assert [record.choices for record in own] == [record.choices for record in same]
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import datasets
+import lm_eval.api.model
 import pytest
 import torch
+import yaml
+from conftest import SMALL
 from lm_eval.api.instance import Instance
-from lm_eval.api.registry import get_model
+from lm_eval.api.registry import Registry
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from transformers import DynamicCache
 
-from grun_bench.core.errors import UsageError
-from grun_bench.integrations import lm_eval as harness
-from grun_bench.integrations import lm_eval_plugin
-from grun_bench.integrations.lm_eval import HarnessLM
+import grun_bench
+from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.integrations.lm_eval import measures as harness
+from grun_bench.integrations.lm_eval.command import NAME, TARGET
+from grun_bench.integrations.lm_eval.model import HarnessLM
 from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.base import Fitted
+from grun_bench.methods.saving import save
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
@@ -59,15 +70,21 @@ def theirs(lm: LM, batch_size: int, **options: object) -> HFLM:
 
 
 @pytest.fixture
-def edited(lm: LM) -> LM:
+def fitted(lm: LM) -> Fitted:
     """A random model with a GRUN adapter that changes a lot."""
+    options = {"gate_widths": [8, 4]}
     torch.manual_seed(5)
-    adapter = Grun(gate_widths=(8, 4))
+    adapter = Grun(**options)
     adapter.attach(lm.model)
     with torch.no_grad():
         for parameter in adapter.trainable_parameters():
             parameter.add_(torch.randn_like(parameter))
-    return lm
+    return Fitted(lm, adapter=adapter, adapter_name="grun", options=options)
+
+
+@pytest.fixture
+def edited(fitted: Fitted) -> LM:
+    return fitted.lm
 
 
 def alone(lm: LM, context: list[int], continuation: list[int]) -> tuple[float, bool]:
@@ -254,8 +271,6 @@ QUIZ = {
 
 
 def test_data_sets_come_from_the_mirror(mirror: Path, lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     before = datasets.load_dataset
     monkeypatch.setattr(harness, "_task_over", lambda rows, name: QUIZ)
     measured = harness.run(lm, {"wmdp_cyber": Measure(role="forget")}, TOY, batch_size=2)
@@ -275,31 +290,68 @@ def test_questions_that_cannot_be_had_are_missing_with_a_reason(
     assert "could not be had" in measured.missing["wmdp_cyber"]
 
 
-def test_lm_eval_knows_our_model() -> None:
-    assert lm_eval_plugin.model_registry.get("grun_bench") is HarnessLM
-    assert get_model("grun_bench") is HarnessLM and get_model("hf") is HFLM
-
-
-def test_start_line_registers_in_lm_evals_command_alone(tmp_path: Path) -> None:
-    """The .pth file as the installed package has it, read by Python at its start."""
-    line = (Path(harness.__file__).parent / "lm_eval.pth").read_text()
-    code = (
-        f"exec({line!r})\nimport sys\n"
-        "print('lm_eval' in sys.modules and 'grun_bench' in sys.modules['lm_eval.api.registry'].model_registry,"
-        " 'torch' in sys.modules)"
+def test_our_models_in_lm_evals_command(
+    fitted: Fitted, hub: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm-eval's own arguments, a data set from a mirror, and its default device on a machine that may have no CUDA."""
+    monkeypatch.setenv("GRUN_BENCH_HUB", f"{mirror}{os.pathsep}{hub}")
+    saved = tmp_path / "saved"
+    fitted.lm.origin = {"name": SMALL}
+    save(fitted, "grun+npo", saved)
+    (tmp_path / "quiz.yaml").write_text(yaml.safe_dump(QUIZ))
+    given = ["--model", "grun_bench", "--model_args", f"adapter={saved},dtype=float32", "--tasks", "quiz"]
+    given += ["--include_path", str(tmp_path), "--output_path", str(tmp_path / "out"), "--log_samples"]
+    # a process of its own: lm-eval sets up its logging for good
+    subprocess.run(
+        [sys.executable, "-m", "grun_bench", "lm-eval", *given],
+        env=os.environ | {"PYTHONPATH": str(Path(grun_bench.__file__).parents[1])},
+        check=True,
+        capture_output=True,
     )
-    for name, expected in (("lm_eval", "True False"), ("lm-eval", "True False"), ("other", "False False")):
-        script = tmp_path / name
-        script.write_text(code)
-        printed = subprocess.run(
-            [sys.executable, str(script), "--model", "grun_bench"],
-            env=os.environ | {"PYTHONPATH": str(Path(harness.__file__).parents[2])},
-            cwd=tmp_path.parent,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        assert printed.stdout.strip() == expected, printed.stderr
+    (path,) = (tmp_path / "out").rglob("samples_quiz_*.jsonl")
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(samples) == 4
+    pair = HarnessLM(lm=fitted.lm)._encode_pair
+    for sample in samples:
+        expected = [alone(fitted.lm, *pair(sample["doc"]["question"], f" {choice}"))[0] for choice in ("yes", "no")]
+        assert [float(value) for value, _ in sample["filtered_resps"]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_data_sets_come_from_the_mirror_while_a_model_of_lm_evals_lives(
+    fitted: Fitted, hub: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lm-eval's command makes of `--model grun_bench`, in this process."""
+    monkeypatch.setenv("GRUN_BENCH_HUB", f"{mirror}{os.pathsep}{hub}")
+    before = datasets.load_dataset
+    fitted.lm.origin = {"name": SMALL}
+    save(fitted, "grun+npo", tmp_path / "saved")
+    model = HarnessLM.create_from_arg_obj({"adapter": str(tmp_path / "saved")}, {"device": "cpu", "batch_size": 1})
+    assert datasets.load_dataset is not before
+    assert TaskManager(include_defaults=False).load([QUIZ])["tasks"]["quiz"].dataset["test"].num_rows == 4
+    del model
+    gc.collect()
+    assert datasets.load_dataset is before
+    with pytest.raises(ModelError, match="holds no grun_bench"):
+        HarnessLM.create_from_arg_obj({"adapter": str(tmp_path)}, {"device": "cpu"})
+    assert datasets.load_dataset is before
+
+
+def test_the_entry_point_is_what_lm_evals_registry_takes() -> None:
+    """Versions after 0.4.13 keep the entry point as a placeholder, which the registry of 0.4.13 can load already."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    entry = EntryPoint(NAME, project["project"]["entry-points"]["lm_eval.models"][NAME], "lm_eval.models")
+    assert entry.value == TARGET
+    known = Registry("model", base_cls=lm_eval.api.model.LM)
+    known.register(NAME, target=entry)
+    assert known.get(NAME) is HarnessLM
+
+
+def test_nothing_of_ours_runs_at_pythons_start() -> None:
+    """The wheel brings no .pth file with code: those run in every Python of the environment."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert not [name for pair in wheel["force-include"].items() for name in pair if name.endswith(".pth")]
+    assert not list(Path(grun_bench.__file__).parent.rglob("*.pth"))
 
 
 def test_model_without_an_adapter_argument_says_what_is_needed() -> None:
