@@ -36,13 +36,13 @@ from grun_bench.core.progress import say
 from grun_bench.methods.made_models import load_tiny
 from grun_bench.models.batch import IGNORED, collate, collate_prompts
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import TINY, Placement, load
+from grun_bench.models.loading import Placement, load
 from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
 from grun_bench.models.work import Counts
 from grun_bench.results.record import Records
 from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import load_task
-from grun_bench.tasks.world import PUBLISHED, TOY, World
+from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
 
 NEW_TOKENS = 200
 #: nats a token by which losses may differ: cross-entropy in float32 is itself off by about 1e-4

@@ -13,8 +13,9 @@ from grun_bench.core.cache import cached_folder
 from grun_bench.methods import tiny
 from grun_bench.methods.finetune import finetune
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256, write_model
+from grun_bench.models.loading import Placement, folder_name, load, locate, weights_sha256, write_model
 from grun_bench.tasks.task import FineTuning
+from grun_bench.tasks.world import TINY
 
 
 def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Models by name -> LM: mirrors, Hub, the embedded `tiny`, and target and retain models fine-tuned from a base."""
+"""Models by name: folders, mirrors, the Hub."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import no_bars
 from grun_bench.models.lm import LM, Prompts, Style
 
-#: the embedded model's name on the command line
-TINY = "tiny"
 #: what transformers calls the dtype that it loads a model in
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
@@ -46,8 +44,11 @@ class Placement:
         return cls(str(found), dtype, trust_remote_code)
 
 
-def locate(name: str) -> Path | str:
-    """A folder given as a path or found in a mirror; else the name, for the Hub. Raises ModelError."""
+def locate(name: str, hint: str = "") -> Path | str:
+    """A folder given as a path or found in a mirror; else the name, for the Hub.
+
+    Raises ModelError for what is neither, with `hint` saying what else may be named.
+    """
     given = Path(name).expanduser()
     if given.is_dir():
         return given
@@ -55,7 +56,7 @@ def locate(name: str) -> Path | str:
         if (mirror / name).is_dir():
             return mirror / name
     if given.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise ModelError(f"model {name}: no such folder, and a Hub id is <org>/<name>; the embedded model is '{TINY}'.")
+        raise ModelError(f"model {name}: no such folder, and a Hub id is <org>/<name>{hint}.")
     return name
 
 

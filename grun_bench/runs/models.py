@@ -15,12 +15,12 @@ from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
 from grun_bench.methods.made_models import load_finetuned, load_tiny
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import TINY, Placement, folder_name, load, locate, weights_sha256
+from grun_bench.models.loading import Placement, folder_name, load, locate, weights_sha256
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
 from grun_bench.tasks.task import Task
-from grun_bench.tasks.world import PUBLISHED, TOY, World
+from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
     known = next((pair for pair in task.models if name in (pair.base, pair.target)), None)
     target = config.target_model or (known.target if known else None)
     retain = config.retain_model or (known.retain if known else None)
-    folder = locate(name)
+    folder = locate(name, f"; the embedded model is '{TINY}'")
     label = folder_name(folder) if isinstance(folder, Path) and Path(name).is_dir() else name
     identity: dict[str, Any] = {"names": [_identity(part) for part in (name, target, retain) if part]}
     load_retain = partial(load, retain, session.placement) if retain else None

@@ -11,9 +11,9 @@ import torch
 
 from grun_bench.core import registry
 from grun_bench.methods import tiny
-from grun_bench.models.loading import TINY, Placement
+from grun_bench.models.loading import Placement
 from grun_bench.runs.config import RunConfig
-from grun_bench.tasks.world import PUBLISHED, TOY, World
+from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
 
 
 @dataclass(frozen=True)
