@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from grun_bench.core import registry
 from grun_bench.core.plugin_search import Entry
 from grun_bench.results.metric_key import MetricKey
-from grun_bench.tasks.roles import ROLES, Role
+from grun_bench.tasks.roles import ROLES, Role, known_roles
 from grun_bench.tasks.sets import ScoredSet, ScoredSets
 
 
@@ -51,7 +51,7 @@ def _about(metric: str, known: Mapping[str, Entry], sets: Iterable[ScoredSet]) -
 
 def _over(entry: Entry, exactly: bool) -> tuple[Role, ...]:
     """The roles that a metric over all records declares."""
-    options = entry.declared
-    if "over" not in options and exactly and not entry.builtin:
-        options = registry.get("metric", entry.name).options
-    return tuple(options.get("over", ()))
+    told = entry.declared.get("over", ())
+    if not told and exactly and not entry.builtin:
+        told = registry.get("metric", entry.name).over
+    return known_roles(told)

@@ -6,26 +6,23 @@ that cannot be had is null with the reason, never left out.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, MissingReference
 from grun_bench.core.plugins import Better, MetricPlugin
 from grun_bench.metrics._common import NEEDS_RETAIN
+from grun_bench.metrics.interval import interval
 from grun_bench.metrics.scored import ScoredRecords, SetRecords
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.protocol_names import own_name
 from grun_bench.results.record import Record, Records
-from grun_bench.tasks.roles import KNOWING_IS_GOOD, ROLES, Role
+from grun_bench.tasks.roles import KNOWING_IS_GOOD, ROLES, Role, known_roles
 from grun_bench.tasks.sets import ScoredSets
-
-CONFIDENCE, RESAMPLES, SEED = 0.95, 2000, 0
 
 #: what a metric function returns under one key
 Result = float | np.ndarray | MissingReference
@@ -91,7 +88,7 @@ def _roles(plugin: MetricPlugin) -> tuple[Role, ...]:
     names = plugin.over if plugin.roles is None else plugin.roles
     if odd := sorted(set(names) - set(ROLES)):
         raise GrunBenchError(f"metric '{plugin.name}' names the role {', '.join(odd)}; roles are {', '.join(ROLES)}.")
-    return tuple(role for name in names for role in ROLES if role == name)
+    return known_roles(names)
 
 
 def _of_each(plugin: MetricPlugin, model: ScoredRecords, intervals: bool) -> Iterator[tuple[str, Value]]:
@@ -183,30 +180,6 @@ def _not_finite(array: np.ndarray, rows: Sequence[Record]) -> str:
         return f"the result is not finite ({float(array)})."
     bad = np.flatnonzero(~np.isfinite(array))
     return f"not finite in {len(bad)} of {len(array)} rows, first in row {rows[bad[0]].index} of '{rows[bad[0]].set}'."
-
-
-def interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    """95 % bootstrap interval of the mean (BCa, seeded); the value itself when all are equal, None for a single row."""
-    if len(values) < 2:
-        return None, None
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    for method in ("BCa", "percentile"):  # BCa has no answer when resampling hardly ever moves the mean
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            found = bootstrap(
-                (values,),
-                np.mean,
-                n_resamples=RESAMPLES,
-                batch=256,
-                confidence_level=CONFIDENCE,
-                method=method,
-                vectorized=True,
-                random_state=np.random.default_rng(SEED),
-            ).confidence_interval
-        if np.isfinite(found.low) and np.isfinite(found.high):
-            return float(found.low), float(found.high)
-    return None, None
 
 
 def for_protocol(names: Sequence[str], protocol: str) -> list[str]:

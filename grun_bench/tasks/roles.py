@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 #: `forget`: what must go. `retain`: what was trained on and must stay. `utility`: what the model knew otherwise.
@@ -19,3 +20,8 @@ KNOWING_IS_GOOD: dict[Role, bool | None] = {
     "holdout": None,
     "neighbour": True,
 }
+
+
+def known_roles(names: Iterable[str]) -> tuple[Role, ...]:
+    """Those of the names that are roles, in their order."""
+    return tuple(role for name in names for role in ROLES if role == name)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from grun_bench.core import plugins, registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.plugin_search import Entry
-from grun_bench.metrics.evaluate import evaluate, interval
+from grun_bench.metrics.evaluate import evaluate
+from grun_bench.metrics.interval import interval
 from grun_bench.results.record import Continuation, Generation, Record, Records, load_records
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 
