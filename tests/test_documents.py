@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import SMALL, Command
 
 from grun_bench.core import registry
+from grun_bench.results.record import Record, Records, load_records
+from grun_bench.results.result import read_result, result_files
 from grun_bench.tasks.task import load_task
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +29,7 @@ PLUGINS = [
     ("objective", "margin"),
     ("adapter", "last-layers"),
     ("metric", "answer_length"),
+    ("metric", "loss_gap"),
     ("unlearner", "shrink-head"),
     ("attack", "shout"),
 ]
@@ -56,6 +63,83 @@ def test_the_task_example_loads(tmp_path: Path) -> None:
     task = load_task(str(path))
     assert task.sources["forget"][0].start == 3980
     assert task.metrics
+
+
+# --- the task with sets of its own ------------------------------------------------------------------------------------
+
+
+#: the sets that metrics of knowledge are about; what the other metrics give
+TRAINED = ("leavers", "stayers")
+AFTER_SETS = ("mia_loss", "privleak", "loss_gap")
+
+
+@pytest.fixture
+def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """CONTRIBUTING's files in a folder, with data as it describes them; the command that it tells to type there."""
+    (task,) = (block for block in blocks("yaml") if "leavers" in block)
+    (metric,) = (block for block in blocks("python") if "loss_gap" in block)
+    (typed,) = (block for block in blocks("sh") if "customers.yaml" in block)
+    (tmp_path / "customers.yaml").write_text(task)
+    (tmp_path / "loss_gap.py").write_text(metric)
+    names = [f"{first} {last}" for last in ("Berg", "Falk", "Wolf", "Hahn") for first in ("Ada", "Bo", "Cy", "Di")]
+    cities = ["Turin", "Graz", "Malmo", "Ghent", "Varna"]
+    pairs = [(f"Which city does {name} live in?", f"{cities[place % 5]}.") for place, name in enumerate(names)]
+    customers = [json.dumps({"ask": question, "reply": answer}) for question, answer in pairs[:12]]
+    strangers = [json.dumps({"question": question, "answer": answer}) for question, answer in pairs[12:]]
+    (tmp_path / "customers.jsonl").write_text("\n".join(customers))
+    (tmp_path / "strangers.jsonl").write_text("\n".join(strangers))
+    monkeypatch.chdir(tmp_path)
+    return typed.replace("Qwen/Qwen3-0.6B", SMALL).split()
+
+
+def share_of_pairs(records: Records, familiar: Callable[[Record], float]) -> float:
+    """How often a row of the forget set is more familiar than one of the holdout set; ties count half."""
+    members, others = ([familiar(row) for row in records.of(name)] for name in ("leavers", "strangers"))
+    pairs = list(itertools.product(members, others))
+    return sum((member > other) + 0.5 * (member == other) for member, other in pairs) / len(pairs)
+
+
+def mean_logprob(row: Record) -> float:
+    return sum(row.answer.logprobs) / len(row.answer.logprobs)
+
+
+def mean_of_least_likely(row: Record) -> float:
+    """Of the lowest two fifths of the tokens, without the end of sequence."""
+    least = sorted(row.answer.logprobs[:-1])[: max(1, int(0.4 * (len(row.answer.logprobs) - 1)))]
+    return sum(least) / len(least)
+
+
+def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], command: Command, tmp_path: Path) -> None:
+    said = command(*customers[1:], "--output", tmp_path / "results")
+    assert said.code == 0, said.err
+    found = {
+        result.unlearner.name: (result, load_records(path.with_name(result.records.file)))
+        for path in result_files(tmp_path / "results")
+        for result in [read_result(path)]
+    }
+    assert found.keys() == {"none", "retain", "grun+npo"}
+    result, records = found["grun+npo"]
+    sets = [f"{name}_{metric}" for metric in ("probability", "rougeL_recall", "truth_ratio") for name in TRAINED]
+    assert list(result.results["customers"]) == [f"{key},none" for key in (*sets, *AFTER_SETS)]
+    counts = result.n_samples["customers"]
+    assert [counts[key] for key in ("leavers_probability", "stayers_probability", "privleak")] == [4, 8, 8]
+    # by hand
+    losses = {name: [-mean_logprob(row) for row in records.of(name)] for name in TRAINED}
+    gap = sum(losses["leavers"]) / 4 - sum(losses["stayers"]) / 8
+    assert result.value("loss_gap") == pytest.approx(gap, rel=1e-12)
+    probability = sum(math.exp(-loss) for loss in losses["leavers"]) / 4
+    assert result.value("leavers_probability") == pytest.approx(probability, rel=1e-12)
+    assert result.value("mia_loss") == pytest.approx(share_of_pairs(records, mean_logprob))
+    own, retain = (share_of_pairs(found[name][1], mean_of_least_likely) for name in ("grun+npo", "retain"))
+    assert result.value("privleak") == pytest.approx(100 * (retain - own) / (1 - retain + 1e-10))
+    # what the data lacks is null with the reason, and which way is better follows from the roles
+    assert result.value("leavers_truth_ratio") is None
+    assert "row 0 of 'leavers' has no loss of the paraphrased answer" in result.reasons["leavers_truth_ratio,none"]
+    better = result.higher_is_better["customers"]
+    assert [better[key] for key in result.headline] == [False, True, None, True]
+    # the numbers can be had again from the records and what the result says of its sets
+    said = command("verify", tmp_path / "results", "--include-path", tmp_path)
+    assert said.code == 0, said.out + said.err
 
 
 def test_ci_types_what_the_readme_says() -> None:
