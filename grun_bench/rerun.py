@@ -10,11 +10,13 @@ from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.leaderboard.recompute import Number, compare
 from grun_bench.results.result import Result
 from grun_bench.results.store import Row
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import RunConfig, config_of
+from grun_bench.runs.front import DTYPES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
 from grun_bench.runs.run import execute
 from grun_bench.runs.session import Session
+from grun_bench.tasks.world import TOY
 
 #: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
 RESCORED, RETRAINED = 0.02, 0.05
@@ -51,25 +53,20 @@ class Rerunner:
             raise GrunBenchError(f"cannot be made again ({type(error).__name__}: {error})") from error
 
     def _config(self, result: Result, model: Path | None) -> RunConfig:
-        name, attacks = result.unlearner.name, result.attacks
-        trained = {} if model is not None else result.unlearner.settings
-        settings = {key: value for key, value in trained.items() if value is not None}
-        settings |= {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
-        embedded = result.dataset == "embedded"
-        target, retain = (None, None) if embedded else _named_models(result)
+        attacks = result.attacks
+        settings = {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
+        toy = result.dataset == TOY.name
+        target, retain = (None, None) if toy else _named_models(result)
         dtype = result.hardware.get("dtype")
-        return RunConfig(
-            unlearner=name,
-            task=result.task,
-            output=self.output,
-            model=None if embedded else result.model,
+        return config_of(
+            result,
+            model=None if toy else result.model,
+            overrides=({} if model else result.unlearner.settings) | settings,
             target_model=target,
             retain_model=retain,
-            overrides=settings,
+            output=self.output,
             device=self.device,
-            dtype=dtype if dtype in ("float32", "bfloat16", "float16") else "auto",
-            protocol=result.protocol,
-            seed=result.seed if result.seed is not None else int(result.reference.get("seed") or 0),
+            dtype=dtype if dtype in DTYPES else "auto",
             attacks=",".join(attacks),
             include=self.include,
         )

@@ -11,7 +11,7 @@ import typer
 
 from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, parsed
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.runs.config import RESULTS, RunConfig
+from grun_bench.runs.config import RESULTS, RunConfig, config_of
 
 if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
@@ -42,16 +42,16 @@ class MachineOptions(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions(OptionGroup):
-    """What decides a row beside the unlearner, its settings and its seed."""
+    """What decides a row beside the unlearner, its settings and its seed: fields of RunConfig."""
 
     task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")]
     model: Annotated[
         str | None, typer.Option("--model", help="Hub id or folder; default: tiny, the embedded toy model.")
     ] = None
-    target: Annotated[str | None, typer.Option("--target", help="A target model already fine-tuned on the task.")] = (
-        None
-    )
-    retain: Annotated[
+    target_model: Annotated[
+        str | None, typer.Option("--target", help="A target model already fine-tuned on the task.")
+    ] = None
+    retain_model: Annotated[
         str | None, typer.Option("--retain", help="A retain model, fine-tuned without the forget set.")
     ] = None
     retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None
@@ -68,21 +68,8 @@ class RowOptions(OptionGroup):
         self, machine: MachineOptions, unlearner: str = "", settings: Sequence[str] = (), **more: Any
     ) -> RunConfig:
         """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
-        return RunConfig(
-            unlearner=unlearner,
-            task=self.task,
-            model=self.model,
-            target_model=self.target,
-            retain_model=self.retain,
-            overrides=parsed(settings),
-            dtype=self.dtype,
-            limit=self.limit,
-            protocol=self.protocol,
-            retain_log=self.retain_log,
-            attacks=self.attacks,
-            **machine.config(),
-            **more,
-        )
+        own: dict[str, Any] = {"unlearner": unlearner, "overrides": parsed(settings)}
+        return RunConfig(**own, **vars(self), **machine.config(), **more)
 
 
 def run(
@@ -143,18 +130,14 @@ def attack(
     overrides = parsed(settings)
     if odd := [key for key in overrides if "." not in key]:
         raise UsageError(f"--set {odd[0]}: the row's settings stay; an attack's is written <attack>.{odd[0]}=value.")
-    config = RunConfig(
-        unlearner=row.unlearner.name,
+    config = config_of(
+        row,
         task=task or row.task,
         model=model or (row.model if target is None else None),
         target_model=target,
         retain_model=retain,
-        overrides=row.unlearner.settings | overrides,
-        dtype=row.hardware["dtype"],
-        limit=row.limit,
-        protocol=row.protocol,
         retain_log=retain_log,
-        seed=row.seed if row.seed is not None else row.reference.get("seed", 0),
+        overrides=row.unlearner.settings | overrides,
         attacks=attacks,
         **machine.config() | {"output": path.resolve().parents[3]},
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grun_bench.results.result import Result
 
 #: where rows are filed unless another folder is given
 RESULTS = Path("leaderboards/results")
@@ -58,3 +61,18 @@ class RunConfig:
     include: tuple[Path, ...] = ()
     #: let a model bring its own code
     trust_remote_code: bool = False
+
+
+def config_of(row: Result, **changes: Any) -> RunConfig:
+    """What a filed row was made with, as far as it says so; `changes` are fields in place of that."""
+    said: dict[str, Any] = {
+        "unlearner": row.unlearner.name,
+        "task": row.task,
+        "model": row.model,
+        "overrides": row.unlearner.settings,
+        "seed": int(row.reference.get("seed") or 0) if row.seed is None else row.seed,
+        "limit": row.limit,
+        "protocol": row.protocol,
+        "dtype": row.hardware.get("dtype", "auto"),
+    }
+    return RunConfig(**said | changes)
