@@ -58,7 +58,7 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
 
 def _published(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """Models by name: a pair that the task knows, those that were given, or the base fine-tuned as the task says."""
-    name = config.model or config.target_model or TINY
+    name = config.model or str(config.target_model)
     known = next((pair for pair in task.models if name in (pair.base, pair.target)), None)
     target = config.target_model or (known.target if known else None)
     retain = config.retain_model or (known.retain if known else None)
