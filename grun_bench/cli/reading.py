@@ -88,8 +88,8 @@ def import_log(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Read the log of another tool into a result, every aggregate recomputed from its rows."""
-    from grun_bench.integrations.imported import import_result
-    from grun_bench.integrations.logs import check_reference, read_log
+    from grun_bench.integrations.logs.as_result import import_result
+    from grun_bench.integrations.logs.reading import check_reference, read_log
     from grun_bench.results.result import check_writable, result_folder, save_records, write_whole
     from grun_bench.tasks.task import load_task
     from grun_bench.terminal.result import print_run
@@ -104,7 +104,8 @@ def import_log(
     path = result_folder(output, task, model, unlearner) / f"{result.run_id}.json"
     result.records = save_records(path.with_suffix(".records.jsonl"), read.records.dumps())
     write_whole(path, result.dumps())
-    compared = import_result(reference, retain_log, loaded, model, "retain", None) if reference and retain_log else None
+    oracle = registry.control("retain model")
+    compared = import_result(reference, retain_log, loaded, model, oracle, None) if reference and retain_log else None
     print_run(result, None, compared, path, reused=False)
 
 

@@ -15,7 +15,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from grun_bench.methods.adapters.base import load_tensors
 from grun_bench.methods.adapters.grun import Grun, make_gate
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.saving import Saved, check_new, read_card, write_folder
+from grun_bench.models.lm import Style
 from grun_bench.models.loading import locate, weights_sha256
 
 #: class name -> the layer's key in file names: plain pyreft with today's pyvene, and GRUN's code with its own copy
@@ -63,13 +64,15 @@ def export_pyreft(folder: str | Path, out: str | Path) -> list[Path]:
 
 
 def import_pyreft(
-    folders: Sequence[str | Path], base: str, out: str | Path, prompts: str = "qa", stage_factor: Sequence[float] = ()
+    folders: Sequence[str | Path], base: str, out: str | Path, prompts: Style = "qa", stage_factor: Sequence[float] = ()
 ) -> None:
     """Turn adapters in pyreft's format into a saved model that `grun_bench.load(out)` reads.
 
     `base` names the model that they were trained on. Several folders are the modules of requests in sequence, combined
-    as `grun` does, with its `stage_factor`. `prompts` is `qa`, the template of GRUN's official code, or `chat`. Raises
-    ModelError for files that are not such adapters; pickles are read as tensors alone and run no code.
+    as `grun` does, with its `stage_factor`. `prompts` is `qa`, the template of GRUN's official code, or `chat`.
+
+    Raises ModelError for files that are not such adapters (pickles are read as tensors alone and run no code),
+    UsageError when something else is at `out`.
     """
     out = Path(out)
     check_new(out)
@@ -77,26 +80,30 @@ def import_pyreft(
     if len({kind for kind, _ in read}) != 1:
         shown = ", ".join(map(str, folders))
         raise ModelError(f"{shown}: the modules of one sequence have the same layers, rank and gate.")
-    gate, layers, rank = read[0][0]
-    options: dict[str, Any] = {"rank": rank, "layers": sorted(layers)}
-    if gate is None:
+    kind = read[0][0]
+    options: dict[str, Any] = {"rank": kind.rank, "layers": sorted(kind.layers)}
+    adapter: Reft
+    if kind.widths is None:
         if len(read) > 1:
             raise UsageError("requests in sequence have gates; one folder without gates can be read.")
-        adapter: Reft = Reft(**options)
+        name, adapter = "reft", Reft(**options)
     else:
-        options |= {"gate": "mlp", "gate_widths": list(gate)} if gate else {"gate": "linear"}
+        options |= {"gate": "mlp", "gate_widths": list(kind.widths)} if kind.widths else {"gate": "linear"}
         options |= {"stage_factor": list(stage_factor)} if stage_factor else {}
-        adapter = Grun(**options)
+        name, adapter = "grun", Grun(**options)
     for _, edits in read:
         adapter.stages.append(nn.ModuleDict({str(layer): edit for layer, edit in edits.items()}))
-    place = locate(base) if "/" in base or Path(base).is_dir() else base
-    origin = {"name": base}
-    if isinstance(place, Path):
-        name = str(Path(base).resolve()) if Path(base).is_dir() else base
-        origin = {"name": name, "sha256": weights_sha256(place)}
-    name = "reft" if gate is None else "grun"
-    saved = Saved(unlearner=f"{name} from pyreft", adapter=name, options=options, base=origin, prompts=prompts)  # type: ignore[arg-type]
+    saved = Saved(unlearner=f"{name} from pyreft", adapter=name, options=options, base=_origin(base), prompts=prompts)
     write_folder(saved, out, adapter.save)
+
+
+def _origin(base: str) -> dict[str, Any]:
+    """What a saved model says of its base: a folder by its path and the SHA-256 of its weights, else the name."""
+    given = Path(base).is_dir()
+    place = locate(base) if "/" in base or given else base
+    if not isinstance(place, Path):
+        return {"name": base}
+    return {"name": str(Path(base).resolve()) if given else base, "sha256": weights_sha256(place)}
 
 
 def _check_empty(out: Path) -> None:
@@ -112,19 +119,18 @@ def _read_edits(folder: Path, saved: Saved) -> list[dict[int, Edit]]:
     tensors = load_tensors(folder / "adapter.safetensors")
     stages: dict[int, dict[int, dict[str, Tensor]]] = {}
     for key, tensor in tensors.items():
-        stage, layer, name = key.split(".", 2)
-        stages.setdefault(int(stage), {}).setdefault(int(layer), {})[name] = tensor
+        stage, layer, part = key.split(".", 2)
+        stages.setdefault(int(stage), {}).setdefault(int(layer), {})[part] = tensor
     widths = None
     if saved.adapter == "grun":
         widths = tuple(saved.options["gate_widths"]) if saved.options["gate"] == "mlp" else ()
-    found = []
-    for _, layers in sorted(stages.items()):
-        edits = {}
-        for layer, parts in sorted(layers.items()):
-            edits[layer] = _blank(parts["source.weight"], widths)
-            edits[layer].load_state_dict(parts)
-        found.append(edits)
-    return found
+    return [{layer: _edit(parts, widths) for layer, parts in sorted(stages[stage].items())} for stage in sorted(stages)]
+
+
+def _edit(parts: dict[str, Tensor], widths: tuple[int, ...] | None) -> Edit:
+    edit = _blank(parts["source.weight"], widths)
+    edit.load_state_dict(parts)
+    return edit
 
 
 def _blank(weight: Tensor, widths: tuple[int, ...] | None) -> Edit:
@@ -172,8 +178,13 @@ def _state(edit: Edit) -> dict[str, Tensor]:
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
-#: widths of the gate (None without one), the edited layers, and the rank
-Kind = tuple[tuple[int, ...] | None, tuple[int, ...], int]
+
+class Kind(NamedTuple):
+    """What the modules of one sequence have alike: the widths of the gate (None without one), edited layers, rank."""
+
+    widths: tuple[int, ...] | None
+    layers: tuple[int, ...]
+    rank: int
 
 
 def _read(folder: Path) -> tuple[Kind, dict[int, Edit]]:
@@ -196,7 +207,7 @@ def _read(folder: Path) -> tuple[Kind, dict[int, Edit]]:
         if where != ["block_output", "pos", 1]:
             raise ModelError(f"{path}: edits of {where}; known are those of a block's output at one position.")
         edits[layer] = _read_edit(_file(folder, layer, key))
-    kinds = {(_widths(edit), tuple(edits), edit.source.out_features) for edit in edits.values()}
+    kinds = {Kind(_widths(edit), tuple(edits), edit.source.out_features) for edit in edits.values()}
     if len(kinds) != 1:
         raise ModelError(f"{path}: its edits differ in rank or gate.")
     return kinds.pop(), edits

@@ -12,6 +12,7 @@ from grun_bench.models.head import kind_of
 from grun_bench.models.kv_cache import KeyValues, Slots
 from grun_bench.models.limits import Limits
 from grun_bench.models.passes import Passes
+from grun_bench.models.work import Scored
 
 #: input tokens of a decoding step that cost little more than one, because reading the weights takes longer
 FREE_TOKENS = {"cpu": 8, "cuda": 128}
@@ -39,13 +40,14 @@ class Ending:
 class Decoding:
     """A generation under way: the tokens known so far, of which all but the last are in `past`.
 
-    `number` is the Work's; `position` the position id of the last token; `past` a single row, None while the batch of
-    the Decoder has it.
+    `number` is the Work's, `scored` gets the generation when it ends; `position` is the position id of the last token;
+    `past` is a single row, None while the decoder's batch has it.
 
     It is its own drafter: `draft` gives what followed the last occurrence of the present NGRAM of tokens.
     """
 
     number: int
+    scored: Scored
     tokens: list[int]
     prompt_length: int
     position: int
@@ -81,11 +83,11 @@ class Decoder:
 
     def __init__(self, passes: Passes, limits: Limits, ending: Ending) -> None:
         self.queue: list[Decoding] = []
-        self._passes, self._limits, self._ending = passes, limits, ending
+        self._passes, self._limits, self.ending = passes, limits, ending
         self._free = FREE_TOKENS[kind_of(passes.device)]
 
-    def decode(self) -> Iterator[Decoding]:
-        """Take rows from the queue for some steps; yield what gets finished, put the rest back."""
+    def decode(self) -> Iterator[int]:
+        """Take rows from the queue for some steps; yield the numbers of those that end, put the rest back."""
         rows = self._pick()
         longest = min(LONGEST_DRAFT, max(0, self._free // len(rows) - 1))
         room = ROUND * (1 + longest)
@@ -96,14 +98,15 @@ class Decoder:
         for row in rows:
             row.past = None
         for _ in range(ROUND):
-            drafts = [row.draft(min(longest, self._ending.length - len(row.generated) - 1)) for row in rows]
+            drafts = [row.draft(min(longest, self.ending.length - len(row.generated) - 1)) for row in rows]
             argmax = self._limits.attempt(partial(self._step, rows, drafts, slots), len(rows))
             if argmax is None:
                 break
             self._verify(rows, drafts, argmax, slots)
             for place in reversed(range(len(rows))):
                 if self._finished(row := rows[place]):
-                    yield row
+                    row.scored.generated = row.generated
+                    yield row.number
                     slots.drop(place)
                     rows[place] = rows[-1]
                     rows.pop()
@@ -148,4 +151,4 @@ class Decoder:
         slots.advance(columns < torch.tensor(kept, device=self._passes.device))
 
     def _finished(self, row: Decoding) -> bool:
-        return row.tokens[-1] in self._ending.stops or len(row.generated) >= self._ending.length
+        return row.tokens[-1] in self.ending.stops or len(row.generated) >= self.ending.length

@@ -69,31 +69,16 @@ class Engine:
         if not works:
             return
         passes = Passes(self._model, self.counts)
-        scorer = Scorer(passes, self.limits, self._ending, works, self._hidden)
         decoder = Decoder(passes, self.limits, self._ending)
-        done: dict[int, Scored] = {}
-
-        def score(numbers: list[int]) -> None:
-            for number, scored, decoding in scorer.score(numbers):
-                done[number] = scored
-                if decoding:
-                    decoder.queue.append(decoding)
-
-        def decode() -> Iterator[tuple[int, Scored]]:
-            for decoding in decoder.decode():
-                done[decoding.number].generated = decoding.generated
-                yield decoding.number, done[decoding.number]
-
+        scorer = Scorer(passes, self.limits, decoder, works, self._hidden)
         order = sorted(range(len(works)), key=lambda number: len(works[number].prompt))
         for part in self.limits.parts([len(works[number].prompt) - scorer.shared for number in order]):
-            self.limits.fit(score, order[part])
-            for number in order[part]:
-                if not works[number].generate or done[number].generated is not None:
-                    yield number, done[number]
+            self.limits.fit(scorer.score, order[part])
+            yield from scorer.finished(order[part])
             while len(decoder.queue) >= self.limits.rows:
-                yield from decode()
+                yield from scorer.finished(decoder.decode())
         while decoder.queue:
-            yield from decode()
+            yield from scorer.finished(decoder.decode())
 
 
 @dataclass
@@ -155,24 +140,33 @@ class Readings:
 
 
 class Scorer:
-    """Scores the continuations of works, and begins their generations with what scoring shows of them."""
+    """Scores the continuations of works, and begins their generations with what scoring shows of them; the decoder goes
+    on with those."""
 
     def __init__(
-        self, passes: Passes, limits: Limits, ending: Ending, works: Sequence[Work], hidden: int | None
+        self, passes: Passes, limits: Limits, decoder: Decoder, works: Sequence[Work], hidden: int | None
     ) -> None:
-        self._passes, self._limits, self._ending, self._works = passes, limits, ending, works
+        self._passes, self._limits, self._decoder, self._works = passes, limits, decoder, works
         self._hidden = hidden
+        self._scored: dict[int, Scored] = {}
         self._prefill = Prefill(passes, works, hidden)
         #: whether the continuations of a work run as one row
-        self.branching = passes.takes_trees(works)
+        self._branching = passes.takes_trees(works)
 
     @property
     def shared(self) -> int:
         """How many tokens all prompts begin with alike."""
         return len(self._prefill.shared)
 
-    def score(self, numbers: list[int]) -> list[tuple[int, Scored, Decoding | None]]:
-        """What a batch of works gave, by number, and the generations that are to be gone on with."""
+    def finished(self, numbers: Iterable[int]) -> Iterator[tuple[int, Scored]]:
+        """What these works gave, by number, without those whose generations are under way."""
+        for number in numbers:
+            scored = self._scored[number]
+            if scored.generated is not None or not self._works[number].generate:
+                yield number, scored
+
+    def score(self, numbers: list[int]) -> None:
+        """Score the continuations of a batch of works; finish their generations or queue them."""
         works = [self._works[number] for number in numbers]
         prompts = self._prefill.run(works, generating=False)
         gates = {layer: logits.tolist() for layer, logits in prompts.gates.items()}
@@ -183,7 +177,8 @@ class Scorer:
         for part in self._limits.parts([len(item.tree.tokens) for item in items]):
             self._limits.fit(lambda chunk: self._continue(group, chunk), items[part])
         self._regenerate(group)
-        return [(number, scored[place], group.begun.get(place)) for place, number in enumerate(numbers)]
+        self._scored.update(zip(numbers, scored, strict=True))
+        self._decoder.queue += group.begun.values()
 
     def _first_tokens(self, group: Group, states: Tensor) -> None:
         """Score the first token of every continuation, and begin the generations that scoring cannot go on with."""
@@ -206,7 +201,7 @@ class Scorer:
         """What runs as one row: all continuations of a work, or each of them. Those of one token are scored already."""
         for place, work in enumerate(works):
             long = [index for index, tokens in enumerate(work.continuations) if len(tokens) > 1]
-            for indices in [long] if self.branching and long else [[index] for index in long]:
+            for indices in [long] if self._branching and long else [[index] for index in long]:
                 yield Item(place, indices, Tree.of(work.continuations[index] for index in indices))
 
     def _continue(self, group: Group, items: list[Item]) -> None:
@@ -241,7 +236,7 @@ class Scorer:
 
     def _begin(self, group: Group, place: int, known: list[int], past: KeyValues, row: int) -> None:
         """A generation starts with the tokens `known`; `past` has at least the prompt and all of them but the last."""
-        known, ended = self._ending.cut(known)
+        known, ended = self._decoder.ending.cut(known)
         if ended:
             group.scored[place].generated = known
             return
@@ -250,7 +245,9 @@ class Scorer:
         past = past.take([row])
         # what was scored after the mismatch is no part of the generation: only as many visible columns stay
         past.visible[0, past.visible[0].cumsum(0) > position] = 0
-        group.begun[place] = Decoding(group.numbers[place], prompt + known, len(prompt), position, past.compact())
+        group.begun[place] = Decoding(
+            group.numbers[place], group.scored[place], prompt + known, len(prompt), position, past.compact()
+        )
 
 
 def _greedy_prefix(tokens: Sequence[int], argmax: Sequence[int]) -> list[int]:

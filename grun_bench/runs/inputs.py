@@ -10,8 +10,8 @@ from grun_bench.core import registry
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.plugins import Control
-from grun_bench.integrations.imported import read_reference
-from grun_bench.integrations.logs import ImportedLog, check_reference
+from grun_bench.integrations.logs.log import ImportedLog
+from grun_bench.integrations.logs.reading import check_reference, read_reference
 from grun_bench.methods.base import Unlearner
 from grun_bench.methods.make import make_unlearner
 from grun_bench.metrics.evaluate import for_protocol

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import say
-from grun_bench.integrations.imported import import_result
+from grun_bench.integrations.logs.as_result import import_result
 from grun_bench.methods.base import Fitted
 from grun_bench.models.forward import evaluating
 from grun_bench.models.loading import Placement

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from grun_bench.core.errors import UsageError
-from grun_bench.integrations.logs import SETS, ImportedLog, check_reference, read_log
+from grun_bench.integrations.logs.log import SETS, ImportedLog
+from grun_bench.integrations.logs.reading import check_reference, read_log
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.results.record import Continuation, Record, Records
 from grun_bench.tasks.sets import USUAL, USUAL_SETS

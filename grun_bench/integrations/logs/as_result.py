@@ -1,37 +1,19 @@
-"""An imported log as a result like any other, and as the reference of forget quality. No torch."""
+"""An imported log as a result like any other. No torch."""
 
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 
 from grun_bench.core import environment as env
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
-from grun_bench.integrations.logs import FORMATS, SETS, ImportedLog, read_log
+from grun_bench.core.registry import role_of
+from grun_bench.integrations.logs.log import SETS, ImportedLog
 from grun_bench.metrics.evaluate import evaluate, headline_keys, result_fields
 from grun_bench.results.result import Cost, ImportedFrom, Result, UnlearnerInfo
 from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import Task
-
-
-def read_reference(path: Path, protocol: str) -> ImportedLog:
-    """A published retain log in any known format. Raises UsageError when it was scored under another protocol."""
-    try:
-        keys = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--retain-log {path}: {error}.") from None
-    fitting = [name for name, (mark, _) in FORMATS.items() if mark in keys]
-    if not fitting:
-        raise UsageError(f"--retain-log {path}: not a log of {' or '.join(FORMATS)}.")
-    log = read_log(path, fitting[0])
-    if log.protocol != protocol:
-        raise UsageError(
-            f"--retain-log {path} was scored under the protocol {log.protocol}, this run under {protocol}: "
-            f"their numbers do not compare. Add --protocol {log.protocol}, or give a retain model with --retain."
-        )
-    return log
 
 
 def import_result(
@@ -39,12 +21,12 @@ def import_result(
 ) -> Result:
     """The result of an imported log, every aggregate recomputed from its rows; `reference` is the retain model's log.
 
-    `unlearner` is `none` for a target model, `retain` for a retain model, else the method's name. Raises UsageError for
-    a reference of another protocol.
+    `unlearner` is the method's name, for a target or a retain model that of the unlearner with this role. Raises
+    UsageError for a reference of another protocol.
     """
     if reference is not None and reference.protocol != log.protocol:
         raise UsageError(f"the log is of the protocol {log.protocol}, its retain log of {reference.protocol}.")
-    kept = log if unlearner == "retain" else reference
+    kept = log if role_of(unlearner) == "retain model" else reference
     values = evaluate(log.records, kept.records if kept else None, log.metrics, USUAL_SETS)
     # the same rows give the same hash, whatever a model said about them
     rows = {name: [(row.index, row.answer.text) for row in log.records.of(name)] for name in SETS}

@@ -1,0 +1,85 @@
+"""Log files by their format, and retain logs that can be references. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from grun_bench.core.errors import UsageError, unknown
+from grun_bench.integrations.logs.log import ImportedLog, LogFile
+from grun_bench.integrations.logs.open_unlearning import read_open_unlearning
+from grun_bench.integrations.logs.tofu import read_tofu
+from grun_bench.results.record import Records
+
+#: format -> (a part by which a log of it is known, its reader)
+FORMATS: dict[str, tuple[str, Callable[[LogFile], ImportedLog]]] = {
+    "open-unlearning": ("forget_Q_A_Prob", read_open_unlearning),
+    "tofu": ("eval_log.json", read_tofu),
+}
+
+
+def read_log(path: Path, format: str | None = None) -> ImportedLog:
+    """Read a published log of a format, None for the one that it looks like.
+
+    Raises UsageError, naming the file and the place, for a file that cannot be read, is not JSON, is of another format
+    or lacks a part.
+    """
+    if format is not None and format not in FORMATS:
+        raise unknown("log format", format, FORMATS)
+    try:
+        content = path.read_bytes()
+        data = json.loads(content)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON ({error}).") from None
+    asked = f"of the format '{format}'" if format else f"of {' or '.join(FORMATS)}"
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: not a log {asked}: it holds a {type(data).__name__}, not an object.")
+    fits = [name for name, (mark, _) in FORMATS.items() if mark in data]
+    if not fits or (format and format not in fits):
+        marks = "' or '".join(FORMATS[name][0] for name in ([format] if format else FORMATS))
+        hint = f"; it looks like --format {fits[0]}" if fits else ""
+        raise UsageError(f"{path}: not a log {asked}: no '{marks}'{hint}.")
+    read = FORMATS[format or fits[0]][1]
+    return read(LogFile(path, data, hashlib.sha256(content).hexdigest()))
+
+
+def read_reference(path: Path, protocol: str) -> ImportedLog:
+    """A published retain log in any known format. Raises UsageError when it was scored under another protocol."""
+    try:
+        log = read_log(path)
+    except UsageError as error:
+        raise UsageError(f"--retain-log {error}") from None
+    if log.protocol != protocol:
+        raise UsageError(
+            f"--retain-log {path} was scored under the protocol {log.protocol}, this run under {protocol}: "
+            f"their numbers do not compare. Add --protocol {log.protocol}, or give a retain model with --retain."
+        )
+    return log
+
+
+def check_reference(records: Records, reference: Records, source: str) -> None:
+    """Refuse a retain log whose forget rows are not those of `records`, for one of another split compares nothing.
+
+    Rows of the same number must have the same answer (letters and digits compared, since tools decode differently);
+    either side may have more rows than the other. Raises UsageError with the first pair that differs.
+    """
+    known = {row.index: row.answer.text for row in reference.of("forget")}
+    for row in records.of("forget"):
+        ours, theirs = row.answer.text, known.get(row.index)
+        if ours and theirs and _letters(ours) != _letters(theirs):
+            raise UsageError(
+                f"{source}: its forget rows are not this task's: row {row.index} answers '{_short(theirs)}' there and "
+                f"'{_short(ours)}' here. Give the log of this task's retain model."
+            )
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _short(text: str, limit: int = 50) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
