@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ def mirrors() -> list[Path]:
 
 def packages() -> dict[str, str]:
     """Versions of the packages that numbers depend on; a missing one is left out."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a moment, and only a run asks
+
     found = {}
     for name in PACKAGES:
         try:

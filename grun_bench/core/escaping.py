@@ -8,8 +8,6 @@ import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import rich.markup
-
 #: ASCII punctuation that means something in Markdown; an underscore inside a word does not
 _MARKS = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|:(?=//)|(?<=[wW]{3})\.")
 #: what would begin a numbered list
@@ -40,7 +38,9 @@ def html(text: str) -> str:
 
 def terminal(text: str) -> str:
     """Text in rich's console markup: no markup, no control sequence."""
-    return rich.markup.escape(clean(text, limit=10_000))
+    from rich.markup import escape  # takes a moment, and files are read without
+
+    return escape(clean(text, limit=10_000))
 
 
 def cell(text: str) -> str:

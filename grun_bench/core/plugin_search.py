@@ -7,7 +7,6 @@ Three places are searched: the package's own module or folder of the kind, files
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -143,6 +142,8 @@ def _module_name(path: Path, content: bytes) -> str:
     """The name that a file is imported by. An included one's depends on its content: once edited it is read anew."""
     if _PACKAGE in path.parents:
         return ".".join(("grun_bench", *path.relative_to(_PACKAGE).with_suffix("").parts))
+    import hashlib
+
     return f"{INCLUDED}{path.stem}_{hashlib.sha256(bytes(path) + content).hexdigest()[:16]}"
 
 
