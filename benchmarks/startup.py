@@ -42,6 +42,8 @@ def cpu_seconds(arguments: list[str], code: int, folder: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    # compiled files as a user has them from the second start on, whatever this machine does with them
+    environment |= {"PYTHONPYCACHEPREFIX": f"{folder}/compiled", "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, cwd=folder, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != code:

@@ -90,9 +90,9 @@ def test_the_program_itself_prints_no_traceback(environment: Path, tmp_path: Pat
 
 def test_a_bug_keeps_its_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only expected errors are one line: anything else must not be hidden."""
-    from grun_bench.tasks import task as tasks
+    from grun_bench.tasks import yaml_files
 
-    monkeypatch.setattr(tasks, "task_files", lambda include=(): 1 / 0)
+    monkeypatch.setattr(yaml_files, "task_files", lambda include=(): 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("ls", "tasks")
 

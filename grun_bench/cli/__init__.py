@@ -17,6 +17,8 @@ app = typer.Typer(
     name="grun-bench",
     help="Train, score and compare unlearning methods for language models.",
     no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -34,8 +36,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": contributing.verify,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(with_groups(command))
-app.command("lm-eval", context_settings=harness.SETTINGS)(harness.lm_eval)
+    # given as short help, a docstring is not cut at the first line's width
+    app.command(name, short_help=command.__doc__)(with_groups(command))
+app.command("lm-eval", context_settings=harness.SETTINGS, short_help=harness.lm_eval.__doc__)(harness.lm_eval)
 
 #: the base of the errors of parsing; newer versions of typer carry their own copy of click
 ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

@@ -24,13 +24,13 @@ def test_plugin(
         known = [known for kind in registry.KINDS for known in registry.names(kind)]
         raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
     from grun_bench.plugin_checks.check import check
-    from grun_bench.terminal.listing import print_names
+    from grun_bench.terminal.listing import print_rows
 
     failed = 0
     for kind in kinds:
         rows = [(checked.what, checked.problem or "ok") for checked in check(kind, name)]
         failed += sum(problem != "ok" for _, problem in rows)
-        print_names(f"{kind} {name}", ("contract", "result"), rows)
+        print_rows(f"{kind} {name}", ("contract", "result"), rows)
     if failed:
         raise GrunBenchError(f"{name} breaks {failed} of its contracts.")
 

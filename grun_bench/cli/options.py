@@ -77,10 +77,10 @@ def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
 
 def parsed(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings from `key=value`, values read as YAML. Raises UsageError for anything else."""
-    import yaml
-
     settings = {}
     for pair in pairs:
+        import yaml  # takes a moment, and most runs set nothing
+
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise UsageError(f"--set {pair}: write it as key=value.")

@@ -21,7 +21,7 @@ def list_names(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """List what can be run, or what was."""
-    from grun_bench.terminal.listing import print_names
+    from grun_bench.terminal.names import print_names
 
     plurals = {f"{kind}s": kind for kind in registry.KINDS}
     if what != "all" and what not in (*plurals, "tasks", "runs"):
@@ -29,14 +29,12 @@ def list_names(
     for plural, kind in plurals.items():
         entries = registry.entries(kind).values()
         if what in (plural, "all") and entries:
-            print_names(plural, ("name", "what it is"), [(entry.name, entry.summary) for entry in entries])
+            print_names(plural, {entry.name: entry.summary for entry in entries})
     if what in ("tasks", "all"):
-        from grun_bench.tasks.task import load_task, task_files
+        from grun_bench.tasks.yaml_files import read_yaml, task_files
 
-        names = task_files(tuple(include_path))
-        print_names(
-            "tasks", ("name", "what it is"), [(name, load_task(str(path)).description) for name, path in names.items()]
-        )
+        files = task_files(include_path).items()
+        print_names("tasks", {name: str(read_yaml(path).get("description", "")) for name, path in files})
     if what == "runs":
         _list_runs(output)
     if what == "all":
@@ -46,7 +44,7 @@ def list_names(
 def _list_runs(output: Path) -> None:
     from grun_bench.results.result import read_result, result_files
     from grun_bench.results.words import number
-    from grun_bench.terminal.listing import print_names
+    from grun_bench.terminal.listing import print_rows
 
     results = [read_result(path) for path in result_files(output)]
     rows = [
@@ -57,7 +55,7 @@ def _list_runs(output: Path) -> None:
         for result in sorted(results, key=lambda result: result.date)
     ]
     columns = ("run", "task", "model", "unlearner", "status", "date", "forget quality", "model utility")
-    print_names(f"runs in {output}", columns, rows)
+    print_rows(f"runs in {output}", columns, rows)
 
 
 def show(

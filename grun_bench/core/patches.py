@@ -8,7 +8,6 @@ tests/core/test_patches.py fails when what is changed has moved. No library is i
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 import socket
 import sys
@@ -44,8 +43,10 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def quiet(logger: str, level: int = logging.ERROR) -> Iterator[None]:
+def quiet(logger: str, level: str = "ERROR") -> Iterator[None]:
     """Within this block a library's logger says nothing below this level."""
+    import logging
+
     named = logging.getLogger(logger)
     before = named.level
     named.setLevel(level)

@@ -16,8 +16,9 @@ from grun_bench.leaderboard.bundle import MODELS, VERIFICATION, Bundle, read_bun
 from grun_bench.leaderboard.recompute import Number, recompute_row
 from grun_bench.results.result import Result, result_files, write_whole
 from grun_bench.results.store import Row
-from grun_bench.tasks.task import load_task, task_files
+from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import WORLDS
+from grun_bench.tasks.yaml_files import task_files
 
 #: the parts of a task that decide its numbers
 _DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "max_new_tokens")

@@ -13,6 +13,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.runs.config import RunConfig
+from grun_bench.tasks.yaml_files import task_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -144,10 +145,13 @@ def check(config: RunConfig) -> None:
     with registry.including(config.include):
         if config.unlearner:
             registry.parse_unlearner(config.unlearner)
-        # a wrong name is told before what the next ones need is loaded
+        # a wrong name is told before what reads a task is loaded
+        file = task_file(config.task, config.include)
+        if config.attacks:
+            registry.attack_names(config.attacks, ())
         from grun_bench.tasks.task import load_task
 
-        task = load_task(config.task, config.include)
+        task = load_task(str(file))
         if config.attacks:
             registry.attack_names(config.attacks, task.attacks)
     from grun_bench.results.result import check_writable

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.tasks.dataset import Column, Source
 from grun_bench.tasks.roles import ROLES, Role
 from grun_bench.tasks.sets import PAIR, USUAL, ScoredSets
-
-_PACKAGED = Path(__file__).with_name("files")
-_REPOSITORY = Path(__file__).parents[2] / "tasks"
-
+from grun_bench.tasks.yaml_files import read_yaml, task_file
 
 #: what a set may be called: its name begins the keys of its metrics
 _NAME = re.compile(r"(?!recovery_)\w[\w.-]*")
@@ -194,34 +190,13 @@ def _parse(given: Iterable[str | TrainingData | ScoredData]) -> list[Source]:
     ]
 
 
-def task_folder() -> Path:
-    """The folder of the packaged tasks; the repository's in an editable install."""
-    return _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY
-
-
-def _files(include: tuple[Path, ...]) -> Iterator[Path]:
-    for folder in (task_folder(), *include):
-        if folder.is_dir():
-            yield from sorted(folder.glob("*.yaml"))
-
-
-def task_files(include: tuple[Path, ...] = ()) -> dict[str, Path]:
-    """Task name -> file. Files that begin with `_` are parts to include, not tasks."""
-    return {path.stem: path for path in _files(include) if not path.stem.startswith("_")}
-
-
-def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
+def load_task(name: str, include: Sequence[Path] = ()) -> Task:
     """Read a task by name, or by the path of its YAML file.
 
     Raises UsageError for an unknown name, YAML that does not parse, or an unknown or missing key, with the file.
     """
-    path = Path(name)
-    if path.suffix != ".yaml":
-        files = task_files(include)
-        if name not in files:
-            raise unknown("task", name, files, "`grun-bench ls tasks` lists them.")
-        path = files[name]
-    settings = _read(path)
+    path = task_file(name, include)
+    settings = read_yaml(path)
     known = Task.model_fields
     for key in settings:
         if key not in known:
@@ -236,17 +211,3 @@ def load_task(name: str, include: tuple[Path, ...] = ()) -> Task:
         raise UsageError(f"{path}: {problems}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file, over those of the file it includes."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path}: a task file is a mapping of keys; see tasks/tofu_forget10.yaml.")
-    included = settings.pop("include", None)
-    return (_read(path.with_name(included)) if included else {}) | settings

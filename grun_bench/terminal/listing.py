@@ -1,4 +1,4 @@
-"""Names and facts as plain tables, and lines of text beside them."""
+"""Rows and facts as plain tables, and lines of text beside them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def tell(*lines: str) -> None:
         out.print(terminal(line), highlight=False)
 
 
-def print_names(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain listing, as of `ls`."""
+def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """One table with a title."""
     table = Table(*columns, title=terminal(title), title_justify="left")
     for row in rows:
         table.add_row(*map(terminal, row))

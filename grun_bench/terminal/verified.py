@@ -15,7 +15,7 @@ from grun_bench.leaderboard.verify import Verified
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
 from grun_bench.results.words import number
-from grun_bench.terminal.listing import print_names, tell
+from grun_bench.terminal.listing import print_rows, tell
 
 #: rows of a table of differences
 _SHOWN = 30
@@ -31,7 +31,7 @@ def print_bundle(folder: Path, results: Sequence[Result], models: Sequence[str],
         )
         for result in results
     ]
-    print_names(f"bundle {folder}", ("task", "model", "unlearner", "run", "saved model", "attacks"), rows)
+    print_rows(f"bundle {folder}", ("task", "model", "unlearner", "run", "saved model", "attacks"), rows)
     tell(*(f"note: {warning}" for warning in warnings), f"next: grun-bench verify {folder}")
 
 
