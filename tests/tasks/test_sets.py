@@ -15,8 +15,8 @@ from grun_bench.tasks.dataset import Source
 from grun_bench.tasks.roles import KNOWING_IS_GOOD, ROLES
 from grun_bench.tasks.sets import USUAL, USUAL_SETS, ScoredSets
 from grun_bench.tasks.task import Task, load_task
-from grun_bench.tasks.yaml_files import task_files
 from grun_bench.tasks.world import PUBLISHED, TOY
+from grun_bench.tasks.yaml_files import task_files
 
 #: every way to describe a set
 SCORE = {
