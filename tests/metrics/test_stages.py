@@ -25,11 +25,13 @@ from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.adapters.reft import Edit
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.make import make_unlearner
+from grun_bench.metrics.stages import Stages
 from grun_bench.models.lm import LM
-from grun_bench.results.record import load_records
+from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
 from grun_bench.results.result import read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
+from grun_bench.tasks.sets import ScoredSet, ScoredSets
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED, TOY, World
 
@@ -207,6 +209,32 @@ def test_requests_of_tofu_are_disjoint_authors_of_forget10(
     scored = world.rows(task.scored["forget"]).rows
     for (start, stop), part in zip(task.stages, parts, strict=True):
         assert [row["question"] for row in scored[start:stop]] == [row["question"] for row in part]
+
+
+def test_a_point_cuts_the_forget_set_whatever_its_name() -> None:
+    losses = {"leavers": [0.1, 0.2, 0.4, 0.8], "stayers": [0.5, 0.7]}
+    rows = [
+        Record(name, index, "who?", Continuation("x", loss=loss))
+        for name, each in losses.items()
+        for index, loss in enumerate(each)
+    ]
+    rows += [
+        Record("quiz", index, "", Continuation(""), choices=Choices([-1.0, -2.0], [True, False], target))
+        for index, target in enumerate([0, 1, 1, 1])
+    ]
+    names = (ScoredSet("leavers", "forget"), ScoredSet("stayers", "retain"), ScoredSet("quiz", "forget", "questions"))
+    headline = ["leavers_probability", "stayers_probability", "quiz_accuracy"]
+    stages = Stages([(0, 1), (1, 4)], ["probability", "accuracy"], headline, ScoredSets(names), None)
+    probabilities = {name: np.exp(-np.array(each)) for name, each in losses.items()}
+    assert (
+        stages.point(1, Records(rows), None).values
+        == {
+            "quiz_accuracy": 0.25,  # lm-eval's questions belong to no request
+            "stage1_leavers_probability": pytest.approx(probabilities["leavers"][0]),
+            "stage2_leavers_probability": pytest.approx(probabilities["leavers"][1:].mean()),
+            "stayers_probability": pytest.approx(probabilities["stayers"].mean()),
+        }
+    )
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

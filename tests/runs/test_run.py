@@ -23,6 +23,7 @@ from grun_bench.models.lm import LM
 from grun_bench.results.result import Point, best_step, read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
+from grun_bench.tasks.sets import ScoredSet, ScoredSets
 from grun_bench.tasks.task import FineTuning
 
 
@@ -163,6 +164,9 @@ def test_the_best_step_is_that_of_the_rule() -> None:
     assert best_step([start, point(5, 0.3, 0.9), point(10, 0.3, 0.9)]) == 5
     assert best_step([start, point(5, 0.3, 0.1), point(10, None, 0.9), point(15, 0.3, None)]) is None
     assert best_step([point(5, 0.3, 0.9)]) is None
+    named = [Point(at=at, values={"gone_extraction_strength": 0.2, "kept_probability": 0.5}) for at in (0, 5)]
+    sets = ScoredSets((ScoredSet("kept", "retain"), ScoredSet("gone", "forget")))
+    assert (best_step(named, sets), best_step(named)) == (5, None)
 
 
 def test_the_trunk_cache_is_part_of_the_cost(environment: Path, hub: Path, results: Path, tmp_path: Path) -> None:
