@@ -24,7 +24,6 @@ Tried with torch 2.13 on CPU, transformers 4.45.1 and 5.24.0, in fp32 and bfloat
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -34,6 +33,7 @@ from torch import Tensor
 from grun_bench.attacks.base import Subject
 from grun_bench.attacks.weights import base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
+from grun_bench.core.patches import quiet
 from grun_bench.core.registry import attack
 from grun_bench.models.forward import decoder_layers
 
@@ -100,8 +100,6 @@ def _check(subject: Subject, weights: Sequence[Tensor]) -> None:
 
 
 def _bitsandbytes() -> Any:
-    # on some CPUs it warns on import of a kernel that it lacks; nothing here needs one
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from bitsandbytes import functional
-
+    with quiet("bitsandbytes"):  # on some CPUs it warns on import of a kernel that it lacks; nothing here needs one
+        from bitsandbytes import functional
     return functional

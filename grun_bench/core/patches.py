@@ -103,6 +103,20 @@ def _switch_hub(values: dict[str, bool]) -> dict[str, bool]:
 
 
 @contextmanager
+def no_dataset_bars() -> Iterator[None]:
+    """Within this block `datasets` (5.0, 5.2) shows no bars. Its own switch, which it keeps for the process."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
 def mirrored_datasets() -> Iterator[None]:
     """Within this block `datasets.load_dataset` (5.0, 5.2) looks in the folders of GRUN_BENCH_HUB first.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from grun_bench.core.patches import quiet
 from grun_bench.core.registry import metric
 from grun_bench.metrics._common import KNOWN, TRAINED, missing, per_row
 from grun_bench.results.record import Continuation, Record
@@ -18,8 +18,8 @@ from grun_bench.results.record import Continuation, Record
 def _scorer() -> Any:
     from rouge_score import rouge_scorer  # nltk behind it takes a second to import
 
-    logging.getLogger("absl").setLevel(logging.WARNING)  # it logs "Using default tokenizer." at every start
-    return rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    with quiet("absl"):  # where it says that it uses the default tokenizer
+        return rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
 
 
 @lru_cache(maxsize=100_000)

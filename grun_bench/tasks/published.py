@@ -12,6 +12,7 @@ import yaml
 
 from grun_bench.core import environment as env
 from grun_bench.core.errors import DataError, unknown
+from grun_bench.core.patches import no_dataset_bars
 from grun_bench.tasks.dataset import Row, Source
 
 
@@ -59,9 +60,9 @@ def _load_json(path: Path) -> list[Row]:
 def _load_dataset(name: str, source: Source) -> list[Row]:
     import datasets
 
-    datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, source.config, split="train").to_list()
+        with no_dataset_bars():
+            return datasets.load_dataset(name, source.config, split="train").to_list()
     except datasets.exceptions.DatasetGenerationError as error:
         raise DataError(f"{source} ({name}): {error.__cause__ or error}") from None
     except ValueError as error:

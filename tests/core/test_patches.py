@@ -11,6 +11,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,26 @@ def test_key_heads_reach_attention_unrepeated(lm: LM) -> None:
     torch.testing.assert_close(patched[:, 1:], own[:, 1:])
     groups = {getattr(module, "num_key_value_groups", 2) for module in lm.model.modules()}
     assert groups == {2}
+
+
+@pytest.mark.parametrize(
+    ("patch", "library"), [(patches.no_bars, "transformers"), (patches.no_dataset_bars, "datasets")]
+)
+def test_bars_of_hugging_face_are_off_within_the_block_alone(
+    patch: Callable[[], AbstractContextManager[None]], library: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library's own bar: transformers' of weights, datasets' of whatever it reads."""
+    bar = {"transformers": "transformers.utils.logging", "datasets": "datasets.utils.tqdm"}[library]
+    tqdm = importlib.import_module(bar).tqdm
+
+    def shown() -> str:
+        capfd.readouterr()
+        list(tqdm([1]))
+        return capfd.readouterr().err
+
+    with patch():
+        assert shown() == ""
+    assert "1/1" in shown(), "outside of the block there is a bar: the patch is still needed"
 
 
 # --- lm-eval ----------------------------------------------------------------------------------------------------------
