@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from inspect import signature
 
 import torch
 from rich.console import Console
@@ -28,6 +29,9 @@ VOCABULARY, LENGTH, BATCH = 128_256, 512, 8
 #: answer tokens of the 512
 ANSWERS = (1, 64, 256)
 ALLOWED = 1.3
+#: what transformers calls the number of last positions that have logits: 4.45 the second
+NAMES = ("logits_to_keep", "num_logits_to_keep")
+KEPT = next(name for name in NAMES if name in signature(LlamaForCausalLM.forward).parameters)
 
 
 def held(way: str, answer: int, hidden: int) -> int:
@@ -50,7 +54,7 @@ def held(way: str, answer: int, hidden: int) -> int:
     before = env.peak_memory()
     if way == "own":
         with torch.no_grad():
-            model(ids, attention_mask=torch.ones_like(ids), num_logits_to_keep=answer + 1)
+            model(ids, attention_mask=torch.ones_like(ids), **{KEPT: answer + 1})
     else:
         works = [Work(row[:-answer], [row[-answer:]], moments=True) for row in ids.tolist()]
         results = dict(Engine(model, stops=[2], max_new_tokens=1, batch_size=BATCH).run(works))
