@@ -117,6 +117,21 @@ def test_the_check_lets_types_through() -> None:
     assert imports_of(text) == set()
 
 
+#: lines of a class and of a function; how many ways lead through a function is ruff's to say
+LONGEST = {ast.ClassDef: 250, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60}
+
+
+def test_no_class_and_no_function_is_too_long() -> None:
+    long = [
+        f"{path.relative_to(PACKAGE)}: {node.name} has {lines} lines"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST[type(node)]
+    ]
+    assert not long
+
+
 # --- what the light commands load -------------------------------------------------------------------------------------
 
 
