@@ -26,7 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from grun_bench.results.result import Result, result_folder
+from grun_bench.results.result import Result
+from grun_bench.results.store import result_folder
 
 SECONDS, BYTES = 5.0, 10**9
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -87,6 +88,8 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
         forgetting, utility = (0.05 if unlearner == "none" else 0.92), 0.75
     found = values(chance, forgetting, utility)
     keyed: dict[str, float | None] = {f"{metric},none": value for metric, value in found.items()}
+    identity = hashlib.sha256(f"{task} {model} {unlearner} {lr}".encode()).hexdigest()
+    run_id = identity[:12] + (f"-seed{seed}" if seed is not None else "")
     attacks = {}
     for name, (access, variants) in ATTACKS.items():
         weaker = [values(chance, forgetting * level.uniform(0.4, 1), utility) for _ in variants]
@@ -95,15 +98,14 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
             keyed[f"{metric},{name}"] = min(several) if better else max(several)
             keyed |= {f"{metric},{name}:{variant}": value for variant, value in zip(variants, several, strict=True)}
         records = {
-            variant: {"file": f"{name}-{variant}.jsonl", "sha256": "0" * 64, "count": 200} for variant in variants
+            variant: {"file": f"{run_id}.{name}.{variant}.records.jsonl.gz", "sha256": "0" * 64, "count": 200}
+            for variant in variants
         }
         attacks[name] = {"version": 1, "access": access, "settings": {}, "variants": records, "seconds": 9.0}
     if chance.random() < 0.5:  # half of the results were not attacked
         keyed, attacks = {key: value for key, value in keyed.items() if key.endswith(",none")}, {}
     settings = {"lr": lr, "epochs": 10, "batch_size": 16, "beta": 0.1, "retain_weight": 1.0, "text_length": 512}
-    identity = hashlib.sha256(f"{task} {model} {unlearner} {lr}".encode()).hexdigest()
     dataset = hashlib.sha256(task.encode()).hexdigest()
-    run_id = identity[:12] + (f"-seed{seed}" if seed is not None else "")
     data: dict[str, Any] = {
         "run_id": run_id,
         "status": "ok",
@@ -130,7 +132,7 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
         "cost": {"trainable_parameters": 10**6, "parameters": 10**9, "training_seconds": 60.0 + chance.random()},
         "history": {"forget": [chance.random() for _ in range(60)], "retain": [chance.random() for _ in range(60)]},
         "attacks": attacks,
-        "records": {"file": f"{run_id}.records.jsonl", "sha256": "0" * 64, "count": 1600},
+        "records": {"file": f"{run_id}.records.jsonl.gz", "sha256": "0" * 64, "count": 1600},
         "packages": {"torch": "2.13.0", "transformers": "4.45.1"},
         "hardware": {"device": "cuda", "dtype": "bfloat16", "gpu": "generated"},
         "git_hash": None,
@@ -156,8 +158,7 @@ _RENDER = """
 import json, resource, sys, time
 from pathlib import Path
 started = time.perf_counter()
-from grun_bench.leaderboard.files import render, write
-from grun_bench.tasks.sets import USUAL_SETS
+from grun_bench.leaderboard.pages import render, write
 tree, out = Path(sys.argv[1]), Path(sys.argv[2])
 rendered = render(tree, out)
 write(rendered.pages, out)

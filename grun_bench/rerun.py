@@ -7,16 +7,15 @@ from pathlib import Path
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.leaderboard.recompute import Number, compare
+from grun_bench.leaderboard.compare import Number, compare
+from grun_bench.results.filed import Filed
 from grun_bench.results.result import Result
-from grun_bench.results.store import Row
 from grun_bench.runs.config import RunConfig, config_of
 from grun_bench.runs.front import DTYPES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
 from grun_bench.runs.run import execute
 from grun_bench.runs.session import Session
-from grun_bench.tasks.world import TOY
 
 #: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
 RESCORED, RETRAINED = 0.02, 0.05
@@ -32,10 +31,11 @@ class Rerunner:
     device: str
     include: tuple[Path, ...]
 
-    def __call__(self, row: Row, model: Path | None) -> list[Number]:
-        """The row's numbers as stated and as found. Raises UsageError or GrunBenchError where it cannot be made."""
-        trained = model is None and row.result.cost.trainable_parameters
-        return differences(row.result, self.again(row.result, model), RETRAINED if trained else RESCORED)
+    def __call__(self, filed: Filed, model: Path | None) -> list[Number]:
+        """The result's numbers as stated and as found. Raises UsageError or GrunBenchError where it cannot be made."""
+        result = filed.result
+        trained = model is None and result.cost.trainable_parameters
+        return differences(result, self.again(result, model), RETRAINED if trained else RESCORED)
 
     def again(self, result: Result, model: Path | None) -> Result:
         """The row made again: `model` is the folder of its saved model, None to train it."""
@@ -55,12 +55,11 @@ class Rerunner:
     def _config(self, result: Result, model: Path | None) -> RunConfig:
         attacks = result.attacks
         settings = {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
-        toy = result.dataset == TOY.name
-        target, retain = (None, None) if toy else _named_models(result)
+        target, retain = (None, None) if result.toy else _named_models(result)
         dtype = result.hardware.get("dtype")
         return config_of(
             result,
-            model=None if toy else result.model,
+            model=None if result.toy else result.model,
             overrides=({} if model else result.unlearner.settings) | settings,
             target_model=target,
             retain_model=retain,

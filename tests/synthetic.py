@@ -41,7 +41,10 @@ def result(
     for name, (access, variants) in (attacks or {}).items():
         values[f"forget_es,{name}"] = max(variants.values())
         values |= {f"forget_es,{name}:{variant}": value for variant, value in variants.items()}
-        files = {variant: {"file": f"{name}-{variant}.jsonl", "sha256": "0" * 64, "count": 4} for variant in variants}
+        files = {
+            variant: {"file": f"{digest}.{name}.{variant}.records.jsonl.gz", "sha256": "0" * 64, "count": 4}
+            for variant in variants
+        }
         infos[name] = {"version": 1, "access": access, "settings": {"words": 3}, "variants": files, "seconds": 1.0}
     data: dict[str, Any] = {
         "run_id": digest + (f"-seed{seed}" if seed is not None else ""),
@@ -69,7 +72,7 @@ def result(
         "cost": {"trainable_parameters": 1234567, "training_seconds": 61.0, "training_peak_bytes": 3 * 2**30},
         "history": {},
         "attacks": infos,
-        "records": {"file": f"{digest}.records.jsonl", "sha256": "0" * 64, "count": 4},
+        "records": {"file": f"{digest}.records.jsonl.gz", "sha256": "0" * 64, "count": 4},
         "packages": {},
         "hardware": {"device": "cpu"},
         "git_hash": None,

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from conftest import CONFIGS, SMALL, TASK, Said
 
-from grun_bench.results.result import Result, read_result, result_files
+from grun_bench.results.result import Result
+from grun_bench.results.store import read_result, result_files
 from grun_bench.tasks import toy_world as world
 
 Command = Callable[..., Said]

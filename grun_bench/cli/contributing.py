@@ -50,7 +50,7 @@ def submit(
     from grun_bench.terminal.verified import print_bundle
 
     made = make_bundle(runs, out, card, output, model, plugin)
-    print_bundle(out, [row.result for row in made.bundle.rows], list(made.bundle.models), made.warnings)
+    print_bundle(out, [row.result for row in made.bundle.results], list(made.bundle.models), made.warnings)
 
 
 def verify(

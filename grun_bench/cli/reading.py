@@ -42,7 +42,7 @@ def list_names(
 
 
 def _list_runs(output: Path) -> None:
-    from grun_bench.results.result import read_result, result_files
+    from grun_bench.results.store import read_result, result_files
     from grun_bench.results.words import number
     from grun_bench.terminal.listing import print_rows
 
@@ -64,7 +64,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show everything a result says."""
-    from grun_bench.results.result import controls, find_result, read_result
+    from grun_bench.results.store import controls_beside, find_result, read_result
     from grun_bench.terminal.result import print_result
 
     path = find_result(result, output)
@@ -72,7 +72,7 @@ def show(
     if as_json:
         print(found.dumps(), end="")
     else:
-        print_result(found, path, controls(path, found))
+        print_result(found, path, controls_beside(path, found))
 
 
 def import_log(
@@ -86,9 +86,11 @@ def import_log(
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Read the log of another tool into a result, every aggregate recomputed from its rows."""
+    from grun_bench.core.files import check_writable, write_whole
     from grun_bench.integrations.logs.as_result import import_result
     from grun_bench.integrations.logs.reading import check_reference, read_log
-    from grun_bench.results.result import check_writable, result_folder, save_records, write_whole
+    from grun_bench.results.filed import save_records
+    from grun_bench.results.store import result_folder
     from grun_bench.tasks.task import load_task
     from grun_bench.terminal.result import print_run
 
@@ -100,7 +102,7 @@ def import_log(
     check_writable(output)
     result = import_result(read, log, loaded, model, unlearner, reference)
     path = result_folder(output, task, model, unlearner) / f"{result.run_id}.json"
-    result.records = save_records(path.with_suffix(".records.jsonl"), read.records.dumps())
+    result.records = save_records(path, read.records)
     write_whole(path, result.dumps())
     oracle = registry.control("retain model")
     compared = import_result(reference, retain_log, loaded, model, oracle, None) if reference and retain_log else None

@@ -120,7 +120,7 @@ def attack(
     as_json: Json = False,
 ) -> None:
     """Attack the model of a result that is there already, and add what comes of it to the result."""
-    from grun_bench.results.result import find_result, read_result
+    from grun_bench.results.store import find_result, read_result
     from grun_bench.runs.front import attack_row
 
     path = find_result(result, machine.output)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
-from grun_bench.leaderboard.tree import TIERS, Filed
+from grun_bench.results.filed import TIERS, Filed
 from grun_bench.results.result import AttackInfo, Result
 
 #: rows that every table begins with: the target as it is, and the oracle

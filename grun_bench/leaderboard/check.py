@@ -11,10 +11,12 @@ from pathlib import Path
 
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import bar
+from grun_bench.leaderboard.compare import UNKNOWN, Number
+from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
-from grun_bench.leaderboard.recompute import UNKNOWN, Number, recompute_row
-from grun_bench.leaderboard.tree import Filed, folders, read_file, read_flags, read_verified, result_paths
-from grun_bench.results.store import Row
+from grun_bench.leaderboard.recompute import recompute
+from grun_bench.leaderboard.tree import parts, read_flags
+from grun_bench.results.filed import Filed
 
 
 def problems(tree: Path, out: Path) -> Iterator[str]:
@@ -26,13 +28,12 @@ def problems(tree: Path, out: Path) -> Iterator[str]:
         else:
             broken = True
             yield found
-    rows = [Row(one.result, tree, one.path) for one in filed]
-    by_task: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
+    by_task: dict[tuple[str, str], list[Filed]] = defaultdict(list)
+    for row in filed:
         # imported retain logs may be of another model's name
         by_task[row.result.task, row.result.dataset].append(row)
-    with bar("numbers from records", len(rows)) as advance:
-        for row in rows:
+    with bar("numbers from records", len(filed)) as advance:
+        for row in filed:
             yield from (f"{row.file}: {what}" for what in _wrong(row, by_task[row.result.task, row.result.dataset]))
             advance()
     if not broken:
@@ -45,13 +46,13 @@ def problems(tree: Path, out: Path) -> Iterator[str]:
             yield str(error)
 
 
-def _wrong(row: Row, among: list[Row]) -> Iterator[str]:
+def _wrong(row: Filed, among: list[Filed]) -> Iterator[str]:
     try:
         problem = row.problem()
         if problem:
             yield f"{problem}."
         else:
-            yield from (_told(each) for each in recompute_row(row, among, intervals=False) if not each.ok)
+            yield from (_told(each) for each in recompute(row, among, intervals=False) if not each.ok)
     except GrunBenchError as error:
         yield str(error)
 
@@ -73,14 +74,14 @@ def _read(tree: Path) -> Iterator[Filed | str]:
         read_flags(tree)
     except GrunBenchError as error:
         yield str(error)
-    for folder in folders(tree):
+    for part in parts(tree):
         try:
-            verified = read_verified(folder)
+            marks = read_marks(part.base)
         except GrunBenchError as error:
             yield str(error)
-            verified = {}
-        for path in result_paths(folder):
+            marks = {}
+        for path in part.paths():
             try:
-                yield read_file(folder, path, verified)
+                yield part.read(path, marks)
             except GrunBenchError as error:
                 yield str(error)

@@ -9,7 +9,8 @@ from typing import Any
 from grun_bench.core.escaping import clean, path_link, web_link
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Column, Row, Run
-from grun_bench.leaderboard.tree import Filed, read_card
+from grun_bench.leaderboard.tree import read_card
+from grun_bench.results.filed import Filed
 from grun_bench.results.result import RecordsFile
 from grun_bench.results.words import number
 
@@ -39,7 +40,7 @@ class Opened:
         notes += [f"{name}: {cell.reason}" for name, cell in missing if cell.value is None]
         if notes:
             yield _block("Notes", [], [[clean(note)] for note in notes])
-        filings = {filed.folder.name: filed for run in row.runs for filed in run.filings if filed.folder.name}
+        filings = {filed.submission: filed for run in row.runs for filed in run.filings if filed.submission}
         for name in sorted(filings):
             yield _block(f"Submission {clean(name)}", [], self._card(filings[name]))
         if row.attacks:
@@ -98,9 +99,9 @@ class Opened:
                 ]
 
     def _card(self, filed: Filed) -> list[list[Part]]:
-        name = filed.folder.name
+        name = filed.submission
         if name not in self.cards:
-            self.cards[name] = [[clean(key), _part(value)] for key, value in read_card(filed.folder).items()]
+            self.cards[name] = [[clean(key), _part(value)] for key, value in read_card(filed.root, name).items()]
         return self.cards[name]
 
 

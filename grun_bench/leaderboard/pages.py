@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grun_bench.core.errors import UsageError
+from grun_bench.core.files import write_whole
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, build
 from grun_bench.leaderboard.markdown import overview, page
 from grun_bench.leaderboard.scatter import palette, picture
 from grun_bench.leaderboard.sheet import sheet
 from grun_bench.leaderboard.site import site
-from grun_bench.leaderboard.tree import Filed, collection_paused, read_flags, read_tree
-from grun_bench.results.result import write_whole
+from grun_bench.leaderboard.tree import collection_paused, read_flags, read_tree
+from grun_bench.results.filed import Filed
 
 #: the folders of real and of toy pages; nothing else should lie in them
 PAGES, TOY_PAGES = "pages", "toy"

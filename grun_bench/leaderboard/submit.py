@@ -1,4 +1,4 @@
-"""Rows -> a bundle: what a pull request to the leaderboards adds. No torch."""
+"""Results -> a bundle: what a pull request to the leaderboards adds. No torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from pydantic import ValidationError
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
-from grun_bench.leaderboard.bundle import CARD, MODELS, PLUGIN, RESULTS, Bundle, Card, read_bundle, read_row
+from grun_bench.core.files import check_writable, write_whole
+from grun_bench.leaderboard.bundle import CARD, MODELS, PLUGIN, RESULTS, Bundle, Card, read_bundle, read_submitted
 from grun_bench.methods.saving import CARD as MODEL_CARD
 from grun_bench.methods.saving import read_card as read_model_card
-from grun_bench.results.result import check_writable, find_result, result_files, write_whole
-from grun_bench.results.store import Row, control, records_of
+from grun_bench.results.filed import CONTROLS, Filed, controls
+from grun_bench.results.result import Result
+from grun_bench.results.store import control_paths, find_result, read_filed
 
 #: what a card file looks like; `--card` takes it as YAML or JSON
 CARD_TEMPLATE = """\
@@ -52,19 +54,19 @@ def submit(
         raise UsageError(f"--out {out}: is there already. Choose another folder.")
     check_writable(out.parent)
     filled = read_card_file(card)
-    rows = _rows(runs, output)
-    _check_methods(rows, plugin)
-    found = _models(rows, models)
+    results = _results(runs, output)
+    _check_methods(results, plugin)
+    found = _models(results, models)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir()
         write_whole(part / CARD, json.dumps(filled.model_dump(), indent=1, ensure_ascii=False) + "\n")
-        for row in rows:
-            place = part / RESULTS / row.path
+        for filed in results:
+            place = part / RESULTS / filed.path
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(row.file, place)
-            for records in records_of(row.result):
-                shutil.copyfile(row.beside(records), place.with_name(records.file))
+            shutil.copyfile(filed.file, place)
+            for records in filed.result.all_records():
+                shutil.copyfile(filed.beside(records), place.with_name(records.file))
         for run_id, folder in found.items():
             _copy_model(folder, part / MODELS / run_id)
         if plugin:
@@ -75,7 +77,7 @@ def submit(
         raise GrunBenchError(f"{out} could not be made: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Submission(read_bundle(out), _warnings(rows, found))
+    return Submission(read_bundle(out), _warnings([filed.result for filed in results], found))
 
 
 def read_card_file(path: Path) -> Card:
@@ -101,60 +103,55 @@ def read_card_file(path: Path) -> Card:
         raise UsageError(f"--card {path}: {place}: {first['msg']}.") from None
 
 
-def _rows(runs: Sequence[str], output: Path) -> list[Row]:
-    """The rows asked for, then their target and retain rows. Raises UsageError for rows that may not be submitted."""
+def _results(runs: Sequence[str], output: Path) -> list[Filed]:
+    """The results asked for, then their target and retain rows.
+
+    Raises UsageError for those that may not be submitted, or lie outside of the folder.
+    """
     output = output.resolve()
-    among = [read_row(output, path.relative_to(output).as_posix()) for path in _near(runs, output)]
-    by_file = {row.file: row for row in among}
-    asked = [by_file[find_result(run, output).resolve()] for run in runs]
-    rows = {row.result.run_id: row for row in asked}
-    for row in asked:
-        problem = row.problem()
-        if problem:
-            raise UsageError(f"{row.file}: {problem}. Run it again with --overwrite.")
-        for name in ("none", "retain"):
-            beside = control(row.result, name, among)
-            if beside is not None:
-                rows.setdefault(beside.result.run_id, beside)
-            elif name == "retain" and row.result.reference.get("retain_log"):
+    asked = [_asked(run, output) for run in runs]
+    places = {filed.place.rpartition("/")[0] for filed in asked}
+    beside = [read_filed(output, path) for path in control_paths(output) if path.rsplit("/", 2)[0] in places]
+    found = {filed.result.run_id: filed for filed in asked}
+    for filed in asked:
+        for role in CONTROLS:
+            control = next((other for other in controls(filed.result, role, beside) if not other.problem()), None)
+            if control is not None:
+                found.setdefault(control.result.run_id, control)
+            elif role == "retain model" and filed.result.reference.get("retain_log"):
                 raise UsageError(
-                    f"{row.result.run_id} was compared with a published retain log that is no row yet: "
+                    f"{filed.result.run_id} was compared with a published retain log that is no row yet: "
                     "`grun-bench import LOG --unlearner retain` makes it one."
                 )
-    return list(rows.values())
+    return list(found.values())
 
 
-def _near(runs: Sequence[str], output: Path) -> list[Path]:
-    """The result files of the runs' tasks and models. Raises UsageError where one lies outside of the folder."""
-    places = set()
-    for run in runs:
-        path = find_result(run, output).resolve()
-        if output not in path.parents or len(path.relative_to(output).parts) != 4:
-            raise UsageError(f"{path} is not in {output}: give the folder of the results with --output.")
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file.")
-        places.add(path.parents[1])
-    wanted = [path for path in result_files(output) if path.parents[1] in places]
-    named = {find_result(run, output).resolve() for run in runs}
-    controls = ("none", "retain")
-    return [path for path in wanted if path in named or path.parent.name in controls]
+def _asked(run: str, output: Path) -> Filed:
+    path = find_result(run, output).resolve()
+    if output not in path.parents or len(path.relative_to(output).parts) != 4:
+        raise UsageError(f"{path} is not in {output}: give the folder of the results with --output.")
+    filed = read_submitted(output, path.relative_to(output).as_posix())
+    problem = filed.problem()
+    if problem:
+        raise UsageError(f"{filed.file}: {problem}. Run it again with --overwrite.")
+    return filed
 
 
-def _check_methods(rows: Sequence[Row], plugin: Path | None) -> None:
+def _check_methods(results: Sequence[Filed], plugin: Path | None) -> None:
     """Raises UsageError when a method is not built in and its plugin file is not given, or declares something else."""
     if plugin is not None and not plugin.is_file():
         raise UsageError(f"--plugin {plugin}: no such file.")
     with registry.including([plugin] if plugin else []):
         known = {kind: registry.entries(kind) for kind in registry.KINDS}
     used = False
-    for row in rows:
-        for kind, name in _parts(row.result.unlearner.name):
+    for result in (filed.result for filed in results):
+        for kind, name in _parts(result.unlearner.name):
             entry = known[kind].get(name)
             used |= plugin is not None and entry is not None and entry.origin == plugin.expanduser().resolve()
-            if (entry is None or not entry.builtin) and plugin is None and not row.result.imported:
+            if (entry is None or not entry.builtin) and plugin is None and not result.imported:
                 raise UsageError(f"the {kind} '{name}' is not built in: give its file with --plugin FILE.")
-            if entry is None and not row.result.imported:
-                raise UsageError(f"--plugin {plugin}: does not declare the {kind} '{name}' of {row.result.run_id}.")
+            if entry is None and not result.imported:
+                raise UsageError(f"--plugin {plugin}: does not declare the {kind} '{name}' of {result.run_id}.")
     if plugin is not None and not used:
         raise UsageError(f"--plugin {plugin}: declares nothing that these runs use.")
 
@@ -165,9 +162,10 @@ def _parts(name: str) -> list[tuple[registry.Kind, str]]:
     return [("adapter", adapter), ("objective", objective)] if plus else [("unlearner", name)]
 
 
-def _models(rows: Sequence[Row], folders: Sequence[Path]) -> dict[str, Path]:
-    """Run id -> the folder of its model. Raises UsageError for a folder that is of none of the rows."""
-    known, found = {row.result.run_id for row in rows}, {}
+def _models(results: Sequence[Filed], folders: Sequence[Path]) -> dict[str, Path]:
+    """Run id -> the folder of its model. Raises UsageError for a folder that is of none of the results."""
+    known = {filed.result.run_id for filed in results}
+    found: dict[str, Path] = {}
     for folder in folders:
         run_id = read_model_card(folder).run_id
         if run_id is None:
@@ -194,17 +192,17 @@ def _copy_model(folder: Path, to: Path) -> None:
         write_whole(config, json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
-def _warnings(rows: Sequence[Row], models: dict[str, Path]) -> list[str]:
+def _warnings(results: Sequence[Result], models: dict[str, Path]) -> list[str]:
     told = []
-    for result in (row.result for row in rows):
+    for result in results:
         if result.git.get("dirty"):
             told.append(f"{result.run_id}: made by a harness with uncommitted changes; the row says so.")
         if result.status != "ok":
             told.append(f"{result.run_id}: {result.status}.")
-        if result.unlearner.name not in ("none", "retain") and result.run_id not in models and not result.imported:
+        if registry.role_of(result.unlearner.name) is None and result.run_id not in models and not result.imported:
             told.append(f"{result.run_id}: no saved model (--model), so `verify --rerun` trains it again.")
     names: dict[str, set[int | None]] = {}
-    for result in (row.result for row in rows):
+    for result in results:
         names.setdefault(result.unlearner.name, set()).add(result.seed)
     told += [
         f"{name}: {len(seeds)} seed{'s' * (len(seeds) > 1)}; three or more make an interval."

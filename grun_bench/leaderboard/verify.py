@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import grun_bench
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.escaping import clean
 from grun_bench.core.progress import bar, say
-from grun_bench.leaderboard.bundle import MODELS, VERIFICATION, Bundle, read_bundle, read_row
-from grun_bench.leaderboard.recompute import Number, recompute_row
-from grun_bench.results.result import Result, result_files, write_whole
-from grun_bench.results.store import Row
+from grun_bench.leaderboard.bundle import MODELS, Bundle, read_bundle
+from grun_bench.leaderboard.compare import Number
+from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks, write_marks
+from grun_bench.leaderboard.recompute import recompute
+from grun_bench.results.filed import Filed
+from grun_bench.results.result import Result
+from grun_bench.results.store import control_paths, read_filed
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import WORLDS
 from grun_bench.tasks.yaml_files import task_files
@@ -24,12 +27,16 @@ from grun_bench.tasks.yaml_files import task_files
 _DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "max_new_tokens")
 
 
+#: in the place of a tier: a toy result of reviewed ones, whose records were left out
+NO_RECORDS: Literal["no records"] = "no records"
+
+
 @dataclass
 class Verified:
-    """What verification found of a row: problems that need no number, and the numbers."""
+    """What verification found of a result: problems that need no number, and the numbers."""
 
-    row: Row
-    tier: str
+    filed: Filed
+    tier: Literal["recomputed", "re-run", "no records"] = "recomputed"
     problems: list[str] = field(default_factory=list)
     numbers: list[Number] = field(default_factory=list)
 
@@ -42,60 +49,60 @@ class Verified:
         return not self.problems and not self.wrong
 
 
-#: makes a row again: the row, the folder of its saved model or None -> its numbers
-Rerun = Callable[[Row, Path | None], list[Number]]
+#: makes a result again: the result, the folder of its saved model or None -> its numbers
+Rerun = Callable[[Filed, Path | None], list[Number]]
 
 
 def verify(folder: Path, tree: Path, include: tuple[Path, ...] = (), rerun: Rerun | None = None) -> list[Verified]:
-    """Verify every row of a bundle, or of a folder of results; write what passed into it when all of it did.
+    """Verify every result of a bundle, or of a folder of results; write what passed into it when all of it did.
 
     `tree` is the folder of results where retain and target rows are looked for that the bundle lacks; `include` has
-    tasks that are not the harness's. Raises UsageError when the folder is neither.
+    tasks that are not the harness's. Toy results of a folder need no records: they keep the mark that they have. Raises
+    UsageError when the folder is neither.
     """
     bundle = read_bundle(folder)
-    among = list(bundle.rows)
+    among = list(bundle.results)
     if folder.resolve() != tree.resolve():
-        among += _tree_rows(tree, bundle.rows)
+        tasks = {filed.result.task for filed in bundle.results}
+        among += [read_filed(tree, path) for path in control_paths(tree) if path.split("/")[0] in tasks]
     found = []
     if rerun is None:
-        with bar("recomputing", len(bundle.rows)) as advance:
-            for row in bundle.rows:
-                found.append(_verify(bundle, row, among, include, None))
+        with bar("recomputing", len(bundle.results)) as advance:
+            for filed in bundle.results:
+                found.append(_verify(bundle, filed, among, include, None))
                 advance()
     else:  # training and scoring have bars of their own
-        for place, row in enumerate(bundle.rows, 1):
-            say(clean(f"row {place} of {len(bundle.rows)}: {row.result.unlearner.name} {row.result.run_id}"))
-            found.append(_verify(bundle, row, among, include, rerun))
+        for place, filed in enumerate(bundle.results, 1):
+            name, run_id = filed.result.unlearner.name, filed.result.run_id
+            say(clean(f"row {place} of {len(bundle.results)}: {name} {run_id}"))
+            found.append(_verify(bundle, filed, among, include, rerun))
     if all(each.ok for each in found):
-        _write(bundle, found)
+        _write(bundle.folder, found)
     else:
         (folder / VERIFICATION).unlink(missing_ok=True)
     return found
 
 
-def _tree_rows(tree: Path, rows: Sequence[Row]) -> Iterable[Row]:
-    """The target and retain rows of the same tasks in the reviewed results."""
-    tasks = {row.result.task for row in rows}
-    for path in result_files(tree):
-        inner = path.relative_to(tree)
-        if inner.parts[0] in tasks and inner.parts[2] in ("none", "retain"):
-            yield read_row(tree, inner.as_posix())
-
-
-def _verify(bundle: Bundle, row: Row, among: Sequence[Row], include: tuple[Path, ...], rerun: Rerun | None) -> Verified:
-    found = Verified(row, "recomputed")
-    problem = row.problem() or task_problem(row.result, include)
+def _verify(
+    bundle: Bundle, filed: Filed, among: Sequence[Filed], include: tuple[Path, ...], rerun: Rerun | None
+) -> Verified:
+    found, result = Verified(filed), filed.result
+    bare = bundle.card is None and result.toy and filed.without_records()
+    problem = (None if bare else filed.problem()) or task_problem(result, include)
     if problem:
         found.problems.append(problem)
         return found
     try:
-        found.numbers = recompute_row(row, among)
+        if bare:
+            found.tier = NO_RECORDS
+        else:
+            found.numbers = recompute(filed, among)
         if rerun is not None and not found.wrong:
-            model = bundle.folder / MODELS / row.result.run_id if row.result.run_id in bundle.models else None
-            if row.result.imported:
+            model = bundle.folder / MODELS / result.run_id if result.run_id in bundle.models else None
+            if result.imported:
                 found.problems.append("imported from another tool's log: it cannot be run again")
             else:
-                found.numbers, found.tier = rerun(row, model), "re-run"
+                found.numbers, found.tier = rerun(filed, model), "re-run"
     except UsageError:
         raise
     except GrunBenchError as error:
@@ -115,10 +122,13 @@ def task_problem(result: Result, include: tuple[Path, ...] = ()) -> str | None:
     return None
 
 
-def _write(bundle: Bundle, found: Sequence[Verified]) -> None:
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    marks = {
-        each.row.path: {"sha256": each.row.sha256, "tier": each.tier, "date": day, "harness": grun_bench.__version__}
-        for each in found
-    }
-    write_whole(bundle.folder / VERIFICATION, json.dumps(marks, indent=1, sort_keys=True) + "\n")
+def _write(folder: Path, found: Iterable[Verified]) -> None:
+    day, harness = datetime.datetime.now(datetime.UTC).date().isoformat(), grun_bench.__version__
+    earlier, marks = read_marks(folder), {}
+    for each in found:
+        path, sha256 = each.filed.path, each.filed.sha256
+        if each.tier != NO_RECORDS:
+            marks[path] = Mark(sha256=sha256, tier=each.tier, date=day, harness=harness)
+        elif path in earlier and earlier[path].sha256 == sha256:
+            marks[path] = earlier[path]
+    write_marks(folder, marks)

@@ -37,7 +37,7 @@ class Saved(BaseModel):
     its name with the Hub's revision or the SHA-256 of its weights, and for a fine-tuned one its place in the cache.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal[1] = 1
     unlearner: str

@@ -16,10 +16,13 @@ from typing import Any, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from grun_bench.core import untrusted
+from grun_bench.core.strict_json import json_lines
+from grun_bench.core.untrusted import pieces, refuse
 
 #: how records are read: as they are written, nothing converted
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+#: bytes of a records file, uncompressed
+RECORDS_BYTES = 512 * 2**20
 #: words in a text that ROUGE compares: its time and memory grow with their product
 MAX_WORDS = 4_000
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -182,21 +185,21 @@ def _reader() -> TypeAdapter[Record]:
 
 
 def load_records(path: Path) -> Records:
-    """Read a records file, strictly: it may come from a stranger.
+    """Read a records file, compressed or not, strictly: it may come from a stranger.
 
     Raises UsageError with the line and the place in it for a field that is unknown, missing, of another type or not
-    finite, for lists of different lengths, and for what `untrusted.parse_json` refuses.
+    finite, for lists of different lengths, and for what `strict_json.parse_json` refuses.
     """
     records = []
-    for line, place in untrusted.json_lines(untrusted.read(path, untrusted.RECORDS_BYTES), path):
+    for line, place in json_lines(pieces(path, RECORDS_BYTES), path):
         try:
             record = _reader().validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the line"
-            untrusted.refuse(place, f"not a record ({where}: {first['msg']})")
+            refuse(place, f"not a record ({where}: {first['msg']})")
         texts = [record.answer.text, *record.samples, *([record.generation.text] if record.generation else ())]
         if any(len(text) > MAX_WORDS and len(_WORD.findall(text)) > MAX_WORDS for text in texts):
-            untrusted.refuse(place, f"a text of more than {MAX_WORDS:,} words")
+            refuse(place, f"a text of more than {MAX_WORDS:,} words")
         records.append(record)
     return Records(records)

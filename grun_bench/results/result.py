@@ -1,33 +1,34 @@
-"""The result file: its schema, its place, and writing it whole or not at all. No torch."""
+"""The result file: its schema, what it says by metric and attack, and reading one strictly. No torch."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from functools import lru_cache
+from itertools import chain, repeat
+from typing import Annotated, Any, Literal
 
-import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core import untrusted
+from grun_bench.core.errors import UsageError
+from grun_bench.core.strict_json import checked, parse_json
+from grun_bench.core.untrusted import refuse
+from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.migrations import CURRENT, migrate
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 
 SCHEMA_VERSION = CURRENT
-#: where `run` writes and `leaderboard` reads
-RESULTS = Path("leaderboards/results")
+#: how the name of a records file ends: JSON Lines, and compressed where it was not written by an older harness
+RECORDS_ENDS = (".records.jsonl.gz", ".records.jsonl")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class RecordsFile(_Part):
-    """The records beside a result."""
+    """The records beside a result: the file's name, and SHA-256 and lines of its content when it is uncompressed."""
 
     file: str
     sha256: str
@@ -109,7 +110,9 @@ def best_step(points: list[Point], sets: ScoredSets = USUAL_SETS) -> int | None:
     found = []
     for point in points:
         retain, forget = (point.values.get(key) for key in (kept, extracted))
-        if point.at and None not in (start, retain, forget) and retain >= KEPT * start:
+        if start is None or retain is None or forget is None or not point.at:
+            continue
+        if retain >= KEPT * start:
             found.append((forget, point.at))
     return min(found)[1] if found else None
 
@@ -119,9 +122,9 @@ class Result(_Part):
 
     `results`, `configs`, `versions`, `n-samples`, `higher_is_better`, `date` and `git_hash` are lm-eval's keys.
 
-    A metric is keyed `<metric>,<filter>`. The filter is `none`, an attack (its worst variant: the value that forgot
-    least) or `<attack>:<variant>`. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric
-    is there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
+    A metric is keyed `<metric>,<filter>`, as `MetricKey` has it; under an attack's name stands its worst variant, the
+    value that forgot least. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
+    there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -143,7 +146,7 @@ class Result(_Part):
     reference: dict[str, Any]
     results: dict[str, dict[str, float | None]]
     reasons: dict[str, str]
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, Annotated[tuple[float, float], Field(strict=False)]]
     n_samples: dict[str, dict[str, int]] = Field(alias="n-samples")
     higher_is_better: dict[str, dict[str, bool | None]]
     versions: dict[str, int | str]
@@ -164,16 +167,54 @@ class Result(_Part):
         """The scored sets, as the result's own task says; an imported log has TOFU's, whatever its task scores."""
         return USUAL_SETS if self.imported else ScoredSets.of_config(self.configs.get(self.task, {}))
 
-    def value(self, metric: str, attack: str = "none") -> float | None:
+    @property
+    def toy(self) -> bool:
+        """Whether it was made in the toy world, whose rows never meet those of published data."""
+        return self.dataset == "embedded"
+
+    def value(self, metric: str, attack: str = "", variant: str = "") -> float | None:
         """The value of a metric, without attack or under one; None when it is missing or not part of the task."""
-        return self.results[self.task].get(f"{metric},{attack}")
+        return self.results[self.task].get(key_text(metric, attack, variant))
+
+    def has(self, metric: str, attack: str = "", variant: str = "") -> bool:
+        """Whether a metric was measured so, with a value or a reason why there is none."""
+        return key_text(metric, attack, variant) in self.results[self.task]
+
+    def reason(self, metric: str, attack: str = "", variant: str = "") -> str | None:
+        """Why a metric has no value; None where it has one, or is not part of the task."""
+        return self.reasons.get(key_text(metric, attack, variant))
+
+    def interval(self, metric: str, attack: str = "", variant: str = "") -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of a value; None where it has none."""
+        return self.intervals.get(key_text(metric, attack, variant))
+
+    def metric_keys(self) -> list[MetricKey]:
+        """All that was measured, in the order of the file."""
+        return [MetricKey.parse(text) for text in self.results[self.task]]
+
+    def metrics(self, attack: str = "", variant: str = "") -> list[str]:
+        """The metrics that were measured without attack, or under one, in the order of the file."""
+        return [key.metric for key in self.metric_keys() if (key.attack, key.variant) == (attack, variant)]
+
+    def better(self, metric: str) -> bool | None:
+        """Whether higher values of a metric are better; None for one without direction."""
+        return self.higher_is_better[self.task].get(metric)
+
+    def own_records(self) -> list[RecordsFile]:
+        """The records of the model without attack: all of them, and those of the points of its curves."""
+        points = [point.records for curve in self.curves.values() for point in curve.points]
+        return [records for records in (self.records, *points) if records]
+
+    def all_records(self) -> Iterator[RecordsFile]:
+        """All records that it names: its own, and those that its attacks left."""
+        return chain(self.own_records(), *(info.variants.values() for info in self.attacks.values()))
 
     def worst_user_attack(self, metric: str) -> tuple[str, float] | None:
         """The attack by a mere user of the model under which a metric is worst, and its value there.
 
         None when no such attack has a value, or the metric has no direction.
         """
-        better = self.higher_is_better[self.task].get(metric)
+        better = self.better(metric)
         users = [name for name, info in self.attacks.items() if info.access == "user"]
         found = [(name, value) for name in users if (value := self.value(metric, name)) is not None]
         if better is None or not found:
@@ -187,107 +228,33 @@ class Result(_Part):
         )
 
 
-def result_folder(output: Path, task: str, model: str, unlearner: str) -> Path:
-    """<output>/<task>/<org__model>/<unlearner>."""
-    return output / task / model.replace("/", "__") / unlearner
+@lru_cache(maxsize=2**16)
+def key_text(metric: str, attack: str = "", variant: str = "") -> str:
+    """The key as it stands in the file. Remembered: thousands of results are asked for the same."""
+    return str(MetricKey(metric, attack, variant))
 
 
-def check_writable(output: Path) -> None:
-    """Raises UsageError when no file can be made in the output folder; makes the folder."""
+def parse_result(content: bytes, place: object, *, reviewed: bool = False) -> Result:
+    """The result in a file's content, of this or an older schema, read strictly: it may come from a stranger.
+
+    Raises UsageError, with `place` and the place in it, for what is no result: another JSON than `parse_json` takes, a
+    field that is unknown, missing or of another type, a key without metric, values of another task than its own, and
+    records that lie elsewhere than beside it. `reviewed` is as there.
+    """
+    data = parse_json(content, place, reviewed=reviewed)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise UsageError(f"--output {output}: cannot be written ({error.strerror}). Choose another folder.") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all. Raises GrunBenchError when it cannot be saved."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise GrunBenchError(f"{path} could not be saved: {error.strerror}.") from error
-
-
-def save_records(path: Path, text: str) -> RecordsFile:
-    """Write a records file; returns what the result says of it."""
-    write_whole(path, text)
-    return RecordsFile(file=path.name, sha256=hashlib.sha256(text.encode()).hexdigest(), count=text.count("\n"))
-
-
-def records_intact(path: Path, result: Result) -> bool:
-    """Whether the records beside a result file are those that it was made from, by their SHA-256; none are intact."""
-    points = [point.records for curve in result.curves.values() for point in curve.points]
-    return all(saved is None or _intact(path, saved) for saved in (result.records, *points))
-
-
-def attack_intact(path: Path, info: AttackInfo) -> bool:
-    """Whether the records that an attack left beside a result file are those that its values were made from."""
-    return all(_intact(path, saved) for saved in info.variants.values())
-
-
-def _intact(path: Path, saved: RecordsFile) -> bool:
-    records = path.with_name(saved.file)
-    return records.exists() and hashlib.sha256(records.read_bytes()).hexdigest() == saved.sha256
-
-
-def read_result(path: Path) -> Result:
-    """A result of this or an older schema. Raises UsageError with the place when the file is not a result."""
-    try:
-        return parse_result(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from None
-
-
-def parse_result(content: bytes, place: str) -> Result:
-    """The result in a file's content; `place` names the file in the UsageError that is raised when it is none."""
-    try:
-        return Result.model_validate(migrate(pydantic_core.from_json(content, allow_inf_nan=False)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(
-            f"{place}: not a result ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']})."
-        ) from None
-    except ValueError as error:
-        raise UsageError(f"{place}: not a result (file: {error}).") from None
+        data = migrate(data)
     except UsageError as error:
-        raise UsageError(f"{place}: {error}") from None
-
-
-def result_files(output: Path) -> Iterator[Path]:
-    """All result files under a folder, in the order of their paths."""
-    yield from sorted(path for path in output.glob("*/*/*/*.json") if not path.name.startswith("."))
-
-
-def controls(path: Path, result: Result) -> dict[str, Result]:
-    """The results of the target and the retain model that this one was made with, where they lie beside it."""
-    found = {}
-    for label, name in (("target", "none"), ("retain model", "retain")):
-        for other in map(read_result, sorted((path.parents[1] / name).glob("*.json"))):
-            same = ("dataset_hash", "protocol", "limit", "reference")
-            if all(getattr(other, key) == getattr(result, key) for key in same) and other.run_id != result.run_id:
-                found[label] = other
-    return found
-
-
-def find_result(run: str, output: Path) -> Path:
-    """The result file of a path or a run id (or its unambiguous beginning). Raises UsageError when there is none."""
-    if run.endswith(".json"):
-        return Path(run)
-    files = {path.stem: path for path in result_files(output)}
-    matching = [stem for stem in files if stem.startswith(run)]
-    if len(matching) == 1:
-        return files[matching[0]]
-    if matching:
-        raise UsageError(f"run '{run}' is the beginning of {len(matching)} runs: {', '.join(matching[:5])}.")
-    raise unknown("run", run, files, "`grun-bench ls runs` lists them.")
+        refuse(place, str(error).rstrip("."))
+    result = checked(Result, data, place)
+    for name in ("results", "n_samples", "higher_is_better"):
+        if set(getattr(result, name)) != {result.task}:
+            refuse(place, f"$.{name.replace('_s', '-s')}: must hold the task {result.task} and nothing else")
+    values = result.results[result.task]
+    if min(map(str.find, values, repeat(",")), default=1) < 1:
+        odd = next(key for key in values if key.find(",") < 1)
+        refuse(place, f"$.results.{result.task}: the key '{odd}' is not <metric>,<filter>")
+    for records in result.all_records():
+        if not untrusted.NAME.fullmatch(records.file) or not records.file.endswith(RECORDS_ENDS):
+            refuse(place, f"the records '{records.file}' are no file beside it")
+    return result

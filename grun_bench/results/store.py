@@ -1,105 +1,103 @@
-"""Result files with the records beside them, and the target and retain rows that they compare with. No torch."""
+"""The folder of results: `<task>/<org__model>/<unlearner>/<run_id>.json`, records beside each. No torch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from grun_bench.core import untrusted
-from grun_bench.results.record import Records, load_records
-from grun_bench.results.result import RecordsFile, Result
+from grun_bench.core import registry, untrusted
+from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.strict_json import JSON_BYTES
+from grun_bench.results.filed import CONTROLS, Filed, made_with
+from grun_bench.results.result import Result, parse_result
 
-#: the filter of values without attack
-CLEAN = "none"
+#: where `run` writes and `leaderboard` reads
+RESULTS = Path("leaderboards/results")
+#: levels of the folder, the file included
+_DEPTH = 4
 
 
-@dataclass(frozen=True)
-class Row:
-    """A result file; `path` is relative to the folder that it was read from.
+def result_folder(root: Path, task: str, model: str, unlearner: str) -> Path:
+    """<root>/<task>/<org__model>/<unlearner>."""
+    return root / task / model.replace("/", "__") / unlearner
 
-    `sha256` is that of the content as it was read, for the mark of its verification.
+
+def result_paths(root: Path) -> list[str]:
+    """The result files of a folder, relative to it, with `/`, in order; none where there is no such folder."""
+    return sorted(_below(str(root), "", _DEPTH)) if root.is_dir() else []
+
+
+def result_files(root: Path) -> list[Path]:
+    """The same as paths that can be opened."""
+    return [root / path for path in result_paths(root)]
+
+
+def _below(top: str, inner: str, depth: int) -> Iterator[str]:
+    """The JSON files exactly `depth` levels below; hidden ones are files in the making."""
+    with os.scandir(top) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if depth > 1 and entry.is_dir():
+                yield from _below(entry.path, f"{inner}{name}/", depth - 1)
+            elif depth == 1 and name.endswith(".json"):
+                yield inner + name
+
+
+def control_paths(root: Path) -> list[str]:
+    """Of `result_paths` those of target and retain models."""
+    roles: dict[str, str | None] = {}
+    found = []
+    for path in result_paths(root):
+        name = path.split("/")[2]
+        if name not in roles:
+            roles[name] = registry.role_of(name)
+        if roles[name]:
+            found.append(path)
+    return found
+
+
+def read_result(path: Path) -> Result:
+    """The result in a file, wherever it lies. Raises UsageError with the place when it is none."""
+    return parse_result(untrusted.read(path, JSON_BYTES), path)
+
+
+def read_filed(root: Path, path: str, *, reviewed: bool = False) -> Filed:
+    """A result file in its place below a folder, as `parse_result` reads it.
+
+    Raises UsageError when its fields say that it belongs elsewhere.
     """
-
-    result: Result
-    folder: Path
-    path: str
-    sha256: str | None = None
-
-    @property
-    def file(self) -> Path:
-        return self.folder / self.path
-
-    def beside(self, records: RecordsFile) -> Path:
-        return self.file.with_name(records.file)
-
-    def problem(self) -> str | None:
-        """Why the records beside the result are not those that it names; None where they are."""
-        for records in records_of(self.result):
-            path = self.beside(records)
-            if not path.is_file():
-                return f"{records.file} is missing"
-            content = untrusted.read(path, untrusted.RECORDS_BYTES)
-            found = hashlib.sha256(content).hexdigest()
-            if found != records.sha256:
-                return f"{records.file} was changed: its SHA-256 is {found}, the result says {records.sha256}"
-            lines = content.count(b"\n")
-            if lines != records.count:
-                return f"{records.file} has {lines} lines, and the result says {records.count}"
-        return None
-
-    def records(self, filters: Collection[str] | None = None) -> dict[str, Records]:
-        """The row's records by filter, all or those asked for, as far as it has them.
-
-        A filter is `none`, `<attack>:<variant>`, or `<curve>@<point>` where a point of a curve has records of its own.
-        Raises UsageError for records that are none.
-        """
-        files = {CLEAN: self.result.records} if self.result.records else {}
-        for attack, info in self.result.attacks.items():
-            files |= {f"{attack}:{variant}": records for variant, records in info.variants.items()}
-        for name, curve in self.result.curves.items():
-            if name.partition(":")[0] not in self.result.attacks:  # an attack's points are its variants
-                files |= {f"{name}@{point.at}": point.records for point in curve.points if point.records}
-        wanted = files if filters is None else filters
-        return {key: load_records(self.beside(records)) for key, records in files.items() if key in wanted}
+    file = root / path
+    content = untrusted.read(file, JSON_BYTES)
+    result = parse_result(content, file, reviewed=reviewed)
+    said = [result.task, result.model.replace("/", "__"), result.unlearner.name, f"{result.run_id}.json"]
+    if path.split("/")[-_DEPTH:] != said:
+        untrusted.refuse(file, f"its fields say that it belongs in {'/'.join(said)}")
+    return Filed(result, root, path, hashlib.sha256(content).hexdigest())
 
 
-def records_of(result: Result) -> Iterator[RecordsFile]:
-    """All records that a result names: its own, and those of its attacks and curves."""
-    if result.records:
-        yield result.records
-    for info in result.attacks.values():
-        yield from info.variants.values()
-    for curve in result.curves.values():
-        yield from (point.records for point in curve.points if point.records)
+def controls_beside(path: Path, result: Result) -> dict[str, Result]:
+    """What the target and the retain model gave in the run that made a result, by role, as far as it lies beside it."""
+    folder = path.resolve().parent.parent
+    found: dict[str, Result] = {}
+    for role in CONTROLS:
+        for other in map(read_result, sorted((folder / registry.control(role)).glob("*.json"))):
+            if made_with(result, other, role):
+                found[role] = other
+    return found
 
 
-def reads_control(row: Result, other: Result, name: str) -> bool:
-    """Whether `other` is the target (`none`) or retain row that `row` was made with, or its imported retain log."""
-    if other.unlearner.name != name or other.task != row.task or other.protocol != row.protocol:
-        return False
-    log = row.reference.get("retain_log")
-    if name == "retain" and log is not None:
-        return other.imported is not None and other.imported.sha256 == log
-    same = ("model", "dataset", "dataset_hash", "limit", "reference")
-    return not other.imported and all(getattr(other, key) == getattr(row, key) for key in same)
-
-
-def controls(row: Result, name: str, among: Iterable[Row]) -> Iterator[Row]:
-    """The target (`none`) or retain rows that `row` may have been made with and whose records are in order.
-
-    Rows with the same records are one: a submission brings its own copy of rows that are there already.
-    """
-    seen = []
-    for other in among:
-        if reads_control(row, other.result, name):
-            files = (other.result.records, other.result.attacks)
-            if files not in seen and not other.problem():
-                seen.append(files)
-                yield other
-
-
-def control(row: Result, name: str, among: Iterable[Row]) -> Row | None:
-    """The first of `controls`."""
-    return next(controls(row, name, among), None)
+def find_result(run: str, root: Path) -> Path:
+    """The result file of a path or a run id (or its unambiguous beginning). Raises UsageError when there is none."""
+    if run.endswith(".json"):
+        return Path(run)
+    files = {path.rpartition("/")[2].removesuffix(".json"): root / path for path in result_paths(root)}
+    matching = [stem for stem in files if stem.startswith(run)]
+    if len(matching) == 1:
+        return files[matching[0]]
+    if matching:
+        raise UsageError(f"run '{run}' is the beginning of {len(matching)} runs: {', '.join(matching[:5])}.")
+    raise unknown("run", run, files, "`grun-bench ls runs` lists them.")

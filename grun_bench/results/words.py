@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import Result
 
 #: the better direction of a metric
@@ -19,15 +20,15 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def heading(result: Result, metric: str) -> str:
     """A metric's name with the arrow of its better direction; the protocol, which every title names, is left out."""
-    return metric_heading(metric, result.higher_is_better[result.task].get(metric), result.protocol)
+    return metric_heading(metric, result.better(metric), result.protocol)
 
 
 def metric_heading(metric: str, better: bool | None, protocol: str) -> str:
     """The heading of a metric of which higher values are `better` (None: no direction) under a protocol."""
-    name = metric.removesuffix(f"_{protocol.replace('-', '_')}").replace("_", " ")
+    name = plain_name(metric, protocol).replace("_", " ")
     return f"{name} {_ARROWS[better]}".strip()
 
 
 def dataset_label(result: Result) -> str:
     """`embedded (toy)` or `published`, with the beginning of the data's hash."""
-    return f"{'embedded (toy)' if result.dataset == 'embedded' else 'published'} {result.dataset_hash[:8]}"
+    return f"{result.dataset}{' (toy)' if result.toy else ''} {result.dataset_hash[:8]}"

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from grun_bench.attacks.base import Answers, Attack, Attacked
+from grun_bench.core.files import write_whole
 from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol
 from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
+from grun_bench.results.filed import records_problem, save_records
 from grun_bench.results.metric_key import MEAN
 from grun_bench.results.record import Records
-from grun_bench.results.result import AttackInfo, RecordsFile, attack_intact, save_records, write_whole
+from grun_bench.results.result import AttackInfo, RecordsFile
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.made_again import made_again
 from grun_bench.runs.outcome import Cell
@@ -43,7 +45,7 @@ def attack(
 def _has(cell: Cell, attack: Attack) -> bool:
     """Whether a row has this attack, by version and settings, with the records that it left."""
     info = cell.result.attacks.get(attack.name)
-    if info is None or not attack_intact(cell.path, info):
+    if info is None or records_problem(cell.path, info.variants.values()):
         return False
     return all(getattr(info, key) == value for key, value in attack.identity.items())
 
@@ -61,8 +63,7 @@ def _file(
         is_retain = retain is not None and cell.path == retain.path
         reference = short.records if is_retain else retain.attacked(attack.name, variant) if retain else None
         values[variant] = _values(inputs, short, reference, metrics, cell, target)
-        place = cell.path.with_name(f"{cell.path.stem}.{attack.name}.{variant}.records.jsonl")
-        saved[variant] = save_records(place, short.records.dumps())
+        saved[variant] = save_records(cell.path, short.records, attack.name, variant)
     info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3))
     before = cell.result.attacks.get(attack.name)
     add_attack(cell.result, attack.name, info, _labelled(inputs, attack, values, attacked.reason, metrics))

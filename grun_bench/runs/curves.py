@@ -12,9 +12,10 @@ from grun_bench.metrics.evaluate import evaluate, for_protocol
 from grun_bench.metrics.stages import Stages
 from grun_bench.models.lm import LM
 from grun_bench.models.scoring import ScoringSettings, score
+from grun_bench.results.filed import save_records
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.record import Records
-from grun_bench.results.result import Curve, Point, RecordsFile, best_step, save_records
+from grun_bench.results.result import Curve, Point, RecordsFile, best_step
 from grun_bench.runs.inputs import Inputs
 
 
@@ -58,10 +59,7 @@ def stage_curve(
 
     Writes the records of the others beside the row.
     """
-    files = [
-        save_records(path.with_suffix(f".stage{at}.records.jsonl"), records.dumps())
-        for at, records in enumerate(scored)
-    ]
+    files = [save_records(path, records, f"stage{at}") for at, records in enumerate(scored)]
     points = [*zip(scored, files, strict=True), *([last] if last else [])]
     measured = Stages(inputs.task.stages, inputs.metrics, headline, inputs.task.sets, reference)
     return Curve(

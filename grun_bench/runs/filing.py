@@ -8,16 +8,10 @@ from pathlib import Path
 from grun_bench.core import environment as env
 from grun_bench.core.progress import say
 from grun_bench.metrics.evaluate import Value, headline_keys, result_fields
+from grun_bench.results.filed import records_problem
 from grun_bench.results.record import Records, load_records
-from grun_bench.results.result import (
-    Cost,
-    RecordsFile,
-    Result,
-    UnlearnerInfo,
-    read_result,
-    records_intact,
-    result_folder,
-)
+from grun_bench.results.result import Cost, RecordsFile, Result, UnlearnerInfo
+from grun_bench.results.store import read_result, result_folder
 from grun_bench.runs.fit import Trained
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
@@ -35,8 +29,9 @@ def filed(inputs: Inputs, method: Method, path: Path) -> Cell | None:
     if not path.exists() or _wanted_again(inputs, method, path):
         return None
     result = read_result(path)
-    if not records_intact(path, result):
-        say(f"{path}: its records are missing or not the ones it was made from; running it again.")
+    problem = records_problem(path, result.own_records())
+    if problem:
+        say(f"{path}: {problem}; running it again.")
         return None
     records = load_records(path.with_name(result.records.file)) if result.records else Records([])
     return Cell(result, records, path, reused=True)

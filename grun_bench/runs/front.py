@@ -154,7 +154,7 @@ def check(config: RunConfig) -> None:
         task = load_task(str(file))
         if config.attacks:
             registry.attack_names(config.attacks, task.attacks)
-    from grun_bench.results.result import check_writable
+    from grun_bench.core.files import check_writable
 
     check_writable(config.output)
     if config.save:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grun_bench.core.errors import UsageError
-from grun_bench.results.metric_key import CLEAN, MetricKey
 from grun_bench.results.record import Records, load_records
 from grun_bench.results.result import Result
 
@@ -29,9 +28,7 @@ class Cell:
     @property
     def metrics(self) -> Mapping[str, float | None]:
         """Metric -> value without attack, None where there is none (`result.reasons` says why)."""
-        values = self.result.results[self.result.task]
-        keys = {MetricKey.parse(text): value for text, value in values.items()}
-        return {key.metric: value for key, value in keys.items() if key.filter == CLEAN}
+        return {metric: self.result.value(metric) for metric in self.result.metrics()}
 
     def attacked(self, attack: str, variant: str) -> Records | None:
         """The records of an attack's variant; None where there are none."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+from grun_bench.core.files import write_whole
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import save
 from grun_bench.metrics.recovery import carry_attacks
 from grun_bench.metrics.stages import STAGES, stage_chart
+from grun_bench.results.filed import save_records
 from grun_bench.results.record import Records
-from grun_bench.results.result import Cost, read_result, save_records, write_whole
+from grun_bench.results.result import Cost
+from grun_bench.results.store import read_result
 from grun_bench.runs.curves import monitor_of, stage_curve, training_curve
 from grun_bench.runs.filing import filed, place_of, result_of
 from grun_bench.runs.fit import fit, forget_checkpoints
@@ -51,7 +54,7 @@ def _made(
         reason = f"training diverged: {trained.error}"
     values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, inputs.metrics, reason)
     records = asked.records
-    saved = save_records(path.with_suffix(".records.jsonl"), records.dumps()) if len(records) else None
+    saved = save_records(path, records) if len(records) else None
     result = result_of(inputs, method, trained, asked, values, cost, saved)
     if path.exists() and not inputs.config.overwrite:
         carry_attacks(read_result(path), result)

@@ -31,7 +31,7 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     beside = {name: other for name, other in pairs.items() if other and other != result}
     gates = [name for name in _GATES if result.value(name) is not None]
     missing = [metric for metric in result.headline if result.value(metric) is None]
-    why = {metric: result.reasons.get(str(MetricKey(metric)), "not part of this task") for metric in missing}
+    why = {metric: result.reason(metric) or "not part of this task" for metric in missing}
     _print_tables(result, [*result.headline, *gates], beside, beside)
     tell(*(f"{metric}: none, {reason}" for metric, reason in why.items()))
     _print_end(result, path)
@@ -59,8 +59,7 @@ def print_result(result: Result, path: Path, beside: Mapping[str, Result]) -> No
     out = Console()
     out.print(facts_table("result " + result.run_id, facts))
     out.print(facts_table("settings", result.unlearner.settings))
-    keys = map(MetricKey.parse, result.results[result.task])
-    _print_tables(result, [key.metric for key in keys if not key.attack], {}, beside)
+    _print_tables(result, result.metrics(), {}, beside)
     reasons = ((MetricKey.parse(text), reason) for text, reason in result.reasons.items())
     tell(*(f"{key.metric}: {reason}" for key, reason in reasons if not key.attack))
     _print_end(result, path)
@@ -96,7 +95,7 @@ def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[str, Re
     for name in beside:
         table.add_column(name, justify="right")
     for metric in metrics:
-        interval = result.intervals.get(str(MetricKey(metric)))
+        interval = result.interval(metric)
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
         others = [number(other.value(metric)) for other in beside.values()]
         table.add_row(terminal(heading(result, metric)), number(result.value(metric)), shown, *others)
@@ -124,12 +123,10 @@ def attack_table(result: Result, beside: Mapping[str, Result]) -> Table:
 
 def _attacked(result: Result, attack: str, beside: Mapping[str, Result]) -> Iterator[list[str]]:
     """The cells of an attack's rows from the metric on; of the metrics whose recovery is reported, in file order."""
-    keys = map(MetricKey.parse, result.results[result.task])
-    for metric in dict.fromkeys(key.recovered.metric for key in keys if key.is_recovery):
-        key = MetricKey(metric, attack)
-        values = [each.results[each.task].get(str(key)) for each in (result, *beside.values())]
+    for metric in dict.fromkeys(key.recovered.metric for key in result.metric_keys() if key.is_recovery):
+        values = [each.value(metric, attack) for each in (result, *beside.values())]
         if any(value is not None for value in values):
-            recovery = number(result.results[result.task].get(str(key.recovery)), 2) if attack else ""
+            recovery = number(result.value(MetricKey(metric).recovery.metric, attack), 2) if attack else ""
             yield [terminal(heading(result, metric)), *map(number, values), recovery]
 
 

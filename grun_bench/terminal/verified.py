@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
-from grun_bench.leaderboard.bundle import VERIFICATION
-from grun_bench.leaderboard.recompute import TOLERANCE
+from grun_bench.leaderboard.compare import TOLERANCE
+from grun_bench.leaderboard.marks import VERIFICATION
 from grun_bench.leaderboard.verify import Verified
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
@@ -40,7 +40,7 @@ def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None
     out = Console()
     out.print(_verdicts(folder, found))
     for each in found:
-        tell(*(f"{each.row.path}: {problem}" for problem in each.problems))
+        tell(*(f"{each.filed.path}: {problem}" for problem in each.problems))
         if rerun or each.wrong:
             out.print(_differences(each, rerun))
     how = "the tolerances in the table" if rerun else f"a relative {TOLERANCE:g}"
@@ -57,7 +57,7 @@ def _verdicts(folder: Path, found: Sequence[Verified]) -> Table:
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for each in found:
         largest = max((one.difference or 0.0 for one in each.numbers), default=0.0)
-        names = (each.row.result.unlearner.name, each.row.result.run_id)
+        names = (each.filed.result.unlearner.name, each.filed.result.run_id)
         counts = (str(len(each.numbers)), str(len(each.wrong)), f"{largest:.2g}")
         table.add_row(*map(terminal, names), *counts, each.tier if each.ok else "failed")
     return table
@@ -65,9 +65,9 @@ def _verdicts(folder: Path, found: Sequence[Verified]) -> Table:
 
 def _differences(found: Verified, rerun: bool) -> Table:
     """Number by number: what is wrong first, then the headline."""
-    headline = {f"results.{MetricKey(metric)}" for metric in found.row.result.headline}
+    headline = {f"results.{MetricKey(metric)}" for metric in found.filed.result.headline}
     right = [each for each in found.numbers if each.ok and each.place in headline] if rerun else []
-    table = Table(title=terminal(found.row.result.run_id), title_justify="left")
+    table = Table(title=terminal(found.filed.result.run_id), title_justify="left")
     for column in ("number", "stated", "found", "difference", "allowed"):
         table.add_column(column, justify="left" if column == "number" else "right", overflow="fold")
     for each in [*found.wrong[:_SHOWN], *right]:

@@ -27,7 +27,8 @@ from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.plugin_checks.attacks import attacked_subject
 from grun_bench.plugin_checks.small_model import two_sets
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
-from grun_bench.results.result import AttackInfo, Result, read_result
+from grun_bench.results.result import AttackInfo, Result
+from grun_bench.results.store import read_result
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import attack_row, run
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
@@ -122,10 +123,10 @@ def test_an_attack_added_later_changes_nothing_else(hub_with_attacks: Path, tmp_
     assert not [key for key in changed.result.results[changed.result.task] if key.endswith("prefill:words1")]
     assert changed.result.attacks["suffix"] == second.result.attacks["suffix"]
     lost = changed.path.with_name(changed.result.attacks["prefill"].variants["words2"].file)
-    kept = lost.read_text()
+    kept = lost.read_bytes()
     lost.unlink()
     run(config(hub_with_attacks, tmp_path, "prefill", "none", overrides={"prefill.words": [2]}))
-    assert lost.read_text() == kept
+    assert lost.read_bytes() == kept
 
 
 def test_a_model_made_again_gives_the_same_records_under_attack(hub_with_attacks: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 from conftest import SMALL, Said
 
 from grun_bench.results.record import load_records
-from grun_bench.results.result import Result, read_result, result_files
+from grun_bench.results.result import Result
+from grun_bench.results.store import read_result, result_files
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()

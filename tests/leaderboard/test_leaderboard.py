@@ -22,18 +22,19 @@ from synthetic import references, result, store
 from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, average, build
 from grun_bench.leaderboard.pages import outdated, render, write
-from grun_bench.leaderboard.tree import Filed, Folder, read_flags, read_tree
+from grun_bench.leaderboard.tree import read_flags, read_tree
+from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.result import Result
 
 Change = Callable[[Path], None]
 
 
 def boards(
-    results: list[Result], tiers: dict[int, str] | None = None, flags: dict[str, str] | None = None
+    results: list[Result], tiers: dict[int, Tier] | None = None, flags: dict[str, str] | None = None
 ) -> list[Board]:
     """Boards of results in memory; `tiers`: position -> how far it was verified."""
     filed = [
-        Filed(one, f"t/m/u/{number}.json", (tiers or {}).get(number, "self-reported"), Folder(Path(), Path()))
+        Filed(one, Path(), f"t/m/u/{number}.json", "0" * 64, (tiers or {}).get(number, "self-reported"))
         for number, one in enumerate(results)
     ]
     return build(filed, flags or {})
@@ -264,6 +265,12 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
+def mark(path: Path, tier: str) -> dict[str, str]:
+    """As `verify` writes it."""
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"sha256": sha256, "tier": tier, "date": "2026-01-02", "harness": "0.1.0"}
+
+
 def rendered(tree: Path) -> dict[str, str]:
     return render(tree, tree.parent).pages
 
@@ -272,17 +279,14 @@ def test_tiers_come_from_the_verification_of_unchanged_files(tree: Path) -> None
     (first, second) = sorted((tree / "letters" / "org__small" / "grun+npo").glob("*.json"))
     (theirs,) = (tree / "submissions").glob("theirs/results/*/*/*/*.json")
     marks = {
-        path.relative_to(base).as_posix(): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "tier": tier}
+        path.relative_to(base).as_posix(): mark(path, tier)
         for path, base, tier in ((first, tree, "re-run"), (second, tree, "recomputed"))
     }
     (tree / "verified.json").write_text(json.dumps(marks))
     base = tree / "submissions" / "theirs"
-    sha256 = hashlib.sha256(theirs.read_bytes()).hexdigest()
-    (base / "verified.json").write_text(
-        json.dumps({theirs.relative_to(base).as_posix(): {"sha256": sha256, "tier": "recomputed"}})
-    )
+    (base / "verified.json").write_text(json.dumps({theirs.relative_to(base).as_posix(): mark(theirs, "recomputed")}))
     second.write_text(second.read_text() + " ")
-    tiers = {Path(one.path).name: (one.tier, one.folder.name) for one in read_tree(tree)}
+    tiers = {Path(one.path).name: (one.tier, one.submission) for one in read_tree(tree)}
     assert tiers[first.name] == ("re-run", "") and tiers[second.name] == ("self-reported", "")
     assert tiers[theirs.name] == ("recomputed", "theirs")
 
@@ -290,10 +294,7 @@ def test_tiers_come_from_the_verification_of_unchanged_files(tree: Path) -> None
 def test_an_imported_row_is_called_so_whatever_was_verified(tree: Path) -> None:
     one = result("full+gd", seed=None, imported={"tool": "Other", "file": "x.json", "sha256": "0" * 64})
     (path,) = store([one], tree)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    (tree / "verified.json").write_text(
-        json.dumps({path.relative_to(tree).as_posix(): {"sha256": sha256, "tier": "re-run"}})
-    )
+    (tree / "verified.json").write_text(json.dumps({path.relative_to(tree).as_posix(): mark(path, "re-run")}))
     assert {filed.tier for filed in read_tree(tree) if filed.result.imported} == {"imported"}
     assert any(line[-1] == "imported (Other)" for line in tables(rendered(tree)["pages/letters/org__small.md"])[0])
 
@@ -318,16 +319,19 @@ def edit(**fields: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (move("letters/org__small/lora+ga"), r"lora\+ga/.*\.json: its fields belong in letters/org__small/lora\+npo"),
-        (edit(task="../../up"), r"belong in \.\./\.\./up"),
-        (edit(results={}), "results.letters: missing"),
-        (edit(records={"file": "../../../x", "sha256": "0", "count": 1}), "records lie beside"),
+        (move("letters/org__small/lora+ga"), r"lora\+ga/.*\.json: .* belongs in letters/org__small/lora\+npo"),
+        (
+            edit(task="../../up", **{key: {"../../up": {}} for key in ("results", "n-samples", "higher_is_better")}),
+            r"belongs in \.\./\.\./up/",
+        ),
+        (edit(results={}), "results: must hold the task letters"),
+        (edit(records={"file": "../../../x", "sha256": "0", "count": 1}), "are no file beside it"),
         (edit(seed="one"), "seed: "),
         (lambda tree: (tree / "flags.json").write_text('[{"run_id": "x"}]'), r"flags\.json: \[0\]: needs"),
         (lambda tree: (tree / "flags.json").write_text("{"), r"flags\.json: "),
         (
             lambda tree: (tree / "verified.json").write_text('{"a": {"tier": "best", "sha256": "0"}}'),
-            "verified.json: a: ",
+            r"verified\.json: \$\.a\.",
         ),
         (lambda tree: (tree / "submissions" / "theirs" / "card.json").write_text("[]"), "not a method card"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -16,7 +17,7 @@ from conftest import SMALL, TASK
 from grun_bench.leaderboard.check import problems
 from grun_bench.leaderboard.pages import render, write
 from grun_bench.metrics.recovery import remove_attack
-from grun_bench.results.result import read_result
+from grun_bench.results.store import read_result
 
 Data = dict[str, Any]
 
@@ -83,17 +84,18 @@ def test_a_difference_within_the_tolerance_is_none(tree: Path) -> None:
 def test_wrong_hashes_and_missing_records_are_found(tree: Path) -> None:
     one, other = of(tree), of(tree, "none")
     for path in (one, other):
-        assert path.with_suffix(".records.jsonl").exists()
-    records = one.with_suffix(".records.jsonl")
-    records.write_text(records.read_text().replace("0", "1", 1))
-    other.with_suffix(".records.jsonl").unlink()
+        assert path.with_suffix(".records.jsonl.gz").exists()
+    records = one.with_suffix(".records.jsonl.gz")
+    changed = gzip.decompress(records.read_bytes()).replace(b"0", b"1", 1)
+    records.write_bytes(gzip.compress(changed))
+    other.with_suffix(".records.jsonl.gz").unlink()
     said = found(tree)
-    found_hash, stated = hashlib.sha256(records.read_bytes()).hexdigest(), read_result(one).records.sha256
+    found_hash, stated = hashlib.sha256(changed).hexdigest(), read_result(one).records.sha256
     assert any(
         line.startswith(f"{one}: {records.name}") and found_hash in line and stated in line and "SHA-256" in line
         for line in said
     )
-    assert f"{other}: {other.stem}.records.jsonl is missing." in said
+    assert f"{other}: {other.stem}.records.jsonl.gz is missing." in said
 
 
 def test_a_broken_schema_is_found_and_the_rest_still_checked(tree: Path) -> None:

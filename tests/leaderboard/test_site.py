@@ -192,7 +192,8 @@ def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find
     assert len(stored) == 2 and all(
         (folder / Path(link.removeprefix(folder.as_uri() + "/"))).is_file() for link in stored
     )
-    assert sum(link.endswith(".records.jsonl") for link in links) == 2
+    # of two runs, and of the three variants of attacks
+    assert sum(link.endswith(".records.jsonl.gz") for link in links) == 5
     find(".open", grun)[0].click()
     assert not find("tr.more", of)
 

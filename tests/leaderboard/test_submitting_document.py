@@ -72,7 +72,7 @@ def test_the_worked_example(tmp_path: Path) -> None:
 def test_the_document_says_what_the_program_does() -> None:
     from grun_bench import rerun as rerunning
     from grun_bench.core import untrusted
-    from grun_bench.leaderboard.recompute import TOLERANCE
+    from grun_bench.leaderboard.compare import TOLERANCE
     from grun_bench.leaderboard.submit import CARD_TEMPLATE
 
     assert f"{TOLERANCE:g}".replace("e-09", "e-9") in TEXT

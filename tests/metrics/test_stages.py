@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import xml.etree.ElementTree as ElementTree
@@ -28,7 +29,7 @@ from grun_bench.methods.make import make_unlearner
 from grun_bench.metrics.stages import Stages
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
-from grun_bench.results.result import read_result, result_files
+from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
 from grun_bench.tasks.sets import ScoredSet, ScoredSets
@@ -267,7 +268,7 @@ def test_a_run_keeps_every_stage(task: Path, command: Callable[..., Said], tmp_p
     assert curve.unit == "stages" and [point.at for point in curve.points] == [0, 1, 2]
     for point in curve.points:
         file = path.with_name(point.records.file)
-        assert hashlib.sha256(file.read_bytes()).hexdigest() == point.records.sha256
+        assert hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest() == point.records.sha256
         for stage, part in ((1, range(0, 2)), (2, range(2, 4))):
             assert point.values[f"stage{stage}_forget_probability"] == pytest.approx(probability(file, part))
     # before the first request it is the target, after the last the row itself

@@ -20,7 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from grun_bench import cli
 from grun_bench.results.record import load_records
-from grun_bench.results.result import Result, read_result, result_files
+from grun_bench.results.result import Result
+from grun_bench.results.store import read_result, result_files
 
 SHARED = Path(os.environ.get("GRUN_BENCH_SHARED", Path(__file__).parents[3] / "shared"))
 LOGS = SHARED / "reference" / "openunlearning_logs"
@@ -222,7 +223,7 @@ def test_a_retain_log_is_the_reference_of_forget_quality(command: Command, folde
     assert code == 0, err
     assert "retain model" in out, "the log's numbers stand beside the run's"
     (result,) = saved()
-    (records,) = Path("out").rglob("*.records.jsonl")
+    (records,) = Path("out").rglob("*.records.jsonl.gz")
     assert result.reference["retain_log"]
 
     def ratio(paraphrased: float, wrong: list[float]) -> float:

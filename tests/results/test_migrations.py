@@ -9,7 +9,7 @@ import pytest
 
 from grun_bench.core.errors import UsageError
 from grun_bench.results.migrations import CURRENT, STEPS, migrate
-from grun_bench.results.result import read_result
+from grun_bench.results.store import read_result
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -40,7 +40,7 @@ def test_attacks_and_curves_of_version_2_are_read() -> None:
     assert {name: info.access for name, info in result.attacks.items()} == {"suffix": "user", "relearn": "weights"}
     assert set(result.curves) == {"training", "relearn:retain-lora"}
     for point in result.curves["relearn:retain-lora"].points:
-        stated = result.value("forget_probability", f"relearn:retain-lora@{point.at}")
+        stated = result.value("forget_probability", "relearn", f"retain-lora@{point.at}")
         assert point.values["forget_probability"] == stated and point.records is not None
 
 
@@ -64,5 +64,5 @@ def test_what_has_no_version_is_left_to_the_schema(data: object) -> None:
 def test_what_is_no_number_is_refused(number: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.json"
     path.write_text(stored(CURRENT).read_text().replace('"parameters": ', f'"parameters": {number}, "_": ', 1))
-    with pytest.raises(UsageError, match="not a result"):
+    with pytest.raises(UsageError, match=rf"odd\.json: \$\.cost\.parameters: {number}"):
         read_result(path)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.files import write_whole
+from grun_bench.results.filed import records_problem, save_records
 from grun_bench.results.record import load_records
-from grun_bench.results.result import find_result, read_result, records_intact, result_files, write_whole
+from grun_bench.results.result import RecordsFile
+from grun_bench.results.store import find_result, read_result, result_files
 
 
 def one(results: Path, unlearner: str = "grun+npo") -> Path:
@@ -29,9 +34,10 @@ def test_the_records_have_the_hash_that_the_result_says(results: Path) -> None:
     for path in result_files(results):
         result = read_result(path)
         records = path.with_name(result.records.file)
-        assert hashlib.sha256(records.read_bytes()).hexdigest() == result.records.sha256
-        assert len(load_records(records)) == result.records.count == len(records.read_text().splitlines())
-        assert records_intact(path, result)
+        content = gzip.decompress(records.read_bytes())
+        assert hashlib.sha256(content).hexdigest() == result.records.sha256
+        assert len(load_records(records)) == result.records.count == len(content.splitlines())
+        assert records_problem(path, result.own_records()) is None
 
 
 def test_a_changed_record_is_noticed(results: Path, tmp_path: Path) -> None:
@@ -39,11 +45,51 @@ def test_a_changed_record_is_noticed(results: Path, tmp_path: Path) -> None:
     result = read_result(path)
     copy = tmp_path / path.name
     copy.write_text(path.read_text())
-    text = path.with_name(result.records.file).read_text()
-    copy.with_name(result.records.file).write_text(text.replace("0", "1", 1))
-    assert not records_intact(copy, result)
-    copy.with_name(result.records.file).unlink()
-    assert not records_intact(copy, result)
+    content = gzip.decompress(path.with_name(result.records.file).read_bytes())
+    records = copy.with_name(result.records.file)
+    records.write_bytes(gzip.compress(content.replace(b"0", b"1", 1)))
+    assert "was changed" in str(records_problem(copy, result.own_records()))
+    records.write_bytes(gzip.compress(content, 1))  # by another compressor the same
+    assert records_problem(copy, result.own_records()) is None
+    records.unlink()
+    assert "is missing" in str(records_problem(copy, result.own_records()))
+
+
+def test_records_are_read_by_pandas_and_come_out_as_they_were(results: Path) -> None:
+    for path in result_files(results):
+        named = read_result(path).records
+        table, lines = (
+            pandas.read_json(path.with_name(named.file), lines=True),
+            load_records(path.with_name(named.file)),
+        )
+        assert list(table["question"]) == [record.question for record in lines] and len(table) == named.count
+        assert [answer["text"] for answer in table["answer"]] == [record.answer.text for record in lines]
+
+
+def test_the_same_records_are_the_same_bytes_whenever_they_are_written(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = load_records(one(results).with_name(read_result(one(results)).records.file))
+    written = []
+    for now in (0.0, 1e9):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        saved = save_records(tmp_path / "run.json", records, "attack", "variant")
+        assert saved.file == "run.attack.variant.records.jsonl.gz"
+        written.append((saved, (tmp_path / saved.file).read_bytes()))
+    assert written[0] == written[1]
+
+
+def test_records_of_an_older_harness_are_read_and_replaced(results: Path, tmp_path: Path) -> None:
+    packed = one(results).with_name(read_result(one(results)).records.file)
+    plain = tmp_path / "run.records.jsonl"
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    named = RecordsFile(
+        file=plain.name, sha256=hashlib.sha256(plain.read_bytes()).hexdigest(), count=len(load_records(packed))
+    )
+    assert load_records(plain).dumps() == load_records(packed).dumps()
+    assert records_problem(tmp_path / "run.json", [named]) is None
+    assert save_records(tmp_path / "run.json", load_records(plain)).sha256 == named.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["run.records.jsonl.gz"]
 
 
 def test_every_metric_is_there_and_a_missing_one_says_why(results: Path) -> None:
@@ -78,14 +124,14 @@ def test_what_breaks_the_schema_is_refused_with_its_place(
 def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.json"
     path.write_text(text)
-    with pytest.raises(UsageError, match="not a result"):
+    with pytest.raises(UsageError, match=r"broken\.json: (not JSON|\$: )"):
         read_result(path)
 
 
 def test_a_file_is_replaced_whole_or_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.json"
     write_whole(path, "first")
-    # a lone surrogate cannot be encoded: the write breaks off in the middle
+    # a lone surrogate cannot be encoded
     with pytest.raises(UnicodeEncodeError):
         write_whole(path, "second \ud800")
     assert path.read_text() == "first"

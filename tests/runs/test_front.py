@@ -17,7 +17,8 @@ import grun_bench
 from grun_bench.core import registry
 from grun_bench.methods.make import make_unlearner
 from grun_bench.models.lm import LM
-from grun_bench.results.result import Result, read_result, result_files
+from grun_bench.results.result import Result
+from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.outcome import Outcome
 from grun_bench.tasks.world import WORLDS

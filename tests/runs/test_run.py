@@ -20,7 +20,8 @@ from grun_bench.methods.finetune import finetune
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import forward
 from grun_bench.models.lm import LM
-from grun_bench.results.result import Point, best_step, read_result, result_files
+from grun_bench.results.result import Point, best_step
+from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
 from grun_bench.tasks.sets import ScoredSet, ScoredSets

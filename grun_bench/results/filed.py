@@ -1,0 +1,136 @@
+"""A filed result: a result file in its folder, the records beside it, and what it was compared with. No torch."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from grun_bench.core import registry, untrusted
+from grun_bench.core.files import write_whole
+from grun_bench.core.plugins import Control
+from grun_bench.results.metric_key import CLEAN, MetricKey
+from grun_bench.results.record import RECORDS_BYTES, Records, load_records
+from grun_bench.results.result import RECORDS_ENDS, RecordsFile, Result
+
+#: how far a result can be trusted, best first; `verify` gives the first two
+Tier = Literal["re-run", "recomputed", "imported", "self-reported"]
+TIERS: tuple[Tier, ...] = ("re-run", "recomputed", "imported", "self-reported")
+#: the two models that every run is compared with, by the role of their unlearner
+CONTROLS: tuple[Control, ...] = ("target", "retain model")
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """A result file. `path` is relative to the folder `root` that it was read from, with `/`.
+
+    `sha256` is that of the content as it was read, for the mark of its verification. `submission` is the bundle that
+    brought it into a tree, "" for the tree's own.
+    """
+
+    result: Result
+    root: Path
+    path: str
+    sha256: str
+    tier: Tier = "self-reported"
+    submission: str = ""
+
+    @property
+    def file(self) -> Path:
+        return self.root / self.path
+
+    @property
+    def place(self) -> str:
+        """The folder that the result and its records lie in, relative to the root."""
+        return self.path.rpartition("/")[0]
+
+    def beside(self, records: RecordsFile) -> Path:
+        return self.file.with_name(records.file)
+
+    def without_records(self) -> bool:
+        """Whether it names records and none of them is there."""
+        named = list(self.result.all_records())
+        return bool(named) and not any(self.beside(records).exists() for records in named)
+
+    def problem(self) -> str | None:
+        """Why the records beside the result are not those that it names; None where they are."""
+        return records_problem(self.file, self.result.all_records())
+
+    def records(self, filters: Collection[str] | None = None) -> dict[str, Records]:
+        """Its records by filter, all or those asked for, as far as it has them.
+
+        A filter is `none`, `<attack>:<variant>`, or `<curve>@<point>` where a point of a curve has records of its own.
+        Raises UsageError for records that are none.
+        """
+        result = self.result
+        files = {CLEAN: result.records} if result.records else {}
+        for attack, info in result.attacks.items():
+            files |= {MetricKey("", attack, variant).filter: records for variant, records in info.variants.items()}
+        for name, curve in result.curves.items():
+            if name.partition(":")[0] not in result.attacks:  # an attack's points are its variants
+                files |= {f"{name}@{point.at}": point.records for point in curve.points if point.records}
+        wanted = files if filters is None else filters
+        return {key: load_records(self.beside(records)) for key, records in files.items() if key in wanted}
+
+
+# --- records beside a result ------------------------------------------------------------------------------------------
+
+
+def save_records(path: Path, records: Records, *parts: str) -> RecordsFile:
+    """Write records beside the result file `path`; returns what the result says of them.
+
+    `parts` tell apart what one result has several of: a stage, or an attack and its variant. The same records give the
+    same bytes. Raises GrunBenchError when they cannot be saved.
+    """
+    content = records.dumps().encode()
+    packed, plain = (path.with_name(".".join([path.stem, *parts]) + end) for end in RECORDS_ENDS)
+    write_whole(packed, gzip.compress(content, compresslevel=6, mtime=0))
+    plain.unlink(missing_ok=True)  # as an older harness wrote them
+    return RecordsFile(file=packed.name, sha256=hashlib.sha256(content).hexdigest(), count=content.count(b"\n"))
+
+
+def records_problem(path: Path, named: Iterable[RecordsFile]) -> str | None:
+    """Why the records beside the result file `path` are not those that are named; None where all are.
+
+    Raises UsageError for what is no plain file, or too large.
+    """
+    for records in named:
+        file = path.with_name(records.file)
+        if not file.is_file():
+            return f"{records.file} is missing"
+        found, lines = hashlib.sha256(), 0
+        for piece in untrusted.pieces(file, RECORDS_BYTES):
+            found.update(piece)
+            lines += piece.count(b"\n")
+        if found.hexdigest() != records.sha256:
+            return f"{records.file} was changed: its SHA-256 is {found.hexdigest()}, the result says {records.sha256}"
+        if lines != records.count:
+            return f"{records.file} has {lines} lines, and the result says {records.count}"
+    return None
+
+
+# --- target and retain rows -------------------------------------------------------------------------------------------
+
+
+def controls(result: Result, role: Control, among: Iterable[Filed]) -> Iterator[Filed]:
+    """The results of the target or the retain model that `result` may have been made with."""
+    return (other for other in among if made_with(result, other.result, role))
+
+
+def made_with(result: Result, other: Result, role: Control) -> bool:
+    """Whether `other` may be what the target or the retain model gave in the run that made `result`."""
+    if other.unlearner.name != registry.control(role) or other.run_id == result.run_id:
+        return False
+    log = result.reference.get("retain_log")
+    if role == "retain model" and log is not None:
+        same = ["task", "protocol"]
+        return other.imported is not None and other.imported.sha256 == log and _agree(result, other, same)
+    same = ["task", "protocol", "model", "dataset", "dataset_hash", "limit", "reference"]
+    return bool(other.imported) == bool(result.imported) and _agree(result, other, same)
+
+
+def _agree(one: Result, other: Result, fields: Iterable[str]) -> bool:
+    return all(getattr(one, field) == getattr(other, field) for field in fields)
