@@ -14,7 +14,7 @@ from conftest import SMALL, Command
 
 from grun_bench.core import registry
 from grun_bench.results.record import Record, Records, load_records
-from grun_bench.results.result import read_result, result_files
+from grun_bench.results.store import read_result, result_files
 from grun_bench.tasks.task import load_task
 
 ROOT = Path(__file__).parent.parent
