@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_KINDS = {Path: ("output", "save", "retain_log"), str: ("model", "target_model", "retain_model")}
 _OF_EVALUATE = (
     *("target_model", "retain_model", "retain_log", "attacks", "seed", "limit", "protocol", "scoring_batch_size"),
     *("include", "trust_remote_code"),
@@ -95,11 +96,10 @@ def evaluate(
 
 
 def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], options: Mapping[str, Any]) -> RunConfig:
-    """What a caller asked for: paths may be text, and names of attacks a list."""
+    """What a caller asked for: paths may be text, folders of models paths, and names of attacks a list."""
     given = dict(options)
-    for name in ("output", "save", "retain_log"):
-        if given.get(name) is not None:
-            given[name] = Path(given[name])
+    for kind, names in _KINDS.items():
+        given |= {name: kind(given[name]) for name in names if given.get(name) is not None}
     if not isinstance(given.get("attacks", ""), str):
         given["attacks"] = ",".join(given["attacks"])
     given["include"] = tuple(map(Path, given.get("include", ())))

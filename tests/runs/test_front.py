@@ -113,6 +113,12 @@ def test_attacks_and_their_settings(small: Callable[..., Outcome]) -> None:
     assert small("none", attacks="suffix,prefill", settings={"suffix.phrases": phrases}).result == outcome.result
 
 
+def test_models_may_be_given_as_paths(small: Callable[..., Outcome], hub: Path) -> None:
+    outcome = small("retain", model=None, target_model=hub / SMALL, retain_model=hub / SMALL, limit=2)
+    assert outcome.cell == outcome.retain and outcome.result.model == SMALL
+    assert outcome.metrics["forget_quality_D"] == 0
+
+
 def clean(result: Result) -> list[str]:
     return [key for key in result.results[result.task] if key.endswith(",none")]
 
