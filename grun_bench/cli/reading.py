@@ -137,18 +137,20 @@ def leaderboard(
     """Render the result files as Markdown, CSV and one HTML page."""
     if check:
         from grun_bench.core.escaping import clean
-        from grun_bench.leaderboard.check import problems
+        from grun_bench.leaderboard.check import check as check_tree
 
-        count = 0
-        for problem in problems(tree, out):
+        checked = check_tree(tree, out)
+        for problem in checked.problems:
             print(clean(problem, limit=10_000))
-            count += 1
-        if count:
+        if count := len(checked.problems):
             raise GrunBenchError(f"{count} problem{'s' if count > 1 else ''} in {tree} and {out}.")
-        print(f"{tree}: every number comes from its records, and the pages in {out} are up to date.")
+        print(f"{tree}: every number of {checked.recomputed} results comes from its records.")
+        if checked.without_records:
+            print(f"{checked.without_records} toy results without records: their schema and pages alone were checked.")
+        print(f"The pages in {out} are up to date.")
         return
-    from grun_bench.leaderboard.pages import render, write
+    from grun_bench.leaderboard.pages import SITE, render, write
 
     rendered = render(tree, out)
-    write(rendered.pages, out)
-    print(f"{out / 'README.md'}: {rendered.runs} results on {len(rendered.pages)} pages; {out / 'index.html'} has all.")
+    write(rendered, out)
+    print(f"{out / 'README.md'}: {rendered.runs} results on {len(rendered.pages)} pages; {out / SITE} has all.")

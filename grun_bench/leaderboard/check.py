@@ -1,12 +1,14 @@
 """What CI runs: every result keeps its schema, every number comes from the records, and every page is up to date.
 
+Toy results may come without records, which the project makes again in minutes; then there are no numbers to compare.
 Bootstrap intervals are left to `grun-bench verify`: they take nearly all of the time.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from grun_bench.core.errors import GrunBenchError
@@ -16,56 +18,33 @@ from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
 from grun_bench.leaderboard.recompute import recompute
 from grun_bench.leaderboard.tree import parts, read_flags
-from grun_bench.results.filed import Filed
+from grun_bench.results.filed import Filed, records_problem
 
 
-def problems(tree: Path, out: Path) -> Iterator[str]:
-    """One line for each thing that is wrong, beginning with the file and the place in it."""
-    filed, broken = [], False
-    for found in _read(tree):
-        if isinstance(found, Filed):
-            filed.append(found)
-        else:
-            broken = True
-            yield found
-    by_task: dict[tuple[str, str], list[Filed]] = defaultdict(list)
-    for row in filed:
-        # imported retain logs may be of another model's name
-        by_task[row.result.task, row.result.dataset].append(row)
-    with bar("numbers from records", len(filed)) as advance:
-        for row in filed:
-            yield from (f"{row.file}: {what}" for what in _wrong(row, by_task[row.result.task, row.result.dataset]))
-            advance()
-    if not broken:
-        try:
-            pages = render_filed(iter(filed), tree, out).pages
-            yield from (
-                f"{out / path}: {what}; run grun-bench leaderboard." for path, what in outdated(pages, out).items()
-            )
-        except GrunBenchError as error:
-            yield str(error)
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong, one line each that begins with the file and the place in it, and how many results were looked at.
+
+    `recomputed` were compared with their records; of `without_records`, toy results, schema and pages were checked.
+    """
+
+    problems: tuple[str, ...]
+    recomputed: int
+    without_records: int
 
 
-def _wrong(row: Filed, among: list[Filed]) -> Iterator[str]:
-    try:
-        problem = row.problem()
-        if problem:
-            yield f"{problem}."
-        else:
-            yield from (_told(each) for each in recompute(row, among, intervals=False) if not each.ok)
-    except GrunBenchError as error:
-        yield str(error)
-
-
-def _told(number: Number) -> str:
-    stated, found = (
-        "none" if value is None else value if isinstance(value, str) else repr(value)
-        for value in (number.stated, number.found)
+def check(tree: Path, out: Path) -> Checked:
+    """Check a tree of results and the pages in `out`; nothing is written."""
+    read = list(_read(tree))
+    filed, problems = (
+        [each for each in read if isinstance(each, Filed)],
+        [each for each in read if isinstance(each, str)],
     )
-    if number.found == UNKNOWN:
-        return f"{number.place}: the result says {stated}, {found}; its plugin may be missing here"
-    reason = f" ({number.reason})" if number.reason else ""
-    return f"{number.place}: the result says {stated}, the records give {found}{reason}"
+    bare = [each for each in filed if each.left_out()]
+    wrong = [*problems, *_wrong(filed)]
+    if not problems:
+        wrong += _old(filed, tree, out)
+    return Checked(tuple(wrong), len(filed) - len(bare), len(bare))
 
 
 def _read(tree: Path) -> Iterator[Filed | str]:
@@ -85,3 +64,48 @@ def _read(tree: Path) -> Iterator[Filed | str]:
                 yield part.read(path, marks)
             except GrunBenchError as error:
                 yield str(error)
+
+
+def _wrong(filed: Sequence[Filed]) -> Iterator[str]:
+    by_task: dict[tuple[str, str], list[Filed]] = defaultdict(list)
+    for each in filed:
+        # imported retain logs may be of another model's name
+        by_task[each.result.task, each.result.dataset].append(each)
+    with bar("numbers from records", len(filed)) as advance:
+        for each in filed:
+            for what in _wrong_numbers(each, by_task[each.result.task, each.result.dataset]):
+                yield f"{each.file}: {what}"
+            advance()
+
+
+def _wrong_numbers(filed: Filed, among: Sequence[Filed]) -> Iterator[str]:
+    there = [records for records in filed.result.all_records() if filed.beside(records).exists()]
+    try:
+        problem = records_problem(filed.file, there) if filed.left_out() else filed.problem()
+        if problem:
+            yield f"{problem}."
+        elif not filed.left_out():
+            yield from (_told(each) for each in recompute(filed, among, intervals=False) if not each.ok)
+    except GrunBenchError as error:
+        yield str(error)
+
+
+def _told(number: Number) -> str:
+    stated, found = (
+        "none" if value is None else value if isinstance(value, str) else repr(value)
+        for value in (number.stated, number.found)
+    )
+    if number.found == UNKNOWN:
+        return f"{number.place}: the result says {stated}, {found}; its plugin may be missing here"
+    reason = f" ({number.reason})" if number.reason else ""
+    return f"{number.place}: the result says {stated}, the records give {found}{reason}"
+
+
+def _old(filed: Sequence[Filed], tree: Path, out: Path) -> Iterator[str]:
+    try:
+        pages = render_filed(iter(filed), tree, out).pages
+    except GrunBenchError as error:
+        yield str(error)
+    else:
+        for path, what in outdated(pages, out).items():
+            yield f"{out / path}: {what}; run grun-bench leaderboard."

@@ -28,7 +28,7 @@ def overview(pages: dict[str, Sequence[Board]]) -> str:
     """README.md: one line for each board, by page path."""
     lines = ["# Leaderboards", "", f"<!-- {words.MARKER} -->", ""]
     lines += [
-        "[All boards on one page](index.html), to sort, filter and open rows: download it, it needs no server.",
+        "`grun-bench leaderboard` makes `index.html` here: all boards on one page, to sort, filter and open rows.",
         "",
     ]
     for toy in (False, True):

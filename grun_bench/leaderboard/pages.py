@@ -19,16 +19,22 @@ from grun_bench.leaderboard.site import site
 from grun_bench.leaderboard.tree import collection_paused, read_flags, read_tree
 from grun_bench.results.filed import Filed
 
+#: the page of all boards
+SITE = "index.html"
 #: the folders of real and of toy pages; nothing else should lie in them
 PAGES, TOY_PAGES = "pages", "toy"
 _SUFFIXES = (".md", ".csv", ".svg")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rendered:
-    """The text of each page by its path relative to their folder, and how many runs they show."""
+    """The text of each page by its path relative to their folder, and how many runs they show.
+
+    `site` has all of them in one HTML file, which is large and changes with every row: it is made where it is read.
+    """
 
     pages: dict[str, str]
+    site: str
     runs: int
 
 
@@ -62,8 +68,8 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
                 pages[f"{stem}.svg"] = drawn
         pages[path] = page(of_page, files, "../" * path.count("/") + "README.md")
     results = Path(os.path.relpath(tree, out)).as_posix()
-    pages["index.html"] = site(by_page, colours, results)  # type: ignore[arg-type]
-    return Rendered(pages, sum(board.runs for board in boards))
+    runs = sum(board.runs for board in boards)
+    return Rendered(pages, site(by_page, colours, results), runs)
 
 
 def outdated(pages: dict[str, str], out: Path) -> dict[str, str]:
@@ -78,14 +84,15 @@ def outdated(pages: dict[str, str], out: Path) -> dict[str, str]:
     return found | {path: "has no results any more" for path in _rendered_before(out) if path not in pages}
 
 
-def write(pages: dict[str, str], out: Path) -> None:
-    """Write what changed, and remove pages whose results are gone.
+def write(rendered: Rendered, out: Path) -> None:
+    """Write what changed, the page of all boards too, and remove pages whose results are gone.
 
     Raises UsageError rather than overwrite a README.md or index.html of another origin, GrunBenchError when a file
     cannot be saved.
     """
+    pages = rendered.pages | {SITE: rendered.site}
     changes = outdated(pages, out)
-    for path in ("README.md", "index.html"):
+    for path in ("README.md", SITE):
         there = _content(out / path)
         if path in changes and there is not None and words.MARKER.encode() not in there:
             raise UsageError(

@@ -87,7 +87,7 @@ def _verify(
     bundle: Bundle, filed: Filed, among: Sequence[Filed], include: tuple[Path, ...], rerun: Rerun | None
 ) -> Verified:
     found, result = Verified(filed), filed.result
-    bare = bundle.card is None and result.toy and filed.without_records()
+    bare = bundle.card is None and filed.left_out()
     problem = (None if bare else filed.problem()) or task_problem(result, include)
     if problem:
         found.problems.append(problem)

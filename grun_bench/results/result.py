@@ -34,6 +34,10 @@ class RecordsFile(_Part):
     sha256: str
     count: int
 
+    def same(self, other: RecordsFile | None) -> bool:
+        """Whether another file has the same content, compressed or not."""
+        return other is not None and (self.sha256, self.count) == (other.sha256, other.count)
+
 
 class UnlearnerInfo(_Part):
     """What was run, with every setting in force."""
@@ -199,6 +203,11 @@ class Result(_Part):
     def better(self, metric: str) -> bool | None:
         """Whether higher values of a metric are better; None for one without direction."""
         return self.higher_is_better[self.task].get(metric)
+
+    def same_numbers(self, other: Result) -> bool:
+        """Whether another result says the same of records of the same names; when, where and how fast may differ."""
+        names = ("status", "error", "results", "reasons", "intervals", "n_samples", "higher_is_better", "versions")
+        return all(getattr(self, name) == getattr(other, name) for name in (*names, "headline", "curves", "records"))
 
     def own_records(self) -> list[RecordsFile]:
         """The records of the model without attack: all of them, and those of the points of its curves."""

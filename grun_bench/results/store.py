@@ -13,8 +13,6 @@ from grun_bench.core.strict_json import JSON_BYTES
 from grun_bench.results.filed import CONTROLS, Filed, made_with
 from grun_bench.results.result import Result, parse_result
 
-#: where `run` writes and `leaderboard` reads
-RESULTS = Path("leaderboards/results")
 #: levels of the folder, the file included
 _DEPTH = 4
 

@@ -56,8 +56,9 @@ def _made(
     records = asked.records
     saved = save_records(path, records) if len(records) else None
     result = result_of(inputs, method, trained, asked, values, cost, saved)
-    if path.exists() and not inputs.config.overwrite:
-        carry_attacks(read_result(path), result)
+    there = read_result(path) if path.exists() and not inputs.config.overwrite else None
+    if there:
+        carry_attacks(there, result)
     if inputs.data.staged and method.unlearner.sequential and target is not None:
         scored = [target, *(each.records for each, _ in earlier)]
         last = (records, saved) if saved else None
@@ -65,7 +66,10 @@ def _made(
         write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
     if monitor is not None:
         result.curves["training"] = training_curve(inputs, monitor)
-    write_whole(path, result.dumps())
+    if there and there.same_numbers(result):
+        result = there  # its records were not there, or its model
+    else:
+        write_whole(path, result.dumps())
     forget_checkpoints(inputs, method, run_id)
     # no two models at once: those of controls are loaded again in no time
     fitted = trained.fitted if asked_for and (inputs.config.keep_model or not method.is_control) else None

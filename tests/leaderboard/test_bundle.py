@@ -230,6 +230,35 @@ def test_a_folder_of_results_is_verified_like_a_bundle(command: Command, made: P
     assert "nor a folder of results" in command("verify", tmp_path).err
 
 
+def test_toy_results_without_records_keep_the_mark_of_the_file_that_had_them(
+    command: Command, made: Path, hub: Path, tmp_path: Path
+) -> None:
+    from grun_bench.leaderboard.marks import read_marks
+    from grun_bench.results.store import result_files
+    from grun_bench.tasks.task import load_task
+    from grun_bench.tasks.world import TOY
+
+    results = Path(shutil.copytree(made / "results", tmp_path / "results"))
+    told = TOY.task(load_task(str(hub / "small.yaml"))).model_dump(mode="json")
+    for path in result_files(results):
+        edit(path, lambda data: (data.update(dataset=TOY.name), data["configs"]["small"].update(told)))
+    options = ["verify", results, "--results", results, "--include-path", hub]
+    assert command(*options).code == 0
+    marks = read_marks(results)
+    path = next(results.glob("*/*/grun+npo/*.json"))
+    name = path.relative_to(results).as_posix()
+    path.with_suffix(".records.jsonl.gz").unlink()
+    said = command(*options)
+    assert said.code == 0 and "no records" in said.out
+    assert read_marks(results) == marks
+    edit(path, lambda data: data["results"]["small"].update({"model_utility,none": 2.0}))
+    assert command(*options).code == 0
+    assert set(read_marks(results)) == set(marks) - {name}
+    # a published result has them
+    edit(path, lambda data: data.update(dataset="published"))
+    assert command(*options).code == 1
+
+
 def test_rows_of_an_older_schema_are_verified_and_newer_ones_say_to_upgrade(
     command: Command, bundle: Path, hub: Path
 ) -> None:

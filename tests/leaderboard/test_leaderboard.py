@@ -21,7 +21,7 @@ from synthetic import references, result, store
 
 from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, average, build
-from grun_bench.leaderboard.pages import outdated, render, write
+from grun_bench.leaderboard.pages import SITE, outdated, render, write
 from grun_bench.leaderboard.tree import read_flags, read_tree
 from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.result import Result
@@ -272,7 +272,9 @@ def mark(path: Path, tier: str) -> dict[str, str]:
 
 
 def rendered(tree: Path) -> dict[str, str]:
-    return render(tree, tree.parent).pages
+    """The text of every page, that of all boards too."""
+    made = render(tree, tree.parent)
+    return made.pages | {SITE: made.site}
 
 
 def test_tiers_come_from_the_verification_of_unchanged_files(tree: Path) -> None:
@@ -356,21 +358,21 @@ def test_the_same_files_give_the_same_bytes(tree: Path, tmp_path: Path) -> None:
     for path in sorted(tree.rglob("*.json"), reverse=True):  # made in another order
         (again / path.relative_to(tree)).parent.mkdir(parents=True, exist_ok=True)
         (again / path.relative_to(tree)).write_bytes(path.read_bytes())
-    assert render(again, again.parent).pages == first
+    assert rendered(again) == first
 
 
 def test_pages_are_written_once_and_removed_with_their_results(tree: Path) -> None:
     out = tree.parent
     pages = rendered(tree)
-    write(pages, out)
-    assert not outdated(pages, out) and {"README.md", "index.html"} < set(pages)
+    write(render(tree, out), out)
+    assert not outdated(pages, out) and {"README.md", SITE} < set(pages)
     kept = out / "toy" / "letters" / "notes.txt"
     kept.write_text("of the user")
     before = {path: (out / path).stat().st_mtime_ns for path in pages}
     for path in (tree / "letters" / "org__small" / "lora+ga").glob("*.json"):
         path.unlink()
     after = rendered(tree)
-    write(after, out)
+    write(render(tree, out), out)
     gone = set(pages) - set(after)
     assert gone and all(path.startswith("toy/") for path in gone) and not any((out / path).exists() for path in gone)
     assert kept.read_text() == "of the user"
@@ -379,11 +381,12 @@ def test_pages_are_written_once_and_removed_with_their_results(tree: Path) -> No
 
 
 def test_a_page_of_another_origin_is_not_overwritten(tree: Path) -> None:
-    readme = tree.parent / "README.md"
-    readme.write_text("# My project")
-    with pytest.raises(UsageError, match="--out"):
-        write(rendered(tree), tree.parent)
-    assert readme.read_text() == "# My project"
+    for name in ("README.md", SITE):
+        (tree.parent / name).write_text("# My project")
+        with pytest.raises(UsageError, match="--out"):
+            write(render(tree, tree.parent), tree.parent)
+        assert (tree.parent / name).read_text() == "# My project"
+        (tree.parent / name).unlink()
 
 
 def test_toy_rows_have_pages_of_their_own_under_a_toy_heading(tree: Path) -> None:
@@ -438,7 +441,7 @@ def test_a_text_of_a_result_stays_text(tree: Path) -> None:
         f'<img src="{re.search(r"!.*?][(](.*svg)", page)[1]}"',
         "",  # type: ignore[index]
     )
-    assert "<img src" not in pages["index.html"] and "<img" not in "".join(
+    assert "<img src" not in pages[SITE] and "<img" not in "".join(
         text for path, text in pages.items() if path.endswith(".svg")
     )
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from conftest import SMALL, TASK
 
-from grun_bench.leaderboard.check import problems
+from grun_bench.leaderboard.check import Checked, check
 from grun_bench.leaderboard.pages import render, write
 from grun_bench.metrics.recovery import remove_attack
-from grun_bench.results.store import read_result
+from grun_bench.results.store import read_result, result_files
 
 Data = dict[str, Any]
 
@@ -27,12 +27,12 @@ def tree(results: Path, tmp_path: Path) -> Path:
     """A copy of a real run with its target and retain rows, its pages rendered."""
     folder = tmp_path / "results"
     shutil.copytree(results, folder)
-    write(render(folder, tmp_path).pages, tmp_path)
+    write(render(folder, tmp_path), tmp_path)
     return folder
 
 
 def found(tree: Path) -> list[str]:
-    return list(problems(tree, tree.parent))
+    return list(check(tree, tree.parent).problems)
 
 
 def of(tree: Path, unlearner: str = "grun+npo") -> Path:
@@ -109,11 +109,13 @@ def test_a_broken_schema_is_found_and_the_rest_still_checked(tree: Path) -> None
 def test_pages_that_are_old_missing_or_left_over_are_found(tree: Path) -> None:
     out = tree.parent
     (out / "README.md").write_text((out / "README.md").read_text() + " ")
-    (out / "index.html").unlink()
+    (sheet,) = (out / "pages" / "small").glob("*.csv")
+    sheet.unlink()
+    (out / "index.html").unlink()  # which is made where it is read
     (out / "pages" / "small" / "gone.md").write_text("")
     said = {line.split(": ")[0]: line for line in found(tree)}
     assert "out of date" in said[str(out / "README.md")]
-    assert "missing" in said[str(out / "index.html")]
+    assert "missing" in said[str(sheet)]
     assert "no results any more" in said[str(out / "pages" / "small" / "gone.md")]
     assert len(said) == 3
 
@@ -144,7 +146,7 @@ def attacked(attacked_results: Path, tmp_path: Path) -> Path:
     """A copy to spoil, its pages rendered."""
     folder = tmp_path / "results"
     shutil.copytree(attacked_results, folder)
-    write(render(folder, tmp_path).pages, tmp_path)
+    write(render(folder, tmp_path), tmp_path)
     return folder
 
 
@@ -194,7 +196,7 @@ def test_of_several_retain_models_the_one_that_was_compared_with_is_taken(attack
             result = read_result(path)
             remove_attack(result, "suffix")
             path.write_text(result.dumps())
-    write(render(attacked, attacked.parent).pages, attacked.parent)
+    write(render(attacked, attacked.parent), attacked.parent)
     assert found(attacked) == []
     # and the other way about: without the attack on the tree's own, the submission's numbers are those of its copy
     for name in ("none", "retain"):
@@ -204,8 +206,44 @@ def test_of_several_retain_models_the_one_that_was_compared_with_is_taken(attack
         result = read_result(path)
         remove_attack(result, "suffix")
         path.write_text(result.dumps())
-    write(render(attacked, attacked.parent).pages, attacked.parent)
+    write(render(attacked, attacked.parent), attacked.parent)
     assert found(attacked) == []
+
+
+# --- toy results without records --------------------------------------------------------------------------------------
+
+
+def toy(tree: Path) -> None:
+    """The results as if the toy world had made them, their pages rendered."""
+    for path in result_files(tree):
+        edit(path, lambda data: data.update(dataset="embedded"))
+    shutil.rmtree(tree.parent / "pages", ignore_errors=True)
+    write(render(tree, tree.parent), tree.parent)
+
+
+def test_toy_results_need_no_records_and_it_is_told_how_many_had_some(command: Any, tree: Path) -> None:
+    toy(tree)
+    assert check(tree, tree.parent) == Checked((), recomputed=3, without_records=0)
+    of(tree).with_suffix(".records.jsonl.gz").unlink()
+    assert check(tree, tree.parent) == Checked((), recomputed=2, without_records=1)
+    said = command("leaderboard", "--results", tree, "--out", tree.parent, "--check")
+    assert said.code == 0 and "every number of 2 results" in said.out
+    assert "1 toy results without records: their schema and pages alone were checked" in said.out
+    # its numbers may not be right, but what is shown of them is still what it says
+    edit(of(tree), lambda data: data["results"]["small"].update({"model_utility,none": 2.0}))
+    assert all(line.endswith("is out of date; run grun-bench leaderboard.") for line in found(tree))
+    edit(of(tree, "none"), lambda data: data["results"]["small"].update({"model_utility,none": 2.0}))
+    assert any("model_utility,none: the result says 2.0" in line for line in found(tree))
+
+
+def test_toy_records_that_are_there_are_those_of_their_result(attacked: Path) -> None:
+    toy(attacked)
+    result = read_result(of(attacked))
+    of(attacked).with_name(result.records.file).unlink()
+    assert check(attacked, attacked.parent) == Checked((), recomputed=2, without_records=1)
+    variant = of(attacked).with_name(result.attacks["suffix"].variants["a"].file)
+    variant.write_bytes(gzip.compress(gzip.decompress(variant.read_bytes()).replace(b"0", b"1", 1)))
+    assert any(variant.name in line and "was changed" in line for line in found(attacked))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

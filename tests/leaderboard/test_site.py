@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store([result(NASTY.replace("/", ""), es=0.2, utility=0.77)], bundle / "results")
     card = {"name": NASTY, "paper": "https://arxiv.org/abs/2502.17823", "code": "javascript:document.title='hacked'"}
     (bundle / "card.json").write_text(json.dumps(card))
-    write(render(tree, out).pages, out)
+    write(render(tree, out), out)
     return out
 
 

@@ -65,6 +65,25 @@ def test_a_limited_run_is_a_row_of_its_own(environment: Path, hub: Path, tmp_pat
     assert len({cell.result.dataset_hash for cell in runs}) == 2
 
 
+def test_a_row_without_its_records_is_made_again_and_its_file_left_alone_where_it_answers_the_same(
+    environment: Path, hub: Path, tmp_path: Path
+) -> None:
+    cell = run(config(hub, tmp_path, "grun+gd", overrides={"epochs": 1})).cell
+    cell.path.write_text(cell.path.read_text().replace(cell.result.date, "2020-01-01T00:00:00+00:00"))
+    filed, records = cell.path.read_bytes(), cell.path.with_name(cell.result.records.file)
+    content = records.read_bytes()
+    records.unlink()
+    again = run(config(hub, tmp_path, "grun+gd", overrides={"epochs": 1})).cell
+    assert not again.reused and again.result.date.startswith("2020")
+    assert cell.path.read_bytes() == filed and records.read_bytes() == content
+    # what was filed says something else: then it was of another model
+    cell.path.write_text(
+        cell.path.read_text().replace('"forget_probability,none": 0.', '"forget_probability,none": 1.')
+    )
+    records.unlink()
+    assert not run(config(hub, tmp_path, "grun+gd", overrides={"epochs": 1})).cell.result.date.startswith("2020")
+
+
 def launch(hub: Path, output: Path, cache: Path, log: Path, *, epochs: int) -> subprocess.Popen[bytes]:
     """A real process that unlearns for long; what it says goes to a file."""
     options = f"--unlearner grun+gd --task {hub / 'small.yaml'} --model {SMALL} --output {output} --set epochs={epochs}"
