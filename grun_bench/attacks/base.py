@@ -39,7 +39,7 @@ import torch
 
 from grun_bench.core import registry
 from grun_bench.core.errors import Diverged, GrunBenchError, Inapplicable, UsageError, unknown
-from grun_bench.core.settings import options_of, override
+from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.recipes import in_force
 from grun_bench.models.lm import LM
@@ -163,4 +163,4 @@ def _make(name: str, overrides: Mapping[str, Any], world: World) -> Attack:
         raise UsageError(f"the attack {name} needs {module}: pip install 'grun-bench[{extra}]'")
     settings = in_force(options_of(plugin.target), [name], world.sections)
     own = {key.partition(".")[2]: value for key, value in overrides.items() if key.partition(".")[0] == name}
-    return Attack(plugin, override(settings, own, name))
+    return Attack(plugin, override(settings, own, name, bounds_of(plugin.target), f"--set {name}."))

@@ -9,12 +9,13 @@ from dataclasses import replace
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import Count
 
 Pair = tuple[str, str]
 
 
 @attack("fewshot", access="user", version=1)
-def fewshot(subject: Subject, *, shots: int = 3) -> Iterator[tuple[str, Subject]]:
+def fewshot(subject: Subject, *, shots: Count = 3) -> Iterator[tuple[str, Subject]]:
     """Other forget rows with their answers, or retain rows, as context before the question.
 
     `shots` rows are drawn for each question, never the question's own row: whoever asks has these answers already.

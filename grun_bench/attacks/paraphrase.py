@@ -8,6 +8,7 @@ from dataclasses import replace
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import Count
 from grun_bench.models.question_form import QuestionForm
 from grun_bench.models.scoring import Example
 
@@ -21,7 +22,7 @@ LETTERS = {"digits": "1234567890", "small": "abcdefghij"}
 
 
 @attack("paraphrase", access="user", version=1, mean=True)
-def paraphrase(subject: Subject, *, rotations: int = 3) -> Iterator[tuple[str, Subject]]:
+def paraphrase(subject: Subject, *, rotations: Count = 3) -> Iterator[tuple[str, Subject]]:
     """Paraphrased questions; multiple choice with its options moved, in other layouts and with other letters.
 
     Rows without a paraphrased question are asked as they are. Options move on by 1 to `rotations` places.

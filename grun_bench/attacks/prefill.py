@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Annotated
 
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import at_least, each
 from grun_bench.models.scoring import Example
 
 
 @attack("prefill", access="user", version=1)
-def prefill(subject: Subject, *, words: Sequence[int] = (1, 3)) -> Iterator[tuple[str, Subject]]:
+def prefill(
+    subject: Subject, *, words: Annotated[Sequence[int], each(at_least(1))] = (1, 3)
+) -> Iterator[tuple[str, Subject]]:
     """The first words of the answer are given, as an interface that lets its user begin the answer allows.
 
     What is scored and what ROUGE compares is the rest of the answer alone, so that the given words count for nothing:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 from grun_bench.attacks.base import Subject
-from grun_bench.core.errors import UsageError
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import between, each
 from grun_bench.models.forward import decoder_layers
 
 
 @attack("probe", access="weights", version=1)
-def probe(subject: Subject, *, depths: Sequence[float] = (0.5, 0.65, 0.8, 0.9)) -> Iterator[tuple[str, Subject]]:
+def probe(
+    subject: Subject, *, depths: Annotated[Sequence[float], each(between(0, 1))] = (0.5, 0.65, 0.8, 0.9)
+) -> Iterator[tuple[str, Subject]]:
     """The answer read from middle layers: the first decoder blocks, then final norm and vocabulary head (logit lens).
 
     `depths` are the shares of the blocks that run, rounded down.
@@ -25,8 +28,6 @@ def probe(subject: Subject, *, depths: Sequence[float] = (0.5, 0.65, 0.8, 0.9)) 
 
 def _kept(depth: float, count: int) -> int:
     """How many of `count` blocks a depth is: at least one and not all."""
-    if not 0 < depth < 1:
-        raise UsageError(f"probe.depths: {depth} is not a share of the layers between 0 and 1.")
     return min(max(1, int(depth * count)), count - 1)
 
 

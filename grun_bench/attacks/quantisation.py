@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -35,6 +35,7 @@ from grun_bench.attacks.weights import base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.patches import quiet
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import each, one_of
 from grun_bench.models.forward import decoder_layers
 
 #: the library, and the extra of this package that installs it
@@ -72,7 +73,9 @@ def int8(subject: Subject) -> Iterator[tuple[str, Subject]]:
 
 
 @attack("int4", access="weights", version=1, extra=NEEDS)
-def int4(subject: Subject, *, codes: Sequence[str] = ("nf4", "fp4")) -> Iterator[tuple[str, Subject]]:
+def int4(
+    subject: Subject, *, codes: Annotated[Sequence[str], each(one_of("nf4", "fp4"))] = ("nf4", "fp4")
+) -> Iterator[tuple[str, Subject]]:
     """The base's weights rounded to 4 bits (bitsandbytes), an adapter in full precision."""
     yield from _quantised(subject, {code: partial(rounded_4bit, code=code) for code in codes})
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from random import Random
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 from grun_bench.attacks.base import Subject
 from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.weights import adapter_parameters, base_linears, base_parameters, restored
-from grun_bench.core.errors import Inapplicable, unknown
+from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import Count, Positive, Share, at_least, each, one_of
 from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled, split
@@ -42,15 +44,15 @@ Row = tuple[str, str]
 def relearn(
     subject: Subject,
     *,
-    kinds: Sequence[str] = KINDS,
-    ways: Sequence[str] = WAYS,
-    steps: Sequence[int] = (5, 20, 80),
-    share: float = 0.2,
-    batch_size: int = 8,
-    lora_lr: float = 2e-4,
-    full_lr: float = 2e-5,
-    rank: int = 16,
-    alpha: float = 32.0,
+    kinds: Annotated[Sequence[str], each(one_of(*KINDS))] = KINDS,
+    ways: Annotated[Sequence[str], each(one_of(*WAYS))] = WAYS,
+    steps: Annotated[Sequence[int], each(at_least(1))] = (5, 20, 80),
+    share: Share = 0.2,
+    batch_size: Count = 8,
+    lora_lr: Positive = 2e-4,
+    full_lr: Positive = 2e-5,
+    rank: Count = 16,
+    alpha: Positive = 32.0,
 ) -> Iterator[tuple[str, Subject]]:
     """Short fine-tuning on a few forget rows (scored on the others), on retain rows, on unrelated text.
 
@@ -58,10 +60,6 @@ def relearn(
     Questions that were trained on are not asked; multiple-choice questions all are. Each of `steps` is a fine-tuning of
     its own, whose learning rate falls to zero at its end, on the same rows in the same order.
     """
-    for names, known in ((kinds, KINDS), (ways, WAYS)):
-        for name in names:
-            if name not in known:
-                raise unknown("kind or way of relearning", name, known)
     if "retain" in kinds and not subject.retain:
         raise Inapplicable("there is no retain set to fine-tune on; leave `retain` out of relearn.kinds.")
     tuning = {

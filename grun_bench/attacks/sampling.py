@@ -8,10 +8,11 @@ from dataclasses import replace
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
+from grun_bench.core.settings import Count
 
 
 @attack("sampling", access="user", version=1, metrics=("sampled_rougeL_recall", "leak"))
-def sampling(subject: Subject, *, answers: int = 8) -> Iterator[tuple[str, Subject]]:
+def sampling(subject: Subject, *, answers: Count = 8) -> Iterator[tuple[str, Subject]]:
     """Several answers at temperature 1 to each forget question: the best of them, and whether one of them leaks."""
     forget = [row for row in subject.examples if subject.sets.role(row.set) == "forget"]
     if not forget:

@@ -1,10 +1,18 @@
-"""Settings of plugins: their keyword-only parameters with defaults, and the user's values in place of these."""
+"""Settings of plugins: their keyword-only parameters with defaults, and the user's values in place of these.
+
+A parameter's annotation may say what its values must be beside their type: `rank: Count = 4`, or with a bound of its
+own `share: Annotated[float, within(0.1, 0.9)] = 0.2`.
+"""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Annotated, Any, get_type_hints
 
 from grun_bench.core.errors import UsageError, unknown
 
@@ -12,32 +20,119 @@ from grun_bench.core.errors import UsageError, unknown
 DEPTH = "layer"
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What the values of a setting must be: `words` end the sentence "rank must be ..."."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(low: float) -> Bound:
+    """A number that is not below `low`."""
+    return Bound(f"at least {low}", lambda value: value >= low)
+
+
+def above(low: float) -> Bound:
+    """A number that is greater than `low`."""
+    return Bound(f"above {low}", lambda value: value > low)
+
+
+def within(low: float, high: float) -> Bound:
+    """A number from `low` to `high`, both among them."""
+    return Bound(f"from {low} to {high}", lambda value: low <= value <= high)
+
+
+def between(low: float, high: float) -> Bound:
+    """A number between `low` and `high`, which are not among them."""
+    return Bound(f"above {low} and below {high}", lambda value: low < value < high)
+
+
+def one_of(*choices: str) -> Bound:
+    """One of these words."""
+    return Bound(f"one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def each(bound: Bound, count: int | None = None) -> Bound:
+    """A list of so many, or of one or more, each of which is within a bound."""
+
+    def holds(values: Any) -> bool:
+        return len(values) == (count or len(values)) and len(values) > 0 and all(map(bound.holds, values))
+
+    return Bound(f"a list of {count or 'one or more'}, each {bound.words}", holds)
+
+
+#: usual bounds: how many of something, sizes of steps and temperatures, weights that may be 0, shares that may be whole
+Count = Annotated[int, at_least(1)]
+Positive = Annotated[float, above(0)]
+NotNegative = Annotated[float, at_least(0)]
+Share = Annotated[float, within(0, 1)]
+
+
 def options_of(target: Callable[..., Any]) -> dict[str, Any]:
     """The keyword-only parameters of a plugin with their defaults: what `--set` can override."""
+    return {parameter.name: parameter.default for parameter in _parameters(target)}
+
+
+def bounds_of(*targets: Callable[..., Any]) -> dict[str, Bound]:
+    """The bounds of plugins' keyword-only parameters, of those that declare one."""
+    found: dict[str, Bound] = {}
+    for target in targets:
+        # where the annotations are to be read: a class's parameters are its constructor's
+        function = target if hasattr(target, "__globals__") else getattr(target, "__init__", None)
+        names = getattr(function, "__globals__", {})
+        for parameter in _parameters(target):
+            declared = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+            try:
+                hint = get_type_hints(declared, names, include_extras=True)[parameter.name]
+            except NameError:  # imported for type checkers alone: no bound of ours
+                continue
+            for bound in getattr(hint, "__metadata__", ()):
+                if isinstance(bound, Bound):
+                    found[parameter.name] = bound
+    return found
+
+
+def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = inspect.signature(target).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-def override(defaults: Mapping[str, Any], overrides: Mapping[str, Any], plugin: str) -> dict[str, Any]:
-    """Settings with the user's in place of the defaults. Raises UsageError for an unknown one or a wrong type."""
+def override(
+    defaults: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    plugin: str,
+    bounds: Mapping[str, Bound] = {},
+    place: str = "--set ",
+) -> dict[str, Any]:
+    """Settings with the user's in place of the defaults; errors call one what stands before its name at its `place`.
+
+    Raises UsageError for an unknown one, a wrong type, or a value out of its bounds.
+    """
     settings = dict(defaults)
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"setting of {plugin}", key, settings)
-        settings[key] = _coerce(key, value, settings[key])
+        try:
+            settings[key] = _coerce(key, value, settings[key])
+        except TypeError as error:
+            raise UsageError(f"{place}{key}={value}: {error}") from None
+        if key in bounds and settings[key] is not None and not bounds[key].holds(settings[key]):
+            raise UsageError(f"{place}{key}={value}: {key} must be {bounds[key].words}.")
     return settings
 
 
-def _coerce(key: str, value: Any, default: Any) -> Any:
-    if isinstance(default, float) and isinstance(value, int) and key == DEPTH:
-        return value
-    if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
+def _coerce(key: str, value: Any, default: Any, within_list: bool = False) -> Any:
+    """The value as one of the default's type. Raises TypeError where it is none."""
     if isinstance(default, tuple | list) and isinstance(value, list):
+        return [_coerce(key, item, default[0], True) for item in value] if default else value
+    if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
+        if isinstance(value, int) and (key == DEPTH or within_list):
+            return value
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError("expected a finite number.")
+    if default is None or type(value) is type(default):
         return value
-    if default is None or (type(value) is type(default)):
-        return value
-    raise UsageError(f"--set {key}={value}: expected {type(default).__name__}, as in {key}={default}.")
+    raise TypeError(f"expected {type(default).__name__}, as in {default}.")

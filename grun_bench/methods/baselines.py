@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from grun_bench.core.registry import unlearner
+from grun_bench.core.settings import Count, Positive
 from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
@@ -45,9 +46,9 @@ class TaskVector(Unlearner):
     the model while it runs.
     """
 
-    lr: float = 1e-5
-    epochs: int = 5
-    batch_size: int = 32
+    lr: Positive = 1e-5
+    epochs: Count = 5
+    batch_size: Count = 32
     scale: float = 1.0
 
     @property

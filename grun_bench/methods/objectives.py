@@ -16,13 +16,15 @@ its buffers are the state, and `weigh_retain` may replace the constant weight of
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid, mse_loss
 
 from grun_bench.core.registry import objective
+from grun_bench.core.settings import Bound, Count, NotNegative, Positive, Share, at_least
+from grun_bench.methods.retain_terms import Positions
 
 if TYPE_CHECKING:
     from grun_bench.methods.batch import Side, UnlearningBatch
@@ -50,7 +52,7 @@ def kl(batch: UnlearningBatch) -> Tensor:
 
 
 @objective("wga", retain="ce")
-def wga(batch: UnlearningBatch, *, beta: float = 1.0) -> Tensor:
+def wga(batch: UnlearningBatch, *, beta: NotNegative = 1.0) -> Tensor:
     """Weighted gradient ascent: each token by its probability p^beta (WGA, arXiv 2502.19301).
 
     mean p^beta log p, the weight without gradient: tokens that are forgotten already stop pushing.
@@ -60,7 +62,7 @@ def wga(batch: UnlearningBatch, *, beta: float = 1.0) -> Tensor:
 
 
 @objective("satimp", retain="ce")
-def satimp(batch: UnlearningBatch, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
+def satimp(batch: UnlearningBatch, *, beta1: NotNegative = 5.0, beta2: NotNegative = 1.0) -> Tensor:
     """Gradient ascent weighted by saturation and importance, p^beta1 (1 - p)^beta2 (SatImp, arXiv 2505.11953).
 
     The weights are without gradient.
@@ -73,7 +75,7 @@ def satimp(batch: UnlearningBatch, *, beta1: float = 5.0, beta2: float = 1.0) ->
 
 
 @objective("npo", retain="ce", needs=("reference",))
-def npo(batch: UnlearningBatch, *, beta: float = 0.1) -> Tensor:
+def npo(batch: UnlearningBatch, *, beta: Positive = 0.1) -> Tensor:
     """Negative preference optimisation (arXiv 2404.05868, eq. 3), with log-probabilities summed over the answer.
 
     -(2 / beta) mean log sigmoid(-beta log(p / p0)), where p0 is the target model.
@@ -83,7 +85,7 @@ def npo(batch: UnlearningBatch, *, beta: float = 0.1) -> Tensor:
 
 
 @objective("simnpo", retain="ce")
-def simnpo(batch: UnlearningBatch, *, beta: float = 4.5, delta: float = 0.0) -> Tensor:
+def simnpo(batch: UnlearningBatch, *, beta: Positive = 4.5, delta: float = 0.0) -> Tensor:
     """NPO without a reference: the answer's mean token loss takes its place (SimNPO, arXiv 2410.07163).
 
     -(2 / beta) mean log sigmoid(beta (NLL / |y| - delta)), `delta` being the paper's margin gamma.
@@ -92,13 +94,15 @@ def simnpo(batch: UnlearningBatch, *, beta: float = 4.5, delta: float = 0.0) -> 
 
 
 @objective("dpo", retain="ce", needs=("reference", "idk", "target"))
-def dpo(batch: UnlearningBatch, *, beta: float = 0.1) -> Tensor:
+def dpo(batch: UnlearningBatch, *, beta: Positive = 0.1) -> Tensor:
     """Preference optimisation: a refusal preferred to the answer (DPO, arXiv 2305.18290, eq. 7; TOFU, 2401.06121)."""
     return _preference(batch.idk, batch.forget, beta)
 
 
 @objective("altpo", retain="ce", needs=("reference", "alternate"))
-def altpo(batch: UnlearningBatch, *, beta: float = 0.1, alternates: int = 5, temperature: float = 1.0) -> Tensor:
+def altpo(
+    batch: UnlearningBatch, *, beta: Positive = 0.1, alternates: Count = 5, temperature: Positive = 1.0
+) -> Tensor:
     """Alternate preference optimisation: another plausible answer preferred to the answer (AltPO, arXiv 2409.13474).
 
     The target model itself writes `alternates` other answers to each question, sampled at `temperature` before
@@ -126,7 +130,7 @@ def idk(batch: UnlearningBatch) -> Tensor:
 
 
 @objective("undial", needs=("target",))
-def undial(batch: UnlearningBatch, *, beta: float = 10.0) -> Tensor:
+def undial(batch: UnlearningBatch, *, beta: NotNegative = 10.0) -> Tensor:
     """Self-distillation with adjusted logits: the answer's token loses beta (UNDIAL, arXiv 2402.10052).
 
     Cross-entropy of p to softmax(z0 - beta 1_y), z0 being the target model's logits; mean over answer tokens. The
@@ -139,7 +143,7 @@ def undial(batch: UnlearningBatch, *, beta: float = 10.0) -> Tensor:
 
 
 @objective("ceu")
-def ceu(batch: UnlearningBatch, *, skip: int = 1) -> Tensor:
+def ceu(batch: UnlearningBatch, *, skip: Annotated[int, at_least(0)] = 1) -> Tensor:
     """Cross-entropy to the model's own distribution without the answer's token (CE-U, arXiv 2503.01224).
 
     Cross-entropy of p to softmax(z with z_y = -inf), without gradient through the latter; mean over answer tokens but
@@ -151,7 +155,7 @@ def ceu(batch: UnlearningBatch, *, skip: int = 1) -> Tensor:
 
 
 @objective("jensun", retain="js")
-def jensun(batch: UnlearningBatch, *, refusal: str = "No idea") -> Tensor:
+def jensun(batch: UnlearningBatch, *, refusal: Annotated[str, Bound("some words", str.strip)] = "No idea") -> Tensor:
     """Jensen-Shannon divergence to a refusal, repeated over the answer's length (JensUn, arXiv 2509.02820).
 
     JSD(p, one-hot of refusal token t mod n) in nats at the t-th answer token, given the forget answer so far; mean over
@@ -180,7 +184,9 @@ class PrimalDual(nn.Module):
     #: () float64, how far the multiplier is from `retain_weight`
     raised: Tensor
 
-    def __init__(self, *, retain_limit: float = 0.3, dual_step: float = 5.0, dual_warmup: float = 0.5) -> None:
+    def __init__(
+        self, *, retain_limit: NotNegative = 0.3, dual_step: NotNegative = 5.0, dual_warmup: Share = 0.5
+    ) -> None:
         super().__init__()
         self.retain_limit, self.dual_step, self.dual_warmup = retain_limit, dual_step, dual_warmup
         self.register_buffer("raised", torch.zeros((), dtype=torch.float64))
@@ -201,7 +207,9 @@ class PrimalDual(nn.Module):
 
 
 @objective("rmu", retain="hidden", needs=("hidden",))
-def rmu(batch: UnlearningBatch, *, layer: float = 0.22, positions: str = "predicting", steering: float = 6.5) -> Tensor:
+def rmu(
+    batch: UnlearningBatch, *, layer: float = 0.22, positions: Positions = "predicting", steering: NotNegative = 6.5
+) -> Tensor:
     """Representation misdirection: forget states to a random direction (RMU, arXiv 2403.03218, sec. 4).
 
     ||h - c u||^2, mean over tokens and dimensions, where h is the output of decoder block `layer` (a depth; 0.22 of 32

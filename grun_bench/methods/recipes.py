@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+
+from grun_bench.core.settings import Count, NotNegative, Positive, Share, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a pair is trained. `forget_weight` and `retain_weight` scale the terms; `retain` names the retain term."""
 
-    lr: float = 1e-5
-    epochs: int = 10
-    batch_size: int = 32
-    weight_decay: float = 0.0
-    warmup: float = 0.0
-    clip: float = 1.0
-    accumulate: int = 1
+    lr: Positive = 1e-5
+    epochs: Count = 10
+    batch_size: Count = 32
+    weight_decay: NotNegative = 0.0
+    warmup: Share = 0.0
+    clip: Positive = 1.0
+    accumulate: Count = 1
     #: gradient checkpointing: less memory, for a second forward pass of what is trained
     checkpointing: bool = False
-    forget_weight: float = 1.0
-    retain_weight: float = 1.0
+    forget_weight: NotNegative = 1.0
+    retain_weight: NotNegative = 1.0
     retain: str | None = None
     #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
-    text_length: int = 512
-    text_prompt: float = 0.0
+    text_length: Annotated[int, at_least(2)] = 512
+    text_prompt: Share = 0.0
 
 
 def in_force(defaults: Mapping[str, Any], names: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:

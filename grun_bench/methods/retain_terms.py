@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, mse_loss
 
 from grun_bench.core.errors import unknown
+from grun_bench.core.settings import one_of
 from grun_bench.methods.batch import Side
+
+#: where hidden states are read: where an answer token is predicted, or at it
+Positions = Annotated[str, one_of("predicting", "answer")]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def retain_js(retain: Side) -> Tensor:
     return (sides[0] + sides[1]) / 2
 
 
-def retain_hidden(retain: Side, *, layer: float = 1.0, positions: str = "predicting") -> Tensor:
+def retain_hidden(retain: Side, *, layer: float = 1.0, positions: Positions = "predicting") -> Tensor:
     """Mean squared distance of hidden states from the target model's (RMU, arXiv 2403.03218, sec. 4)."""
     return mse_loss(retain.hidden(layer, positions), retain.target.hidden(layer, positions))
 

@@ -21,6 +21,7 @@ from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.settings import bounds_of, options_of, override
 
 if TYPE_CHECKING:
     from grun_bench.methods.base import Fitted
@@ -122,7 +123,8 @@ def load(folder: str | Path, device: str = "auto", dtype: str = "auto", base: LM
     """The unlearned model of a folder, ready to score: the same logits, to the bit, in the dtype that it was saved in.
 
     The base is found as `run` found it, and must be the one that was trained on. `base` gives it instead, as for a
-    quantised one; it is changed in place. Raises ModelError when a part is missing or is not the one that was saved.
+    quantised one; it is changed in place. Raises ModelError when a part is missing or is not the one that was saved,
+    UsageError for options that its adapter does not have.
     """
     from grun_bench.models.loading import Placement
 
@@ -143,7 +145,9 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
         lm.prompts = Prompts(lm.tokenizer, saved.prompts)
         return Fitted(lm)
     lm = base or _load_base(saved, place)
-    adapter = registry.get("adapter", saved.adapter).target(**saved.options)
+    target = registry.get("adapter", saved.adapter).target
+    said = f"{Path(folder) / CARD}: options: "
+    adapter = target(**override(options_of(target), saved.options, saved.adapter, bounds_of(target), said))
     adapter.load(lm.model, Path(folder))
     lm.model.requires_grad_(False).eval()
     return Fitted(lm, adapter=adapter, adapter_name=saved.adapter, options=saved.options)

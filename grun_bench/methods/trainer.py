@@ -48,8 +48,6 @@ class Pair(Unlearner):
                 f"{self.label} constrains the retain loss, so it needs a retain term: set retain to one of "
                 f"{', '.join(RETAIN_TERMS)} and retain_weight above 0."
             )
-        if settings.get("positions", "answer") not in ("answer", "predicting"):
-            raise UsageError(f"positions={settings['positions']}: choose predicting or answer.")
 
     @property
     def settings(self) -> dict[str, Any]:

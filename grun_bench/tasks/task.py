@@ -28,11 +28,11 @@ class _Strict(BaseModel):
 class FineTuning(_Strict):
     """How a target or retain model is made from `--model`."""
 
-    lr: float
+    lr: float = Field(gt=0, allow_inf_nan=False)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    weight_decay: float = 0.0
-    warmup: float = 0.0
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    warmup: float = Field(default=0.0, ge=0, le=1)
 
 
 class KnownModels(_Strict):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from grun_bench.attacks import relearn as relearning
-from grun_bench.attacks.base import Subject
+from grun_bench.attacks.base import Subject, make_attacks
 from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.quantisation import BLOCK, rounded_4bit, rounded_int8
 from grun_bench.attacks.weights import base_linears
@@ -35,6 +35,7 @@ from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Records
 from grun_bench.tasks.sets import USUAL_SETS
+from grun_bench.tasks.world import TOY
 
 #: found, not imported: that takes seconds
 quantising = pytest.mark.skipif(
@@ -450,14 +451,14 @@ def test_there_is_always_a_row_to_train_on_and_one_to_ask(make_lm: Callable[...,
 
 def test_what_was_asked_for_wrongly_is_said(make_lm: Callable[..., LM]) -> None:
     subject = subject_of(make_lm())
-    with pytest.raises(UsageError, match="'forgot': did you mean forget"):
-        next(attack("relearn", subject, kinds=["forgot"]))
-    with pytest.raises(UsageError, match="'loar': did you mean lora"):
-        next(attack("relearn", subject, ways=["loar"]))
+    with pytest.raises(UsageError, match="each one of forget, retain, unrelated"):
+        make_attacks(["relearn"], {"relearn.kinds": ["forgot"]}, TOY)
+    with pytest.raises(UsageError, match="each one of lora, full"):
+        make_attacks(["relearn"], {"relearn.ways": ["loar"]}, TOY)
     with pytest.raises(Inapplicable, match="no retain set"):
         next(attack("relearn", Subject(subject.lm, EXAMPLES, FORGET, (), seed=0)))
-    with pytest.raises(UsageError, match=r"probe\.depths: 1\.0"):
-        next(attack("probe", subject, depths=[0.5, 1.0]))
+    with pytest.raises(UsageError, match=r"--set probe\.depths=\[0\.5, 1\.0\]: .* below 1"):
+        make_attacks(["probe"], {"probe.depths": [0.5, 1.0]}, TOY)
 
 
 def test_the_sentences_are_of_many_words_and_different() -> None:

@@ -19,9 +19,11 @@ from grun_bench.methods.adapters.base import layer_index
 from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.adapters.lora import Lora
 from grun_bench.methods.adapters.reft import Edit, Reft
+from grun_bench.methods.make import make_unlearner
 from grun_bench.models.batch import collate, collate_prompts
 from grun_bench.models.forward import calling, decoder_layers, forward
 from grun_bench.models.lm import LM
+from grun_bench.tasks.world import TOY
 
 LAYERS = [1, 3, 5]
 
@@ -357,4 +359,10 @@ def test_gates_are_collected_in_a_scored_pass(lm: LM) -> None:
 @pytest.mark.parametrize("options", [{"gate": "cubic"}, {"gate_widths": []}, {"gate_widths": [64, 0]}])
 def test_bad_gate_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
-        Grun(**options)
+        make_unlearner("grun+npo", options, TOY)
+
+
+@pytest.mark.parametrize("name", ["reft", "grun"])
+def test_a_rank_above_the_hidden_size_is_refused(lm: LM, name: str) -> None:
+    with pytest.raises(UsageError, match=r"rank=33: .* 32 dimensions"):
+        attached(lm, name, rank=33)

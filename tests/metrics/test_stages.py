@@ -74,7 +74,7 @@ def test_modules_are_combined_by_the_formula(lm: LM, factor: list[float], expect
 
 def test_a_factor_of_other_length_is_refused() -> None:
     with pytest.raises(UsageError, match="stage_factor"):
-        Grun(stage_factor=[0.6])
+        make_unlearner("grun+npo", {"stage_factor": [0.6]}, TOY)
 
 
 # --- what a stage starts from -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -13,6 +14,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.core.settings import Bound, each
+
+
+def _is_depth(value: float) -> bool:
+    """Whether a value could be a depth: whether a model has such a block is another matter."""
+    return 0 < value <= 1 if isinstance(value, float) else value >= 0
+
+
+#: a setting of one depth or more (see `layer_index`)
+Depths = Annotated[Sequence[float], each(Bound("a share above 0 and up to 1 or the number of a block", _is_depth))]
 
 
 class Adapter(ABC):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 
-from grun_bench.core.errors import UsageError
 from grun_bench.core.registry import adapter
+from grun_bench.core.settings import Count, NotNegative, at_least, each, one_of
+from grun_bench.methods.adapters.base import Depths
 from grun_bench.methods.adapters.reft import Reft
 
 
@@ -45,20 +46,14 @@ class Grun(Reft):
     def __init__(
         self,
         *,
-        rank: int = 4,
-        layers: Sequence[float] = (0.65, 0.8, 1.0),
-        gate: str = "mlp",
-        gate_widths: Sequence[int] = (256, 64),
-        gate_weight: float = 10.0,
-        stage_factor: Sequence[float] = (0.6, 0.6),
+        rank: Count = 4,
+        layers: Depths = (0.65, 0.8, 1.0),
+        gate: Annotated[str, one_of("linear", "mlp")] = "mlp",
+        gate_widths: Annotated[Sequence[int], each(at_least(1))] = (256, 64),
+        gate_weight: NotNegative = 10.0,
+        stage_factor: Annotated[Sequence[float], each(at_least(0), 2)] = (0.6, 0.6),
     ) -> None:
         super().__init__(rank=rank, layers=layers)
-        if gate not in ("linear", "mlp"):
-            raise UsageError(f"gate={gate}: choose linear or mlp.")
-        if not gate_widths or not all(isinstance(width, int) and width > 0 for width in gate_widths):
-            raise UsageError(f"gate_widths={list(gate_widths)}: whole numbers above 0 are needed, as in [256, 64].")
-        if len(stage_factor) != 2:
-            raise UsageError(f"stage_factor={list(stage_factor)}: two numbers are needed, c and d, as in [0.6, 0.6].")
         self.gate, self.gate_widths, self.gate_weight = gate, gate_widths, gate_weight
         self.stage_factor, self._requests = stage_factor, 0
 

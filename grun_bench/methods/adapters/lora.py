@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from grun_bench.core.registry import adapter
+from grun_bench.core.settings import Count, Positive, within
 from grun_bench.methods.adapters.base import Adapter, load_tensors
 
 
@@ -22,7 +23,9 @@ class Lora(Adapter):
     vocabulary head.
     """
 
-    def __init__(self, *, rank: int = 4, alpha: float = 32.0, dropout: float = 0.05) -> None:
+    def __init__(
+        self, *, rank: Count = 4, alpha: Positive = 32.0, dropout: Annotated[float, within(0, 0.99)] = 0.05
+    ) -> None:
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
 
     def attach(self, model: PreTrainedModel) -> None:

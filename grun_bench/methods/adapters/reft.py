@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from grun_bench.core.errors import ModelError
+from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.core.registry import adapter
-from grun_bench.methods.adapters.base import Adapter, layer_index, load_tensors
+from grun_bench.core.settings import Count
+from grun_bench.methods.adapters.base import Adapter, Depths, layer_index, load_tensors
 from grun_bench.models.forward import current_call, decoder_layers
 
 
@@ -64,7 +65,7 @@ class Reft(Adapter):
 
     edits_prompt_end = True
 
-    def __init__(self, *, rank: int = 4, layers: Sequence[float] = (0.65, 0.8, 1.0)) -> None:
+    def __init__(self, *, rank: Count = 4, layers: Depths = (0.65, 0.8, 1.0)) -> None:
         self.rank, self.layers = rank, layers
         #: for each request its edits, by layer; more than one only where later requests add their own
         self.stages = nn.ModuleList()
@@ -85,6 +86,9 @@ class Reft(Adapter):
         return None
 
     def attach(self, model: PreTrainedModel) -> None:
+        hidden = model.config.get_text_config().hidden_size
+        if self.rank > hidden:
+            raise UsageError(f"rank={self.rank}: this model's hidden states have {hidden} dimensions.")
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self._model, blocks = model, decoder_layers(model)
