@@ -428,46 +428,25 @@ def test_no_path_leaves_the_folder(command: Command, bundle: Path, hub: Path, tm
     outside.write_text("{}")
     path = row_in(bundle)
 
-    def link() -> None:
-        (bundle / "results" / "link.json").symlink_to(outside)
-
-    def folder_link() -> None:
-        (bundle / "models" / "other").symlink_to(tmp_path)
-
-    def hard_link() -> None:
-        os.link(outside, path.parent / "hard.json")
-
-    def pipe() -> None:
-        os.mkfifo(bundle / "results" / "pipe.json")
-
-    def odd_name() -> None:
-        (bundle / "results" / "a\x1b[31m.json").write_text("{}")
-
-    def hidden() -> None:
-        (bundle / ".bashrc").write_text("")
-
-    def deep() -> None:
-        (bundle / "models" / "/".join("abcdefgh")).mkdir(parents=True)
-
-    def stray() -> None:
-        (bundle / "setup.py").write_text("")
-
-    def twins() -> None:
-        (bundle / "Card.json").write_text("{}")
-
-    def card_link() -> None:
-        (bundle / "card.json").unlink()
-        (bundle / "card.json").symlink_to(outside)
-
-    for spoil, said_why in [
-        (link, "a link"), (folder_link, "a link"), (hard_link, "a hard link"), (pipe, "neither a file"),
-        (odd_name, "not a plain name"), (hidden, "not a plain name"), (deep, "deeper than"), (stray, "no place"),
-        (twins, "case only"), (card_link, "a link"),
-    ]:  # fmt: skip
+    results, models = bundle / "results", bundle / "models"
+    card = bundle / "card.json"
+    spoiled: list[tuple[str, Callable[[], object]]] = [
+        ("a link", lambda: (results / "link.json").symlink_to(outside)),
+        ("a link", lambda: (models / "other").symlink_to(tmp_path)),
+        ("a link", lambda: (card.unlink(), card.symlink_to(outside))),
+        ("a hard link", lambda: os.link(outside, path.parent / "hard.json")),
+        ("neither a file", lambda: os.mkfifo(results / "pipe.json")),
+        ("not a plain name", lambda: (results / "a\x1b[31m.json").write_text("{}")),
+        ("not a plain name", lambda: (bundle / ".bashrc").write_text("")),
+        ("deeper than", lambda: (models / "/".join("abcdefgh")).mkdir(parents=True)),
+        ("no place", lambda: (bundle / "setup.py").write_text("")),
+        ("case only", lambda: (bundle / "Card.json").write_text("{}")),
+    ]
+    for said_why, spoil in spoiled:
         copy = Path(shutil.copytree(bundle, tmp_path / "kept"))
         spoil()
         said = command("verify", bundle, "--include-path", hub)
-        assert said.code == 2 and said_why in said.err, (spoil.__name__, said.err)
+        assert said.code == 2 and said_why in said.err, (said_why, said.err)
         assert "\x1b" not in said.err
         shutil.rmtree(bundle)
         copy.rename(bundle)
