@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, Said
 
+import grun_bench
 from grun_bench.results.record import load_records
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_result, result_files
@@ -55,9 +56,7 @@ def output(results: Path, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_a_single_file(
-    command: Callable[..., Said], hub: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_single_file(command: Callable[..., Said], hub: Path, output: Path, tmp_path: Path) -> None:
     file = tmp_path / "shrink_head.py"
     file.write_text(EXAMPLE)
     listed = command("ls", "unlearners", "--include-path", file)
@@ -70,6 +69,19 @@ def test_a_single_file(
     assert "already run" in command(*run).out
     wrong = command(*run[:3], "--set", "factr=1", *run[5:])
     assert wrong.code == 2 and "did you mean factor" in wrong.err
+
+
+def test_two_runs_of_one_process_have_plugins_of_their_own(environment: Path, hub: Path, output: Path) -> None:
+    """Files of one name with a plugin of one name: each run sees its own, and the next one neither."""
+    options = {"task": hub / "small.yaml", "model": SMALL, "output": output}
+    for folder, factor in (("a", 0.5), ("b", 0.25)):
+        file = output.parent / folder / "shrink_head.py"
+        file.parent.mkdir()
+        file.write_text(EXAMPLE.replace("factor: float = 0.5", f"factor: float = {factor}"))
+        outcome = grun_bench.run("shrink-head", include=[file], **options)
+        assert outcome.result.status == "ok" and outcome.result.unlearner.settings == {"factor": factor}
+    with pytest.raises(grun_bench.UsageError, match="unknown unlearner 'shrink-head'"):
+        grun_bench.run("shrink-head", **options)
 
 
 def wheel(folder: Path) -> Path:
