@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from grun_bench.core import registry
+from grun_bench.core.settings import options_of
+from grun_bench.methods import saving
 from grun_bench.methods.adapters.base import Adapter
+from grun_bench.methods.base import Fitted
 from grun_bench.models.batch import collate
-from grun_bench.models.forward import forward
+from grun_bench.models.forward import calling, forward
 from grun_bench.models.lm import LM
 
 PROMPTS = ["Who?", "Where does Bo live, and since when?", "What did Cy write?", "No"]
@@ -42,3 +46,19 @@ def logits_of(lm: LM) -> Tensor:
     """(answer tokens, vocabulary) of the small batch, by the project's own forward pass."""
     batch = collate([lm.prompts.encode(prompt, "Yes, it is.") for prompt in PROMPTS], lm.pad_id)
     return forward(lm.model, batch).logits
+
+
+@torch.no_grad()
+def whole_logits(lm: LM) -> Tensor:
+    """(visible tokens, vocabulary) of the small batch, by the model's own pass, edited at the prompts' ends."""
+    ids, mask, end = right_padded(lm)
+    with calling(end):
+        return lm.model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+
+
+def saved(lm: LM, folder: Path, name: str, **options: Any) -> Adapter:
+    """An adapter with visible weights, attached and saved as `run --save` does."""
+    adapter = attached(lm, name, **options)
+    chosen = options_of(type(adapter)) | options
+    saving.save(Fitted(lm, adapter=adapter, adapter_name=name, options=chosen), f"{name}+npo", folder)
+    return adapter

@@ -47,5 +47,5 @@ def test_starting_up() -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
 def test_training_speed_on_tiny() -> None:
     """All ways of `grun+npo` begin with the same loss."""
-    pytest.importorskip("pyreft")
+    pytest.importorskip("pyreft", reason="the extra `pyreft` is not installed")
     assert "checkpointing" in run("train_speed.py", "--steps", "3", "--batch-size", "4")

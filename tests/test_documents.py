@@ -140,11 +140,3 @@ def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], co
     # the numbers can be had again from the records and what the result says of its sets
     said = command("verify", tmp_path / "results", "--include-path", tmp_path)
     assert said.code == 0, said.out + said.err
-
-
-def test_ci_types_what_the_readme_says() -> None:
-    readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
-    assert 'pip install -c constraints.txt -e ".[dev]" && pytest' in readme
-    assert 'pip install -q -c constraints.txt -e ".[dev]"' in script
-    assert "grun-bench run --unlearner grun+npo --task tofu_forget10" in readme
-    assert "grun-bench run --unlearner grun+npo --task tofu_forget10" in script

@@ -1,4 +1,4 @@
-"""Adapters in pyreft's format: the same logits as pyreft's own model, both ways, and no code out of a pickle."""
+"""Adapters in pyreft's format: the same logits as pyreft's own model, both ways."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from attaching import attached, right_padded
-from conftest import SMALL, Said
+from attaching import right_padded, saved, whole_logits
+from conftest import SMALL
 from torch import Tensor, nn
 
 import grun_bench
-from grun_bench.core.errors import ModelError, UsageError
-from grun_bench.core.settings import options_of
 from grun_bench.integrations.pyreft import export_pyreft, import_pyreft
-from grun_bench.methods import saving
-from grun_bench.methods.base import Fitted
-from grun_bench.models.forward import calling, decoder_layers
+from grun_bench.models.forward import decoder_layers
 from grun_bench.models.lm import LM
 
-pyreft = pytest.importorskip("pyreft")
+pyreft = pytest.importorskip("pyreft", reason="the extra `pyreft` is not installed")
 
 LAYERS = [1, 3, 5]
 #: GRUN's official classes -> how their gates are made, written from its description
@@ -83,13 +79,6 @@ def logits_of_pyreft(theirs: Any, lm: LM) -> Tensor:
     return edited.logits[mask.bool()]
 
 
-@torch.no_grad()
-def logits(lm: LM) -> Tensor:
-    ids, mask, end = right_padded(lm)
-    with calling(end):
-        return lm.model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
-
-
 def fill(theirs: Any, folder: Path) -> None:
     """The weights of a folder into pyreft's model, file by file as its loader does."""
     for key, file in zip(
@@ -97,13 +86,6 @@ def fill(theirs: Any, folder: Path) -> None:
     ):
         state = torch.load(folder / f"intkey_{file}.bin", weights_only=True)
         theirs.interventions[key].load_state_dict(state)
-
-
-def saved(lm: LM, folder: Path, name: str, **options: Any) -> Any:
-    adapter = attached(lm, name, layers=LAYERS, **options)
-    chosen = options_of(type(adapter)) | options | {"layers": LAYERS}
-    saving.save(Fitted(lm, adapter=adapter, adapter_name=name, options=chosen), f"{name}+npo", folder)
-    return adapter
 
 
 @pytest.mark.parametrize(
@@ -119,7 +101,7 @@ def test_exported_adapters_have_the_same_logits_in_pyreft(
     make_lm: Callable[..., LM], tmp_path: Path, name: str, options: dict[str, Any], gate: str | None
 ) -> None:
     lm = make_lm()
-    saved(lm, tmp_path / "saved", name, rank=3, **options)
+    saved(lm, tmp_path / "saved", name, layers=LAYERS, rank=3, **options)
     assert export_pyreft(tmp_path / "saved", tmp_path / "out") == [tmp_path / "out"]
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["intervention_types"] == [f"<class 'pyreft.interventions.{gate or 'LoreftIntervention'}'>"] * 3
@@ -127,17 +109,17 @@ def test_exported_adapters_have_the_same_logits_in_pyreft(
     before = logits_of_pyreft(theirs, base)
     fill(theirs, tmp_path / "out")
     after = logits_of_pyreft(theirs, base)
-    assert (after - logits(lm)).abs().max() < 1e-5 < 0.1 < (after - before).abs().max()
+    assert (after - whole_logits(lm)).abs().max() < 1e-5 < 0.1 < (after - before).abs().max()
 
 
 def test_pyreft_itself_loads_an_exported_folder(make_lm: Callable[..., LM], tmp_path: Path) -> None:
     """`ReftModel.load` makes W and b in bfloat16 whatever was saved, so on a model in bfloat16."""
     lm = make_lm(dtype=torch.bfloat16)
-    saved(lm, tmp_path / "saved", "reft", rank=3)
+    saved(lm, tmp_path / "saved", "reft", layers=LAYERS, rank=3)
     export_pyreft(tmp_path / "saved", tmp_path / "out")
     base = make_lm(dtype=torch.bfloat16)
     theirs = pyreft.ReftModel.load(str(tmp_path / "out"), base.model)
-    assert torch.equal(logits_of_pyreft(theirs, base), logits(lm))
+    assert torch.equal(logits_of_pyreft(theirs, base), whole_logits(lm))
 
 
 @pytest.fixture
@@ -168,8 +150,8 @@ def test_imported_folders_have_pyrefts_logits(
     import_pyreft([official(gate)], SMALL, tmp_path / "ours")
     lm = grun_bench.load(tmp_path / "ours")
     expected = logits_of_pyreft(pyreft_model(base := make_lm(), GATES[gate] if gate else None), base)
-    plain = logits(make_lm())
-    assert (logits(lm) - expected).abs().max() < 1e-5 < 0.1 < (expected - plain).abs().max()
+    plain = whole_logits(make_lm())
+    assert (whole_logits(lm) - expected).abs().max() < 1e-5 < 0.1 < (expected - plain).abs().max()
 
 
 def test_modules_of_a_sequence_go_both_ways(
@@ -198,7 +180,7 @@ def test_modules_of_a_sequence_go_both_ways(
         decoder_layers(base.model)[layer].register_forward_hook(hook(number))
     with torch.no_grad():
         expected = base.model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
-    assert (logits(lm) - expected).abs().max() < 1e-4
+    assert (whole_logits(lm) - expected).abs().max() < 1e-4
     again = export_pyreft(tmp_path / "ours", tmp_path / "back")
     assert [place.name for place in again] == ["request1", "request2"]
     for place, folder in zip(again, folders, strict=True):
@@ -208,83 +190,3 @@ def test_modules_of_a_sequence_go_both_ways(
             assert set(ours) == set(theirs)
             for name in ours:
                 torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("exploded"),))
-
-
-def test_a_pickle_with_code_is_refused(
-    environment: Path, official: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = official("GatedLoreftIntervention")
-    torch.save({"weight": Bomb()}, next(folder.glob("*.bin")))
-    with pytest.raises(ModelError, match="not a file of tensors"):
-        import_pyreft([folder], SMALL, tmp_path / "ours")
-    assert not (tmp_path / "exploded").exists() and not (tmp_path / "ours").exists()
-
-
-def _config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
-    def edit(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        change(config)
-        (folder / "config.json").write_text(json.dumps(config))
-
-    return edit
-
-
-def _tensor(name: str, value: Tensor) -> Callable[[Path], Any]:
-    def edit(folder: Path) -> None:
-        path = next(folder.glob("*.bin"))
-        torch.save(torch.load(path) | {name: value}, path)
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda folder: (folder / "config.json").unlink(), "config.json"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "not what pyreft writes"),
-        (
-            _config(lambda config: config.update(intervention_types=["<class 'pyreft.interventions.Noreft'>"] * 3)),
-            "Noreft",
-        ),
-        (_config(lambda config: config["representations"][0].__setitem__(1, "mlp_output")), "mlp_output"),
-        (lambda folder: next(folder.glob("*layer_3*.bin")).unlink(), "layer 3"),
-        (_tensor("rotate_layer", torch.ones(32, 3)), "orthonormal"),
-        (_tensor("bias", torch.ones(2)), "not an edit"),
-    ],
-)
-def test_what_is_no_such_folder_is_refused(
-    environment: Path, official: Callable[..., Path], tmp_path: Path, spoil: Callable[[Path], Any], said: str
-) -> None:
-    folder = official(None)
-    spoil(folder)
-    with pytest.raises(ModelError, match=said):
-        import_pyreft([folder], SMALL, tmp_path / "ours")
-
-
-def test_the_command_converts_both_ways(
-    command: Callable[..., Said], official: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = official("GatedLoreftIntervention")
-    said = command("convert", folder, "--base", SMALL, "--out", tmp_path / "ours")
-    assert said.code == 0 and "grun_bench.load" in said.out
-    assert command("convert", tmp_path / "ours", "--out", tmp_path / "back").code == 0
-    assert {file.name for file in (tmp_path / "back").iterdir()} == {file.name for file in folder.iterdir()}
-    assert command("convert", tmp_path / "ours", "--out", tmp_path / "back").code == 2
-    assert command("convert", folder, "--out", tmp_path / "no").code == 2
-
-
-def test_other_adapters_have_no_place_in_pyreft(lm: LM, tmp_path: Path) -> None:
-    saving.save(Fitted(lm), "none", tmp_path / "whole")
-    with pytest.raises(ModelError, match="edits of hidden states only"):
-        export_pyreft(tmp_path / "whole", tmp_path / "out")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine")
-    saved(lm, tmp_path / "reft", "reft")
-    with pytest.raises(UsageError, match="something already"):
-        export_pyreft(tmp_path / "reft", tmp_path / "out")

@@ -33,7 +33,7 @@ LAYERS = [1, 3, 5]
 
 def pyreft_model(lm: LM, edits: nn.ModuleDict) -> Any:
     """pyreft's model on a copy of the same base, with the R, W, b (and gates) of our edits."""
-    pyreft = pytest.importorskip("pyreft")
+    pyreft = pytest.importorskip("pyreft", reason="the extra `pyreft` is not installed")
 
     class GatedLoreft(pyreft.LoreftIntervention):
         """h + sigmoid(g(h)) R^T (W h + b - R h), written into pyreft as the authors of GRUN did."""
