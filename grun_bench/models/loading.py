@@ -16,6 +16,7 @@ from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import no_bars
 from grun_bench.models.lm import LM, Prompts, Style
+from grun_bench.models.trial import obstacle
 
 #: what transformers calls the dtype that it loads a model in
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
@@ -61,7 +62,10 @@ def locate(name: str, hint: str = "") -> Path | str:
 
 
 def load(name: str, placement: Placement) -> LM:
-    """Load a model and its tokenizer. Raises ModelError with every place looked at, or with what its folder lacks."""
+    """Load a model and its tokenizer.
+
+    Raises ModelError with every place looked at, with what its folder lacks, or with why it cannot be scored.
+    """
     place = locate(name)
     if isinstance(place, Path) and not any(place.glob("*.safetensors")) and not any(place.glob("pytorch_model*.bin")):
         raise ModelError(f"model folder {place} holds no weights (*.safetensors or pytorch_model*.bin).")
@@ -74,13 +78,12 @@ def load(name: str, placement: Placement) -> LM:
         looked = [str(mirror / name) for mirror in env.mirrors()] if isinstance(place, str) else []
         where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in looked) + f"\n  {place}"
         raise ModelError(f"model {name} could not be loaded: {str(error).splitlines()[0]}\nLooked in:{where}") from None
-    if not takes_caches(model):
-        raise ModelError(
-            f"model {name}: {type(model).__name__} of transformers {transformers.__version__} keeps keys and values in "
-            "an old form that cannot be scored here; newer versions do not (README, Other environments)."
-        )
+    model = model.to(placement.device).eval()
+    if reason := obstacle(model):
+        kind = f"{type(model).__name__} of transformers {transformers.__version__}"
+        raise ModelError(f"model {name}: {kind} cannot be scored here: {reason}.")
     style: Style = "chat" if tokenizer.chat_template else "qa"
-    return LM(model.to(placement.device).eval(), tokenizer, Prompts(tokenizer, style), identity(name, place, model))
+    return LM(model, tokenizer, Prompts(tokenizer, style), identity(name, place, model))
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -88,11 +91,6 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     with no_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def takes_caches(model: PreTrainedModel) -> bool:
-    """Whether the model takes keys and values as a cache object, as all do in newer versions of transformers."""
-    return getattr(model, "_supports_cache_class", True)
 
 
 def identity(name: str, place: Path | str, model: PreTrainedModel) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""A trial of a model that was loaded: what the engine's passes make of it has to be what its own passes give."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from grun_bench.models.kv_cache import Slots
+from grun_bench.models.passes import Passes
+from grun_bench.models.work import Counts
+
+#: two rows in the three parts that run one after another, of token ids that every vocabulary has
+BEGUN, MIDDLE, LAST = [[4, 5, 6], [8, 7, 6, 5, 4]], [[7, 8], [9, 10]], [[9], [10]]
+WHOLE = [[*begun, *middle, *last] for begun, middle, last in zip(BEGUN, MIDDLE, LAST, strict=True)]
+#: how far a position's logits may be off, in units of how far they are apart; in lower precision more
+TOLERANCE, COARSE = 1e-3, 0.1
+
+
+@torch.no_grad()
+def obstacle(model: PreTrainedModel) -> str | None:
+    """Why the model cannot be scored here, in words; None if it can.
+
+    Rows run in parts, each on the keys and values that those before have left, with padding between them, and have to
+    get the logits of a single pass over the row. So are found out models that see later tokens, that keep a state in
+    place of keys and values, or that cannot be told positions. Most of a row's positions decide, since in bfloat16 a
+    router of experts may tip over at one.
+    """
+    try:
+        given = _in_parts(model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model of an unknown kind makes of it
+        said = str(error).splitlines() or [""]
+        return f"it does not go on from keys and values of earlier tokens ({type(error).__name__}: {said[0]})"
+    own = [model(torch.tensor([row], device=model.device), use_cache=False).logits[0, -3:] for row in WHOLE]
+    # some models give logits of minus infinity to tokens that they never say
+    expected = torch.stack(own).float()
+    if expected.isnan().any():
+        return "its logits are not numbers (NaN)"
+    given, expected = (each.nan_to_num(nan=torch.inf, posinf=0, neginf=0) for each in (given, expected))
+    spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
+    tolerance = TOLERANCE if model.dtype in (torch.float32, torch.float64) else COARSE
+    right = (given - expected).norm(dim=-1) <= tolerance * spread
+    if (right.sum(1) > right.shape[1] / 2).all():
+        return None
+    return "on the keys and values of earlier tokens, tokens do not get what they get in one pass over all"
+
+
+def _in_parts(model: PreTrainedModel) -> Tensor:
+    """(rows, 3, vocabulary) logits after the tokens of the later parts, one by each way that keys and values are kept
+    in."""
+    passes, lengths = Passes(model, Counts()), [len(row) for row in BEGUN]
+    past = passes.run(BEGUN, [range(length) for length in lengths], None, last=0).past
+    middle = passes.run(MIDDLE, [range(length, length + 2) for length in lengths], past)
+    slots = Slots([middle.past.take([row]).compact() for row in range(len(BEGUN))], room=1)
+    last = passes.run(LAST, [range(length + 2, length + 3) for length in lengths], slots)
+    parts = [torch.cat([logits for _, logits in passes.head.logits(run.states)]) for run in (middle, last)]
+    return torch.cat([part.unflatten(0, (len(BEGUN), -1)) for part in parts], 1)
