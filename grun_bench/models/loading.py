@@ -78,12 +78,16 @@ def load(name: str, placement: Placement) -> LM:
         looked = [str(mirror / name) for mirror in env.mirrors()] if isinstance(place, str) else []
         where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in looked) + f"\n  {place}"
         raise ModelError(f"model {name} could not be loaded: {str(error).splitlines()[0]}\nLooked in:{where}") from None
-    model = model.to(placement.device).eval()
+    return ready(model.to(placement.device).eval(), tokenizer, identity(name, place, model))
+
+
+def ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: dict[str, Any]) -> LM:
+    """A model with its tokenizer, prompts and origin. Raises ModelError where it cannot be scored."""
     if reason := obstacle(model):
         kind = f"{type(model).__name__} of transformers {transformers.__version__}"
-        raise ModelError(f"model {name}: {kind} cannot be scored here: {reason}.")
+        raise ModelError(f"model {origin['name']}: {kind} cannot be scored here: {reason}.")
     style: Style = "chat" if tokenizer.chat_template else "qa"
-    return LM(model, tokenizer, Prompts(tokenizer, style), identity(name, place, model))
+    return LM(model, tokenizer, Prompts(tokenizer, style), origin)
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from grun_bench.models.forward import evaluating
 from grun_bench.models.kv_cache import Slots
 from grun_bench.models.passes import Passes
 from grun_bench.models.work import Counts
@@ -27,17 +28,16 @@ def obstacle(model: PreTrainedModel) -> str | None:
     router of experts may tip over at one.
     """
     try:
-        given = _in_parts(model)
+        with evaluating(model):
+            given, expected = _in_parts(model), _whole(model)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model of an unknown kind makes of it
         said = str(error).splitlines() or [""]
         return f"it does not go on from keys and values of earlier tokens ({type(error).__name__}: {said[0]})"
-    own = [model(torch.tensor([row], device=model.device), use_cache=False).logits[0, -3:] for row in WHOLE]
-    # some models give logits of minus infinity to tokens that they never say
-    expected = torch.stack(own).float()
     if expected.isnan().any():
         return "its logits are not numbers (NaN)"
+    # some models give logits of minus infinity to tokens that they never say
     given, expected = (each.nan_to_num(nan=torch.inf, posinf=0, neginf=0) for each in (given, expected))
     spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
     tolerance = TOLERANCE if model.dtype in (torch.float32, torch.float64) else COARSE
@@ -57,3 +57,9 @@ def _in_parts(model: PreTrainedModel) -> Tensor:
     last = passes.run(LAST, [range(length + 2, length + 3) for length in lengths], slots)
     parts = [torch.cat([logits for _, logits in passes.head.logits(run.states)]) for run in (middle, last)]
     return torch.cat([part.unflatten(0, (len(BEGUN), -1)) for part in parts], 1)
+
+
+def _whole(model: PreTrainedModel) -> Tensor:
+    """The same logits from one pass over each row."""
+    rows = [torch.tensor([row], device=model.device) for row in WHOLE]
+    return torch.stack([model(row, use_cache=False).logits[0, -3:].float() for row in rows])

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.saving import load_fitted, read_card
-from grun_bench.models.lm import LM, Prompts, Style
-from grun_bench.models.loading import Placement, takes_caches
+from grun_bench.models.lm import LM
+from grun_bench.models.loading import Placement, ready
 from grun_bench.results.result import Result
 
 
@@ -68,10 +68,7 @@ class InMemory(Unlearner):
 
 def in_memory(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LM:
     """A model with its tokenizer, and prompts as a loaded one has them. Raises ModelError where it cannot be scored."""
-    if not takes_caches(model):
-        raise ModelError(f"{type(model).__name__} keeps keys and values in an old form that cannot be scored here.")
-    style: Style = "chat" if tokenizer.chat_template else "qa"
-    return LM(model, tokenizer, Prompts(tokenizer, style), {"name": model.config.name_or_path})
+    return ready(model, tokenizer, {"name": model.config.name_or_path})
 
 
 def _weights_sha256(model: torch.nn.Module) -> str:

@@ -31,8 +31,9 @@ from grun_bench.methods.make import make_unlearner
 from grun_bench.models.batch import Encoded, collate
 from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.lm import LM, Prompts
-from grun_bench.models.loading import Placement, takes_caches
+from grun_bench.models.loading import Placement
 from grun_bench.models.loading import load as load_model
+from grun_bench.models.trial import obstacle
 from grun_bench.tasks.world import TOY
 
 TEXTS = [("", text * 3) for text in ("The moon is made of rock. ", "Ten small boats. ", "All that is green grows. ")]
@@ -185,8 +186,8 @@ def test_losses_of_other_models(tokenizer: PreTrainedTokenizerBase, name: str, c
         model = AutoModelForCausalLM.from_config(config).eval()
         return LM(model, tokenizer, Prompts(tokenizer, "qa"), {})
 
-    if not takes_caches(load().model):
-        pytest.skip("this version of transformers has an older form of keys and values for it")
+    if reason := obstacle(load().model):
+        pytest.skip(reason)
     options = {"layers": [1, 2], "epochs": 3, "checkpointing": checkpoints}
     with_it, without = (fit(load, "grun+npo", trunk_cache=on, **options) for on in (True, False))
     torch.testing.assert_close(torch.tensor(steps(with_it)), torch.tensor(steps(without)), rtol=1e-5, atol=1e-5)
@@ -200,10 +201,10 @@ def test_a_model_with_an_older_form_of_keys_and_values_is_refused(
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    if takes_caches(model):
+    if obstacle(model) is None:
         assert load_model(str(tmp_path), Placement.choose("cpu", "float32")).model.config.n_embd == 8
     else:
-        with pytest.raises(ModelError, match="newer versions"):
+        with pytest.raises(ModelError, match="cannot be scored"):
             load_model(str(tmp_path), Placement.choose("cpu", "float32"))
 
 
