@@ -22,6 +22,7 @@ Options of the decorator, the first two needed:
 - `access`: `user` may only ask the model, `weights` owns its files;
 - `version`: an integer, raised when the attack or a metric of its own changes;
 - `metrics`: names of metrics that take the place of the task's, for an attack that leaves records of its own kind;
+- `metrics_if_listed`: more of these, each for tasks that list it;
 - `mean`: True where the mean over the variants says something beside the worst one (`<metric>,<attack>:mean`);
 - `extra`: (module, extra), a library that the attack needs and the extra of this package that installs it.
 """
@@ -112,10 +113,11 @@ class Attack:
     def name(self) -> str:
         return self.plugin.name
 
-    @property
-    def metrics(self) -> Sequence[str] | None:
-        """The metrics that take the place of the task's; None for the task's."""
-        return self.plugin.metrics
+    def metrics(self, of_task: Sequence[str]) -> list[str]:
+        """The metrics that are taken under the attack, for a task with these."""
+        own = self.plugin.metrics
+        listed = [name for name in self.plugin.metrics_if_listed if name in of_task]
+        return list(of_task) if own is None else [*own, *listed]
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -11,7 +11,13 @@ from grun_bench.core.registry import attack
 from grun_bench.core.settings import Count
 
 
-@attack("sampling", access="user", version=1, metrics=("sampled_rougeL_recall", "leak"))
+@attack(
+    "sampling",
+    access="user",
+    version=1,
+    metrics=("sampled_rougeL_recall", "leak"),
+    metrics_if_listed=("sampled_rougeL_recall_unicode", "leak_unicode"),
+)
 def sampling(subject: Subject, *, answers: Count = 8) -> Iterator[tuple[str, Subject]]:
     """Several answers at temperature 1 to each forget question: the best of them, and whether one of them leaks."""
     forget = [row for row in subject.examples if subject.sets.role(row.set) == "forget"]

@@ -58,6 +58,7 @@ class MetricPlugin(Plugin):
     higher_is_better: Better | Mapping[str, Better] = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
     reference: Literal["retain"] | None = None
+    leaves_out: Callable[[Any], str | None] | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -76,6 +77,7 @@ class AttackPlugin(Plugin):
     access: Literal["user", "weights"]
     version: int
     metrics: Sequence[str] | None = None
+    metrics_if_listed: Sequence[str] = ()
     mean: bool = False
     extra: tuple[str, str] | None = None
 

@@ -27,5 +27,8 @@ Options, all but `roles` or `over` optional:
 - `bounds`: (lowest, highest) possible value;
 - `kind="questions"`: over lm-eval's tasks in place of sets of questions with answers;
 - `reference="retain"`: needs the retain model's records; without them the function is not called;
+- `leaves_out`: a function of a record that says why there is nothing to measure in it (an answer without a token), None
+  where there is. The metric is given the others alone (of the sets with the roles in `over`), n counts those, and the
+  value's reason says how many were left out. Where that would be all, it is given them all;
 - `version`: an integer, raised when the definition changes (1 if left out).
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -62,6 +62,16 @@ def wrong_probabilities(row: Record) -> np.ndarray:
     if not row.perturbed:
         raise missing(row, "perturbed answers")
     return np.array([probability_of(row, answer, "loss of a perturbed answer") for answer in row.perturbed])
+
+
+def without_tokens(score: str) -> Callable[[Record], str | None]:
+    """For `leaves_out`: rows whose answer has no token before its end, unless a log stored this score of them."""
+
+    def why(row: Record) -> str | None:
+        known = score in row.scores or row.answer.tokens is None or row.answer.tokens > 1
+        return None if known else "the answer has no token before its end"
+
+    return why
 
 
 def stored_or(rows: Sequence[Record], name: str, values: Iterable[float]) -> np.ndarray:

@@ -32,6 +32,7 @@ Result = float | np.ndarray | MissingReference
 class Value:
     """One metric value: a number or the reason why there is none, and what is needed to read it.
 
+    `n` are the rows that it is made from; where there is a number, `reason` says which rows had to be left out, if any.
     `low` and `high` bound the 95 % bootstrap interval of a mean over `n` rows; None for numbers that are no such mean.
     """
 
@@ -95,7 +96,8 @@ def _of_each(plugin: MetricPlugin, model: ScoredRecords, intervals: bool) -> Ite
     """A metric's values on each set with one of its roles; on the roles themselves where no set has any of them."""
     sets = _sets_of(plugin, model.sets)
     for name, role in (sets or {role: role for role in _roles(plugin)}).items():
-        rows = SetRecords(name, role, model.records.of(name) if sets else ())
+        kept, note = _measured(plugin, model.records.of(name) if sets else ())
+        rows = SetRecords(name, role, kept)
         try:
             if not rows:
                 raise MissingReference(_no_rows([name]) if sets else _no_set([role]))
@@ -103,21 +105,42 @@ def _of_each(plugin: MetricPlugin, model: ScoredRecords, intervals: bool) -> Ite
         except MissingReference as error:
             results = {plugin.name: error}
         for key, result in results.items():
-            yield f"{name}_{key}", _value(plugin, key, result, rows, role, intervals)
+            yield f"{name}_{key}", _value(plugin, key, result, rows, role, intervals, note)
 
 
 def _over(
     plugin: MetricPlugin, model: ScoredRecords, retain: ScoredRecords | None, intervals: bool
 ) -> Iterator[tuple[str, Value]]:
     """A metric's values on all records."""
-    rows = [row for role in _roles(plugin) for row in model.of(role)] if plugin.over else list(model)
+    rows, note = _measured(plugin, _rows(plugin, model))
+    if plugin.leaves_out:
+        model = replace(model, records=Records(rows))
+        retain = retain and replace(retain, records=Records(_measured(plugin, _rows(plugin, retain))[0]))
     try:
         _need(plugin, model, retain)
         results = _by_key(plugin, plugin.target(model, retain))
     except MissingReference as error:
         results = dict.fromkeys(keys_of(plugin, model.sets), error)
     for key, result in results.items():
-        yield key, _value(plugin, key, result, rows, None, intervals)
+        yield key, _value(plugin, key, result, rows, None, intervals, note)
+
+
+def _rows(plugin: MetricPlugin, model: ScoredRecords) -> list[Record]:
+    """The records that a metric over all of them declares."""
+    return [row for role in _roles(plugin) for row in model.of(role)] if plugin.over else list(model)
+
+
+def _measured(plugin: MetricPlugin, rows: Sequence[Record]) -> tuple[Sequence[Record], str | None]:
+    """The rows that a metric is given, all where it leaves all of them out; and what is said of the others, if any."""
+    if plugin.leaves_out is None:
+        return rows, None
+    whys = [plugin.leaves_out(row) for row in rows]
+    left = [(row, why) for row, why in zip(rows, whys, strict=True) if why is not None]
+    if not left or len(left) == len(rows):
+        return rows, None
+    first, why = left[0]
+    note = f"{len(left)} of {len(rows)} rows left out, first row {first.index} of '{first.set}': {why}."
+    return [row for row, why in zip(rows, whys, strict=True) if why is None], note
 
 
 def _need(plugin: MetricPlugin, model: ScoredRecords, retain: ScoredRecords | None) -> None:
@@ -154,7 +177,13 @@ def _direction(plugin: MetricPlugin, key: str, role: Role | None) -> bool | None
 
 
 def _value(
-    plugin: MetricPlugin, key: str, result: Result, rows: Sequence[Record], role: Role | None, intervals: bool
+    plugin: MetricPlugin,
+    key: str,
+    result: Result,
+    rows: Sequence[Record],
+    role: Role | None,
+    intervals: bool,
+    note: str | None,
 ) -> Value:
     value = Value(
         None,
@@ -163,12 +192,13 @@ def _value(
         version=plugin.version,
     )
     if isinstance(result, MissingReference):
-        return replace(value, reason=str(result))
+        return replace(value, reason=str(result) if note is None else f"{result} {note}")
     array = np.asarray(result, dtype=float)
     if array.ndim and len(array) != len(rows):
         raise GrunBenchError(f"metric '{plugin.name}' returned {len(array)} values of '{key}' for {len(rows)} rows.")
     if not np.isfinite(array).all():
         return replace(value, reason=_not_finite(array, rows))
+    value = replace(value, reason=note)
     if not array.ndim:
         return replace(value, value=float(array))
     low, high = interval(array) if intervals else (None, None)

@@ -16,12 +16,13 @@ from scipy.stats import rankdata
 
 from grun_bench.core.errors import MissingReference
 from grun_bench.core.registry import metric
-from grun_bench.metrics._common import EPSILON, NEEDS_RETAIN, loss_of, missing, stored_or
+from grun_bench.metrics._common import EPSILON, NEEDS_RETAIN, loss_of, missing, stored_or, without_tokens
 from grun_bench.metrics.scored import ScoredRecords
 from grun_bench.results.record import Record
 
 #: share of the least likely tokens that min-k and min-k++ average (OpenUnlearning's choice for TOFU)
 K = 0.4
+_WITHOUT_TOKENS = without_tokens("mia_min_k")
 
 
 def auc(members: np.ndarray, others: np.ndarray) -> float:
@@ -41,6 +42,11 @@ def _loss(row: Record) -> float:
     return loss_of(row, row.answer, "loss of the answer")
 
 
+def _without_text(row: Record) -> str | None:
+    known = "mia_zlib" in row.scores or (row.answer.text and row.answer.tokens != 0)
+    return None if known else "the answer is empty"
+
+
 def _zlib(row: Record) -> float:
     if not row.answer.text:
         raise missing(row, "answer text")
@@ -48,7 +54,9 @@ def _zlib(row: Record) -> float:
 
 
 def _lowest(values: np.ndarray) -> float:
-    """Minus the mean of the lowest share K of the values, at least one."""
+    """Minus the mean of the lowest share K of the values, at least one; NaN where one is."""
+    if np.isnan(values).any():  # sorting would put it behind those that count
+        return float("nan")
     return -float(np.sort(values)[: max(1, int(len(values) * K))].mean())
 
 
@@ -80,7 +88,7 @@ def mia_loss(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     return _attack(records, "mia_loss", _loss)
 
 
-@metric("mia_zlib", over=("forget", "holdout"), higher_is_better=None, bounds=(0.0, 1.0))
+@metric("mia_zlib", over=("forget", "holdout"), higher_is_better=None, bounds=(0.0, 1.0), leaves_out=_without_text)
 def mia_zlib(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Membership inference by loss / length of the zlib-compressed answer: AUC, 0 to 1; the aim is the retain model's.
 
@@ -89,7 +97,7 @@ def mia_zlib(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     return _attack(records, "mia_zlib", _zlib)
 
 
-@metric("mia_min_k", over=("forget", "holdout"), higher_is_better=None, bounds=(0.0, 1.0))
+@metric("mia_min_k", over=("forget", "holdout"), higher_is_better=None, bounds=(0.0, 1.0), leaves_out=_WITHOUT_TOKENS)
 def mia_min_k(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Membership inference by the mean log probability of the 40 % least likely tokens: AUC; aim: the retain model's.
 
@@ -99,7 +107,13 @@ def mia_min_k(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     return _attack(records, "mia_min_k", _min_k)
 
 
-@metric("mia_min_k_plus_plus", over=("forget", "holdout"), higher_is_better=None, bounds=(0.0, 1.0))
+@metric(
+    "mia_min_k_plus_plus",
+    over=("forget", "holdout"),
+    higher_is_better=None,
+    bounds=(0.0, 1.0),
+    leaves_out=without_tokens("mia_min_k_plus_plus"),
+)
 def mia_min_k_plus_plus(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Min-k with log probabilities standardised by the next-token distribution: AUC; the aim is the retain model's.
 
@@ -147,7 +161,12 @@ def _leak(own: float, retain: float) -> float:
 
 
 @metric(
-    "privleak", over=("forget", "holdout"), reference="retain", higher_is_better=None, bounds=(-100.0, float("inf"))
+    "privleak",
+    over=("forget", "holdout"),
+    reference="retain",
+    higher_is_better=None,
+    bounds=(-100.0, float("inf")),
+    leaves_out=_WITHOUT_TOKENS,
 )
 def privleak(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Privacy leakage in percent: relative gap of 1 - AUC (min-k) to the retain model's; the aim is 0.
@@ -161,7 +180,13 @@ def privleak(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     return _leak(mia_min_k(records, None), mia_min_k(reference, None))
 
 
-@metric("privleak_half", over=("forget", "holdout"), higher_is_better=None, bounds=(-100.0, 100.0))
+@metric(
+    "privleak_half",
+    over=("forget", "holdout"),
+    higher_is_better=None,
+    bounds=(-100.0, 100.0),
+    leaves_out=_WITHOUT_TOKENS,
+)
 def privleak_half(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Privacy leakage in percent against an AUC of one half in place of the retain model's; the aim is 0.
 

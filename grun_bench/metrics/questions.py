@@ -27,7 +27,9 @@ def accuracy(rows: Sequence[Record]) -> np.ndarray:
 
 def _right(row: Record) -> float:
     if row.choices is not None:
-        return float(np.argmax(row.choices.logprobs) == row.choices.target)
+        # NaN would be the largest
+        known = not np.isnan(row.choices.logprobs).any()
+        return float(np.argmax(row.choices.logprobs) == row.choices.target) if known else float("nan")
     for name in _SCORES:
         for key, value in row.scores.items():
             if key.split(",")[0] == name:

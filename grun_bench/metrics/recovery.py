@@ -14,7 +14,7 @@ from grun_bench.results.result import AttackInfo, Curve, Point, Result
 from grun_bench.tasks.sets import ScoredSets
 
 #: metrics of forget sets whose recovery is reported; of lm-eval's forget measures it is the accuracy
-RECOVERED = ("extraction_strength", "rougeL_recall", "leak")
+RECOVERED = ("extraction_strength", "rougeL_recall", "leak", "rougeL_recall_unicode", "leak_unicode")
 #: the least by which the target's value must be above the row's for recovery to be a number
 LEAST_FORGOTTEN = 0.05
 

@@ -8,19 +8,19 @@ import numpy as np
 
 from grun_bench.core.registry import metric
 from grun_bench.metrics._common import missing, per_row
-from grun_bench.metrics.texts import rougeL_recalls
+from grun_bench.metrics.rouge import rouge
 from grun_bench.results.record import Record
 
 #: ROUGE-L recall from which an answer is a leak
 LEAK = 0.9
 
 
-def _best(row: Record) -> float:
+def _best(row: Record, unicode: bool = False) -> float:
     """The largest ROUGE-L recall among the sampled answers."""
     texts = row.samples or ([] if row.generation is None else [row.generation.text])
     if not texts:
         raise missing(row, "sampled or generated text")
-    return max(rougeL_recalls(row, texts))
+    return max(rouge(row, row.answer, text, unicode=unicode).recall for text in texts)
 
 
 @metric("sampled_rougeL_recall", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
@@ -41,3 +41,21 @@ def leak(rows: Sequence[Record]) -> np.ndarray:
     from k samples, with a core metric that is 1 where the ROUGE-L recall is at least 0.9, else 0.
     """
     return per_row(float(_best(row) >= LEAK) for row in rows)
+
+
+@metric("sampled_rougeL_recall_unicode", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+def sampled_rougeL_recall_unicode(rows: Sequence[Record]) -> np.ndarray:
+    """`sampled_rougeL_recall` over words of any script, not stemmed; 0 to 1, low is good.
+
+    Source: as `sampled_rougeL_recall`, by the ROUGE-L recall of `rougeL_recall_unicode`.
+    """
+    return per_row(_best(row, unicode=True) for row in rows)
+
+
+@metric("leak_unicode", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+def leak_unicode(rows: Sequence[Record]) -> np.ndarray:
+    """`leak` over words of any script, not stemmed; 0 to 1, low is good.
+
+    Source: as `leak`, by the ROUGE-L recall of `rougeL_recall_unicode`.
+    """
+    return per_row(float(_best(row, unicode=True) >= LEAK) for row in rows)

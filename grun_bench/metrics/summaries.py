@@ -12,7 +12,7 @@ from grun_bench.core.errors import MissingReference
 from grun_bench.core.registry import metric
 from grun_bench.metrics import answers
 from grun_bench.metrics.scored import ScoredRecords, SetRecords
-from grun_bench.metrics.texts import rougeL_recall
+from grun_bench.metrics.texts import rougeL_recall, rougeL_recall_unicode
 from grun_bench.results.record import Record
 from grun_bench.tasks.roles import Role
 
@@ -21,13 +21,13 @@ QUALITY = {"forget_quality": True, "forget_quality_D": False, "forget_quality_n"
 QUALITY_OU = {f"{key}_open_unlearning": better for key, better in QUALITY.items()}
 
 
-def _utility(records: ScoredRecords, normalised: PerRow, ratio: PerRow) -> float:
+def _utility(records: ScoredRecords, normalised: PerRow, ratio: PerRow, recall: PerRow = rougeL_recall) -> float:
     """Harmonic mean of three parts a set, nine for TOFU's sets; 0 when one of them is."""
     parts = []
     for rows in records.each("retain"):
-        parts += [part(rows).mean() for part in (rougeL_recall, answers.probability, ratio)]
+        parts += [part(rows).mean() for part in (recall, answers.probability, ratio)]
     for rows in records.each("utility"):
-        parts += [part(rows).mean() for part in (rougeL_recall, normalised, ratio)]
+        parts += [part(rows).mean() for part in (recall, normalised, ratio)]
     return float(hmean(parts)) if np.isfinite(parts).all() else float("nan")
 
 
@@ -49,6 +49,15 @@ def model_utility_open_unlearning(records: ScoredRecords, reference: ScoredRecor
     Source: OpenUnlearning @ d3d7cf9 (`model_utility`). Its leaderboard uses this one.
     """
     return _utility(records, answers.normalised_probability_open_unlearning, answers.truth_ratio_open_unlearning)
+
+
+@metric("model_utility_unicode", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+def model_utility_unicode(records: ScoredRecords, reference: ScoredRecords | None) -> float:
+    """`model_utility` with `rougeL_recall_unicode`, for answers of any script; 0 to 1, high is good.
+
+    Source: as `model_utility`, but for the words that ROUGE compares.
+    """
+    return _utility(records, answers.normalised_probability, answers.truth_ratio, rougeL_recall_unicode)
 
 
 def _quality(

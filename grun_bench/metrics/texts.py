@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-from grun_bench.core.patches import quiet
 from grun_bench.core.registry import metric
+from grun_bench.core.words import spaced
 from grun_bench.metrics._common import KNOWN, TRAINED, missing, per_row
-from grun_bench.results.record import Continuation, Record
-
-
-@lru_cache(maxsize=1)
-def _scorer() -> Any:
-    from rouge_score import rouge_scorer  # nltk behind it takes a second to import
-
-    with quiet("absl"):  # where it says that it uses the default tokenizer
-        return rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
-
-
-@lru_cache(maxsize=100_000)
-def _rouge(reference: str, text: str) -> dict[str, tuple[float, float, float]]:
-    """(precision, recall, F1) of rouge1 and rougeL; kept, since several metrics ask for the same pairs."""
-    return {kind: tuple(score) for kind, score in _scorer().score(reference, text).items()}
+from grun_bench.metrics.rouge import Score, rouge
+from grun_bench.results.record import Record
 
 
 def _written(row: Record) -> str:
@@ -34,23 +19,9 @@ def _written(row: Record) -> str:
     return row.generation.text
 
 
-def _reference(row: Record, answer: Continuation | None, what: str) -> str:
-    if answer is None or not answer.text:
-        raise missing(row, what)
-    return answer.text
-
-
-def rougeL_recalls(row: Record, texts: Sequence[str]) -> list[float]:
-    """ROUGE-L recall of each of several texts against the answer, stemmed."""
-    return [_rouge(_reference(row, row.answer, "answer text"), text)["rougeL"][1] for text in texts]
-
-
-def _recall(rows: Sequence[Record], kind: str) -> np.ndarray:
-    return per_row(_rouge(_reference(row, row.answer, "answer text"), _written(row))[kind][1] for row in rows)
-
-
-def _f1(rows: Sequence[Record], kind: str) -> np.ndarray:
-    return per_row(_rouge(_reference(row, row.answer, "answer text"), _written(row))[kind][2] for row in rows)
+def _scores(rows: Sequence[Record], kind: str = "rougeL", unicode: bool = False) -> list[Score]:
+    """ROUGE of the greedy answers against the answers."""
+    return [rouge(row, row.answer, _written(row), kind, unicode=unicode) for row in rows]
 
 
 @metric("rouge1_recall", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -59,7 +30,7 @@ def rouge1_recall(rows: Sequence[Record]) -> np.ndarray:
 
     Source: Lin 2004, by the package rouge-score; reported per row by locuslab/tofu @ bdc209e and OpenUnlearning.
     """
-    return _recall(rows, "rouge1")
+    return per_row(score.recall for score in _scores(rows, "rouge1"))
 
 
 @metric("rougeL_recall", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -69,7 +40,7 @@ def rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     Source: TOFU (arXiv 2401.06121, section 2.2), Lin 2004, by the package rouge-score, the same in locuslab/tofu
     @ bdc209e and OpenUnlearning @ d3d7cf9 (`*_Q_A_ROUGE`). Leaderboards, and model utility, use this one.
     """
-    return _recall(rows, "rougeL")
+    return per_row(score.recall for score in _scores(rows))
 
 
 @metric("rouge1_f1", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -78,7 +49,7 @@ def rouge1_f1(rows: Sequence[Record]) -> np.ndarray:
 
     Source: Lin 2004, by the package rouge-score. No TOFU leaderboard uses it.
     """
-    return _f1(rows, "rouge1")
+    return per_row(score.f1 for score in _scores(rows, "rouge1"))
 
 
 @metric("rougeL_f1", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -88,7 +59,27 @@ def rougeL_f1(rows: Sequence[Record]) -> np.ndarray:
     Source: Lin 2004, by the package rouge-score; stored per row by OpenUnlearning @ d3d7cf9, which uses it for MUSE.
     No TOFU leaderboard uses it.
     """
-    return _f1(rows, "rougeL")
+    return per_row(score.f1 for score in _scores(rows))
+
+
+@metric("rougeL_recall_unicode", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+def rougeL_recall_unicode(rows: Sequence[Record]) -> np.ndarray:
+    """ROUGE-L recall of the greedy answer over words of any script, not stemmed; 0 to 1, low is good on forget.
+
+    In scripts without spaces between words (Chinese, Japanese, Thai) over characters. For sets whose answers are not
+    in Latin letters, where `rougeL_recall` is null; of English it is another number, for want of a stemmer. Source:
+    Lin 2004, by the package rouge-score, with the words of `grun_bench.core.words`.
+    """
+    return per_row(score.recall for score in _scores(rows, unicode=True))
+
+
+@metric("rougeL_f1_unicode", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+def rougeL_f1_unicode(rows: Sequence[Record]) -> np.ndarray:
+    """ROUGE-L F1 of the greedy answer over words of any script, not stemmed; 0 to 1, low is good on forget.
+
+    Source: as `rougeL_recall_unicode`.
+    """
+    return per_row(score.f1 for score in _scores(rows, unicode=True))
 
 
 @metric("paraphrased_rougeL_recall", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -97,8 +88,8 @@ def paraphrased_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
 
     Source: OpenUnlearning @ d3d7cf9 (`forget_Q_A_PARA_ROUGE`).
     """
-    what = "text of the paraphrased answer"
-    return per_row(_rouge(_reference(row, row.paraphrased, what), _written(row))["rougeL"][1] for row in rows)
+    what = "paraphrased answer"
+    return per_row(rouge(row, row.paraphrased, _written(row), what=what, unicode=False).recall for row in rows)
 
 
 @metric("perturbed_rougeL_recall", roles=KNOWN, higher_is_better=None, bounds=(0.0, 1.0))
@@ -113,8 +104,8 @@ def perturbed_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
 def _perturbed_rouge(row: Record) -> float:
     if not row.perturbed:
         raise missing(row, "perturbed answers")
-    texts = [_reference(row, answer, "text of a perturbed answer") for answer in row.perturbed]
-    return float(np.mean([_rouge(text, _written(row))["rougeL"][1] for text in texts]))
+    what = "perturbed answers"
+    return float(np.mean([rouge(row, each, _written(row), what=what, unicode=False).recall for each in row.perturbed]))
 
 
 @metric("repetition", roles=KNOWN, higher_is_better=False, bounds=(0.0, 1.0))
@@ -122,9 +113,10 @@ def repetition(rows: Sequence[Record]) -> np.ndarray:
     """Share of repeated word 4-grams in the greedy answer, 1 - distinct / all; 0 to 1, low is good.
 
     0 for an answer of fewer than four words. Source: seq-rep-4 of Welleck et al. 2020 (arXiv 1908.04319, section 4),
-    over words that white space parts. Near 1 where unlearning broke the model into loops.
+    over words that white space parts, characters in scripts without spaces. Near 1 where unlearning broke the model
+    into loops.
     """
-    return per_row(_repeated(_written(row).split()) for row in rows)
+    return per_row(_repeated(spaced(_written(row))) for row in rows)
 
 
 def _repeated(words: list[str], size: int = 4) -> float:

@@ -128,7 +128,8 @@ class Result(_Part):
 
     A metric is keyed `<metric>,<filter>`, as `MetricKey` has it; under an attack's name stands its worst variant, the
     value that forgot least. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
-    there: a missing number is null and `reasons` says why. `intervals` are 95 % bootstrap intervals.
+    there: a missing number is null and `reasons` says why. Where rows had to be left out of a number, `reasons` says
+    which and `n-samples` how many it is made from. `intervals` are 95 % bootstrap intervals.
     """
 
     schema_version: int = SCHEMA_VERSION

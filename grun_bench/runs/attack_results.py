@@ -54,7 +54,7 @@ def _file(
     inputs: Inputs, cell: Cell, attack: Attack, attacked: Attacked, target: Cell | None, retain: Cell | None
 ) -> None:
     """An attack's values and records, into the row's result and beside it."""
-    metrics = for_protocol(attack.metrics, inputs.config.protocol) if attack.metrics else inputs.metrics
+    metrics = for_protocol(attack.metrics(inputs.task.metrics), inputs.config.protocol)
     values: dict[str, dict[str, Value]] = {}
     saved: dict[str, RecordsFile] = {}
     for variant, answers in attacked.variants.items():

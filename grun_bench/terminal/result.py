@@ -30,13 +30,21 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     pairs = {"target": target, "retain model": retain}
     beside = {name: other for name, other in pairs.items() if other and other != result}
     gates = [name for name in _GATES if result.value(name) is not None]
-    missing = [metric for metric in result.headline if result.value(metric) is None]
-    why = {metric: result.reason(metric) or "not part of this task" for metric in missing}
     _print_tables(result, [*result.headline, *gates], beside, beside)
-    tell(*(f"{metric}: none, {reason}" for metric, reason in why.items()))
+    tell(*_remarks(result))
     _print_end(result, path)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
     tell(f"{done}result: {path}", f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard")
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    """Why numbers of the headline are missing, and which rows had to be left out of others."""
+    for metric in result.headline:
+        reason = result.reason(metric)
+        if result.value(metric) is None:
+            yield f"{metric}: none, {reason or 'not part of this task'}"
+        elif reason:
+            yield f"{metric}: {reason}"
 
 
 def print_result(result: Result, path: Path, beside: Mapping[str, Result]) -> None:

@@ -134,7 +134,7 @@ def recovered(name: str, asked: Subject, target: LM) -> dict[str, float | None]:
     assert attacked.reason is None
     values = {}
     for variant, answers in attacked.variants.items():
-        names = attack.metrics or METRICS
+        names = attack.metrics(METRICS)
         found = evaluate(answers.records, None, names, USUAL_SETS)
         values[variant] = recoveries(found, answers.records, clean, known, "grun-bench", USUAL_SETS)
     return {key: value.value for key, value in worst(values).items()}

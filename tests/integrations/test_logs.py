@@ -250,13 +250,13 @@ def test_a_small_log_by_hand(tmp_path: Path) -> None:
     assert (first.question, first.answer.text, first.generation.text) == ("who?", "one two", "one")
 
 
-def test_a_row_without_tokens_has_no_score(tmp_path: Path) -> None:
+def test_a_row_without_tokens_has_no_score_and_is_left_out_as_the_tool_does(tmp_path: Path) -> None:
     content = small_log()
     content["extraction_strength"]["value_by_index"]["1"]["score"] = None
     log = read_log(write(tmp_path, content), "open-unlearning")
     value = evaluate(log.records, None, log.metrics, USUAL_SETS)["forget_extraction_strength_open_unlearning"]
-    assert value.value is None
-    assert "row 0" in value.reason or "row 1" in value.reason
+    assert (value.value, value.n) == (0.25, 1)
+    assert value.reason == "1 of 2 rows left out, first row 1 of 'forget': the answer has no token before its end."
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from grun_bench.core import plugins, registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.plugin_search import Entry
-from grun_bench.metrics.evaluate import evaluate
+from grun_bench.metrics.evaluate import evaluate, result_fields
 from grun_bench.metrics.interval import interval
 from grun_bench.results.record import Continuation, Generation, Record, Records, load_records
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
@@ -241,3 +241,71 @@ def test_interval_covers_the_mean_as_often_as_it_says() -> None:
         low, high = interval(generator.beta(0.5, 1.5, 100))
         hits += low <= 0.25 <= high
     assert 180 <= hits <= 199  # 95 % of 200, within three standard deviations
+
+
+# --- rows without anything to measure -------------------------------------------------------------------------------
+
+
+def empty(name: str, index: int) -> Record:
+    """A row whose answer is its end of sequence alone."""
+    answer = Continuation("", logprobs=[-0.1], matches=[1], means=[-1.0], deviations=[1.0])
+    return Record(name, index, "who?", answer, generation=Generation(""))
+
+
+TOKENWISE = ["extraction_strength", "extraction_strength_open_unlearning", "exact_memorisation"]
+MEMBERSHIP = ["mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "privleak", "privleak_half"]
+
+
+@pytest.mark.parametrize("name", TOKENWISE)
+def test_a_row_with_an_empty_answer_is_left_out_and_the_value_says_so(name: str) -> None:
+    records = Records([record("forget", 0, 0.5), record("forget", 1, 0.6), empty("forget", 2), record("forget", 3)])
+    records[0].answer.matches = [0, 1]
+    found = evaluate(records, None, [name], USUAL_SETS)[f"forget_{name}"]
+    others = evaluate(Records(row for row in records if row.index != 2), None, [name], USUAL_SETS)[f"forget_{name}"]
+    assert (found.value, found.n, found.low, found.high) == (others.value, 3, others.low, others.high)
+    assert found.reason == "1 of 4 rows left out, first row 2 of 'forget': the answer has no token before its end."
+    assert others.reason is None
+
+
+@pytest.mark.parametrize("name", MEMBERSHIP)
+@pytest.mark.parametrize("side", ["forget", "holdout"])
+def test_membership_is_told_from_the_rows_with_an_answer(name: str, side: str) -> None:
+    rows = [record("forget", index, 0.5 + index) for index in range(4)]
+    rows += [record("holdout", index, 1.2 + index / 3) for index in range(4)]
+    reference = Records([record(row.set, row.index, 1 + row.index / 7) for row in rows])
+    found = evaluate(Records([*rows, empty(side, 9)]), Records([*reference, empty(side, 9)]), [name], USUAL_SETS)[name]
+    expected = evaluate(Records(rows), reference, [name], USUAL_SETS)[name]
+    assert expected.value is not None and (found.value, found.n) == (expected.value, expected.n) == (expected.value, 8)
+    assert f"1 of 9 rows left out, first row 9 of '{side}'" in found.reason
+
+
+def test_where_every_row_is_empty_there_is_no_number() -> None:
+    found = evaluate(Records([empty("forget", 0), empty("forget", 1)]), None, ["extraction_strength"], USUAL_SETS)
+    value = found["forget_extraction_strength"]
+    assert value.value is None and "row 0 of 'forget' has no per-token matches" in value.reason
+    one_side = Records([empty("forget", 0), record("holdout", 0)])
+    value = evaluate(one_side, None, ["mia_min_k"], USUAL_SETS)["mia_min_k"]
+    assert value.value is None and value.reason.startswith("no rows of the set 'forget'. 1 of 2 rows left out")
+
+
+@pytest.mark.parametrize("name", [*TOKENWISE, *MEMBERSHIP, "mia_loss", "probability"])
+def test_a_token_without_a_number_makes_no_number(name: str) -> None:
+    """What sorts or compares puts NaN at one end or the other: as if the token were not there, or never matched."""
+    records = all_sets(("forget", "holdout"))
+    records[1].answer = Continuation(
+        "the answer", logprobs=[float("nan"), -1.0], matches=[0, 1], means=[-1.0] * 2, deviations=[1.0] * 2
+    )
+    reference = all_sets(("forget", "holdout"))
+    for key, value in evaluate(
+        records, reference, [name], ScoredSets(USUAL_SETS.sets[:1] + USUAL_SETS.sets[4:])
+    ).items():
+        assert value.value is None and "not finite" in value.reason, key
+
+
+def test_rows_left_out_are_told_in_the_result() -> None:
+    records = Records([*all_sets(("forget",)), empty("forget", 9)])
+    values = evaluate(records, None, ["exact_memorisation"], ScoredSets(USUAL_SETS.sets[:1]))
+    fields = result_fields("letters", 1, values)
+    key = "forget_exact_memorisation,none"
+    assert fields["results"]["letters"][key] == 1.0 and fields["n-samples"]["letters"]["forget_exact_memorisation"] == 4
+    assert fields["reasons"][key].startswith("1 of 5 rows left out")

@@ -82,14 +82,16 @@ def _continuations(log: LogFile, row: Any, place: str) -> list[Continuation]:
 
 
 def _store(log: LogFile, ours: str, part: tuple[str, ...], records: Mapping[int, Record]) -> None:
-    """Put the scores of a part into the records of the same rows. Their null (no token to score) stays away."""
+    """Put the scores of a part into the records of the same rows. Where theirs is null there was no token to score."""
     rows = log.rows(*part)
     place = "/".join(part)
     if rows.keys() != records.keys():
         raise log.error(place, "its rows are not those of the answers")
     for index, row in rows.items():
         score = log.item(row, "score", f"{place} row {index}")
-        if score is not None:
+        if score is None:
+            records[index].answer.tokens = 0
+        else:
             records[index].scores[ours] = log.number(score, f"{place} row {index}")
 
 
