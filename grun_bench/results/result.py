@@ -186,7 +186,7 @@ class Result(_Part):
         return key_text(metric, attack, variant) in self.results[self.task]
 
     def reason(self, metric: str, attack: str = "", variant: str = "") -> str | None:
-        """Why a metric has no value; None where it has one, or is not part of the task."""
+        """Why a metric has no value, or which rows were left out of it; None where it is whole, or not of the task."""
         return self.reasons.get(key_text(metric, attack, variant))
 
     def interval(self, metric: str, attack: str = "", variant: str = "") -> tuple[float, float] | None:
