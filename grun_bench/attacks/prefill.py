@@ -9,13 +9,13 @@ from typing import Annotated
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
-from grun_bench.core.settings import at_least, each
+from grun_bench.core.settings import each, whole
 from grun_bench.models.scoring import Example
 
 
 @attack("prefill", access="user", version=1)
 def prefill(
-    subject: Subject, *, words: Annotated[Sequence[int], each(at_least(1))] = (1, 3)
+    subject: Subject, *, words: Annotated[Sequence[int], each(whole(1))] = (1, 3)
 ) -> Iterator[tuple[str, Subject]]:
     """The first words of the answer are given, as an interface that lets its user begin the answer allows.
 

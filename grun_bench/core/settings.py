@@ -33,6 +33,11 @@ def at_least(low: float) -> Bound:
     return Bound(f"at least {low}", lambda value: value >= low)
 
 
+def whole(low: int) -> Bound:
+    """A whole number that is not below `low`, where numbers with a fraction are of the type too, as in lists."""
+    return Bound(f"a whole number of at least {low}", lambda value: isinstance(value, int) and value >= low)
+
+
 def above(low: float) -> Bound:
     """A number that is greater than `low`."""
     return Bound(f"above {low}", lambda value: value > low)
@@ -125,7 +130,9 @@ def override(
 def _coerce(key: str, value: Any, default: Any, within_list: bool = False) -> Any:
     """The value as one of the default's type. Raises TypeError where it is none."""
     if isinstance(default, tuple | list) and isinstance(value, list):
-        return [_coerce(key, item, default[0], True) for item in value] if default else value
+        # of a list of depths the items may be shares where the default's are numbers of blocks
+        numbers = [float(item) if type(item) is int else item for item in default]
+        return [_coerce(key, item, numbers[0], True) for item in value] if numbers else value
     if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
         if isinstance(value, int) and (key == DEPTH or within_list):
             return value

@@ -18,6 +18,7 @@ from grun_bench.core.settings import (
     one_of,
     options_of,
     override,
+    whole,
     within,
 )
 from grun_bench.methods.make import make_unlearner
@@ -36,7 +37,7 @@ class Plugin:
         share: Annotated[float, within(0, 1)] = 0.5,
         temperature: Annotated[float, between(0, 2)] = 1.0,
         way: Annotated[str, one_of("up", "down")] = "up",
-        steps: Annotated[list[int], each(at_least(1))] = [1, 2],  # noqa: B006
+        steps: Annotated[list[int], each(whole(1))] = [1, 2],  # noqa: B006
         pair: Annotated[tuple[float, ...], each(at_least(0), 2)] = (0.5, 0.5),
         free: float = 0.0,
         price: Decimal | None = None,
@@ -58,7 +59,12 @@ def asked(**overrides: Any) -> dict[str, Any]:
         ("share", [0.0, 1, 0.3], [-0.1, 1.1, 2], "share must be from 0 to 1"),
         ("temperature", [0.1, 1.9], [0.0, 2.0, -1.0], "temperature must be above 0 and below 2"),
         ("way", ["down"], ["left", ""], "way must be one of up, down"),
-        ("steps", [[3], [1, 1, 5]], [[], [0], [3, -1]], "steps must be a list of one or more, each at least 1"),
+        (
+            "steps",
+            [[3], [1, 1, 5]],
+            [[], [0], [3, -1]],
+            "steps must be a list of one or more, each a whole number of at least 1",
+        ),
         ("pair", [[0, 0.5]], [[1.0], [1.0, 1.0, 1.0], [-1.0, 1.0]], "pair must be a list of 2, each at least 0"),
     ],
 )
@@ -78,14 +84,20 @@ def test_numbers_are_finite(key: str, value: Any) -> None:
         asked(**{key: value})
 
 
-@pytest.mark.parametrize("value", [["a"], [1.5], [True], [[1]]])
+@pytest.mark.parametrize("value", [["a"], [1.5], [True], [[1]], [None]])
 def test_items_of_a_list_have_its_type(value: list[Any]) -> None:
-    with pytest.raises(UsageError, match=r"--set steps=.*expected int"):
+    with pytest.raises(UsageError, match=r"--set steps=.*(expected float|a whole number)"):
         asked(steps=value)
 
 
 def test_small_numbers_in_a_list_may_be_written_as_yaml_misreads_them() -> None:
     assert asked(pair=["1e-3", 2])["pair"] == [0.001, 2]
+
+
+def test_depths_may_be_shares_where_the_default_is_blocks() -> None:
+    assert make_unlearner("grun+npo", {}, TOY).settings["layers"] == [1, 2, 3]
+    assert make_unlearner("grun+npo", {"layers": [0.5, 1.0]}, TOY).settings["layers"] == [0.5, 1.0]
+    assert make_unlearner("grun+npo", {"layers": [3, 5]}, PUBLISHED).settings["layers"] == [3, 5]
 
 
 def pairs() -> list[str]:

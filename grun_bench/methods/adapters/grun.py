@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from grun_bench.core.registry import adapter
-from grun_bench.core.settings import Count, NotNegative, at_least, each, one_of
+from grun_bench.core.settings import Count, NotNegative, at_least, each, one_of, whole
 from grun_bench.methods.adapters.base import Depths
 from grun_bench.methods.adapters.reft import Reft
 
@@ -49,7 +49,7 @@ class Grun(Reft):
         rank: Count = 4,
         layers: Depths = (0.65, 0.8, 1.0),
         gate: Annotated[str, one_of("linear", "mlp")] = "mlp",
-        gate_widths: Annotated[Sequence[int], each(at_least(1))] = (256, 64),
+        gate_widths: Annotated[Sequence[int], each(whole(1))] = (256, 64),
         gate_weight: NotNegative = 10.0,
         stage_factor: Annotated[Sequence[float], each(at_least(0), 2)] = (0.6, 0.6),
     ) -> None:
