@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from grun_bench.core.escaping import markdown, path_link
 from grun_bench.leaderboard import words
-from grun_bench.leaderboard.boards import Board, Cell, Column, Row
+from grun_bench.leaderboard.boards import Board, Row
+from grun_bench.leaderboard.cells import Cell
+from grun_bench.leaderboard.filings import Column
 from grun_bench.results.words import number
 
 
@@ -24,7 +26,7 @@ class Notes:
         return [f"{number}. {markdown(text)}" for text, number in self.texts.items()]
 
 
-def overview(pages: dict[str, Sequence[Board]]) -> str:
+def overview(pages: Mapping[str, Sequence[Board]]) -> str:
     """README.md: one line for each board, by page path."""
     lines = ["# Leaderboards", "", f"<!-- {words.MARKER} -->", ""]
     lines += [
@@ -110,7 +112,7 @@ def _headline(board: Board, notes: Notes) -> list[str]:
         if board.attacked:
             cells.append(f"{_cell(row.worst, notes)}{_under(row)}")
         cells += [_cell(row.cells[column], notes) for column in board.headline]
-        cells += [str(len(row.runs)), str(len(row.attacked_by())), *words.costs(row).values(), _source(row)]
+        cells += [str(len(row.runs)), str(len(row.attacked_by)), *words.costs(row).values(), _source(row)]
         rows.append(cells)
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 

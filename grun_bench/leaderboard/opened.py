@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from grun_bench.core.escaping import clean, path_link, web_link
 from grun_bench.leaderboard import words
-from grun_bench.leaderboard.boards import NOTHING, Board, Cell, Column, Row, Run
+from grun_bench.leaderboard.boards import Board, Row
+from grun_bench.leaderboard.cells import NOTHING, Cell
+from grun_bench.leaderboard.filings import Column, Run, plain
 from grun_bench.leaderboard.tree import read_card
 from grun_bench.results.filed import Filed
+from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import RecordsFile
 from grun_bench.results.words import number
 
@@ -52,7 +54,7 @@ class Opened:
             ]
             head = ["attack", "access", *named, "recovery", "settings", "records"]
             yield _block("Attacks", head, list(self._attacks(board, row, metrics)))
-        settings = [[clean(name), clean(_plain(value))] for name, value in sorted(row.settings.items())]
+        settings = [[clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())]
         if settings:
             yield _block("Settings", [], settings)
         cells = [(name, row.cells[column]) for name, column in zip(others, board.others, strict=True)]
@@ -83,9 +85,9 @@ class Opened:
     def _attacks(self, board: Board, row: Row, metrics: Sequence[str]) -> Iterator[list[Part]]:
         for name, cells in row.attacks.items():
             first = next(run.attacks[name] for run in row.runs if name in run.attacks)
-            recovery = cells.get(f"recovery_{board.lead.metric}", NOTHING) if board.lead else NOTHING
+            recovery = cells.get(MetricKey(board.lead.metric).recovery.metric, NOTHING) if board.lead else NOTHING
             shown = [cells.get(metric, NOTHING) for metric in metrics]
-            settings = ", ".join(f"{key}={_plain(value)}" for key, value in first.info.settings.items())
+            settings = ", ".join(f"{key}={plain(value)}" for key, value in first.info.settings.items())
             yield [clean(name), board.access[name], *map(_value, shown), _value(recovery), clean(settings), ""]
             for variant, values in first.variants.items():
                 numbers = (number(values.get(metric)) for metric in metrics)
@@ -117,12 +119,8 @@ def _value(cell: Cell) -> str:
     return f"{number(cell.value)} {words.interval(cell)}".rstrip()
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _part(value: Any) -> Part:
     """A field of a method card; an address becomes a link when it is one of the web."""
-    text = _plain(value)
+    text = plain(value)
     address = web_link(text)
     return {"t": clean(text), "h": address} if address else clean(text)

@@ -11,7 +11,8 @@ from pathlib import Path
 from grun_bench.core.errors import UsageError
 from grun_bench.core.files import write_whole
 from grun_bench.leaderboard import words
-from grun_bench.leaderboard.boards import Board, build
+from grun_bench.leaderboard.boards import Board
+from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.markdown import overview, page
 from grun_bench.leaderboard.scatter import palette, picture
 from grun_bench.leaderboard.sheet import sheet
@@ -57,7 +58,7 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
     for board in boards:
         folder = TOY_PAGES if board.toy else PAGES
         by_page[f"{folder}/{board.first.task}/{board.first.model.replace('/', '__')}.md"].append(board)
-    pages = {"README.md": overview(by_page)}  # type: ignore[arg-type]
+    pages = {"README.md": overview(by_page)}
     for path, of_page in by_page.items():
         files = {}
         for board in of_page:

@@ -169,9 +169,9 @@ def _point(board: Board, row: Row, x: float, y: float, across: _Scale, up: _Scal
                 if flat
                 else (f'<path class="bar" d="M{x} {ends[0]}V{ends[1]}"/>')
             )
-    if row.name == "none":
+    if row.role == "target":
         shape = f'<path class="dot" d="M{x} {y - 8}l8 8l-8 8l-8 -8z"/>'
-    elif row.name == "retain":
+    elif row.role == "retain model":
         shape = f'<path class="dot" d="M{x} {y - 9}l8.5 15h-17z"/>'
     else:
         shape = f'<circle class="dot" cx="{x}" cy="{y}" r="{7 if row.pareto else 5.5}"/>'

@@ -7,7 +7,8 @@ import io
 import json
 
 from grun_bench.core.escaping import cell as text
-from grun_bench.leaderboard.boards import Board, Cell, Row
+from grun_bench.leaderboard.boards import Board, Row
+from grun_bench.leaderboard.cells import Cell
 
 
 def sheet(board: Board) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from grun_bench.core.escaping import html, script
+from grun_bench.core.plugins import Control
 from grun_bench.leaderboard import scatter, words
-from grun_bench.leaderboard.boards import Board, Cell, Row, below_floor
+from grun_bench.leaderboard.boards import Board, Row
+from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.opened import Opened
 from grun_bench.results.words import number
 
 _HERE = Path(__file__).parent
+#: the classes of the rows of target and retain model, which have marks of their own in the style
+_SHAPES: dict[Control, str] = {"target": "target", "retain model": "retain"}
 
 
-def site(pages: dict[str, Sequence[Board]], colours: dict[str, int], results: str) -> str:
+def site(pages: Mapping[str, Sequence[Board]], colours: dict[str, int], results: str) -> str:
     """The page. `results` is the address of the tree of results, relative to the page."""
     boards = [board for of_page in pages.values() for board in of_page]
     style = scatter.theme(":root") + scatter.STYLE + _asset("site.css")
@@ -100,7 +104,7 @@ def _head(board: Board) -> tuple[str, int]:
     if board.lead and board.attacked:
         columns.append((f"{words.heading(board, board.lead)} worst case", "up"))
     for column in board.headline:
-        columns.append((words.heading(board, column), "down" if board.direction(column.metric) else "up"))
+        columns.append((words.heading(board, column), "down" if board.directions.get(column.metric) else "up"))
     columns += [("n", "down"), ("attacks", "down"), *((name, "up") for name in words.costs(board.rows[0]))]
     columns.append(("source", "text"))
     cells = "".join(
@@ -121,10 +125,10 @@ def _side(name: str) -> str:
 
 
 def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
-    classes = ["row", f"pinned {row.name}" if row.pinned else f"c{colours[row.adapter]}"]
+    classes = ["row", f"pinned {_SHAPES[row.role]}" if row.role else f"c{colours[row.adapter]}"]
     if row.flags:
         classes.append("flagged")
-    if below_floor(row, board) and not row.pinned:
+    if row.below and not row.pinned:
         classes.append("below")
     rank = str(row.rank) if row.rank else ""
     pareto = f'<span class="pareto" title="on the Pareto front">{words.PARETO}</span>' if row.pareto else ""
@@ -142,7 +146,7 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
         cells.append(_number(row.worst, under))
     cells += [_number(row.cells[column]) for column in board.headline]
     costs = (row.cost(name) for name in ("trainable_parameters", "training_seconds", "training_peak_bytes"))
-    cells += [_td(str(count), count) for count in (len(row.runs), len(row.attacked_by()))]
+    cells += [_td(str(count), count) for count in (len(row.runs), len(row.attacked_by))]
     cells += [_td(text, value) for text, value in zip(words.costs(row).values(), costs, strict=True)]
     cells.append(f'<td class="l">{_tag(row.tier)}</td>')
     text = html(" ".join([row.name, row.label, row.shown, *row.marks, *row.attacks]).lower())

@@ -6,13 +6,13 @@ import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard.marks import Mark, read_marks
-from grun_bench.results.filed import Filed
+from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.store import read_filed, result_paths
 
 SUBMISSIONS, FLAGS, CARD = "submissions", "flags.json", "card.json"
@@ -41,10 +41,10 @@ class Part:
         """A result of `paths` with its standing. Raises UsageError with the place when it is none."""
         filed = read_filed(self.tree, path, reviewed=reviewed)
         mark = marks.get(path.removeprefix(f"{SUBMISSIONS}/{self.submission}/"))
-        if filed.result.imported:
-            return replace(filed, tier="imported", submission=self.submission)
-        tier = mark.tier if mark and mark.sha256 == filed.sha256 else filed.tier
-        return replace(filed, tier=tier, submission=self.submission)
+        tier: Tier = "imported" if filed.result.imported else "self-reported"
+        if mark and mark.sha256 == filed.sha256 and not filed.result.imported:
+            tier = mark.tier
+        return Filed(filed.result, filed.root, filed.path, filed.sha256, tier, self.submission)
 
 
 def parts(tree: Path) -> list[Part]:

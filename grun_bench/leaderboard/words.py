@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, Cell, Column, Row
+from grun_bench.leaderboard.boards import Board, Row
+from grun_bench.leaderboard.cells import Cell
+from grun_bench.leaderboard.filings import Column
+from grun_bench.leaderboard.ranking import UTILITY_FLOOR
 from grun_bench.results.words import dataset_label, metric_heading, number
 
 MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
@@ -36,7 +39,7 @@ def data_line(board: Board) -> str:
 
 def heading(board: Board, column: Column) -> str:
     """A metric with its direction, and the version of its definition where it is not the first."""
-    text = metric_heading(column.metric, board.direction(column.metric), board.first.protocol)
+    text = metric_heading(column.metric, board.directions.get(column.metric), board.first.protocol)
     return text if column.version == "1" else f"{text} (v{column.version})"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -261,8 +261,8 @@ def parse_result(content: bytes, place: object, *, reviewed: bool = False) -> Re
         if set(getattr(result, name)) != {result.task}:
             refuse(place, f"$.{name.replace('_s', '-s')}: must hold the task {result.task} and nothing else")
     values = result.results[result.task]
-    if min(map(str.find, values, repeat(",")), default=1) < 1:
-        odd = next(key for key in values if key.find(",") < 1)
+    odd = None if reviewed else next((key for key in values if key.find(",") < 1), None)
+    if odd is not None:
         refuse(place, f"$.results.{result.task}: the key '{odd}' is not <metric>,<filter>")
     for records in result.all_records():
         if not untrusted.NAME.fullmatch(records.file) or not records.file.endswith(RECORDS_ENDS):

@@ -20,8 +20,11 @@ from scipy import stats
 from synthetic import references, result, store
 
 from grun_bench.core.errors import UsageError
-from grun_bench.leaderboard.boards import UTILITY_FLOOR, Board, average, build
+from grun_bench.leaderboard.boards import Board
+from grun_bench.leaderboard.build import build
+from grun_bench.leaderboard.cells import average
 from grun_bench.leaderboard.pages import SITE, outdated, render, write
+from grun_bench.leaderboard.ranking import UTILITY_FLOOR
 from grun_bench.leaderboard.tree import read_flags, read_tree
 from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.result import Result
@@ -210,7 +213,7 @@ def test_diverged_and_flagged_rows_have_no_rank_and_say_why() -> None:
     found = board([*references(), result(), broken, flagged], flags={flagged.run_id: "saw the test"})
     by_name = {row.name: row for row in found.rows}
     assert ranking(found) == ["grun+npo"]
-    assert by_name["lora+ga"].marks == ["diverged"] and by_name["lora+gd"].marks == ["unreliable"]
+    assert by_name["lora+ga"].marks == ("diverged",) and by_name["lora+gd"].marks == ("unreliable",)
     assert found.lead and by_name["lora+ga"].cells[found.lead].reason == "training diverged: loss is nan"
 
 

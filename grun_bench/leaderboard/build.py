@@ -1,0 +1,172 @@
+"""Results -> boards: what may be compared in one table, its rows over seeds, and their ranks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from grun_bench.core import registry
+from grun_bench.leaderboard.boards import PINNED, Board, Key, Row
+from grun_bench.leaderboard.cells import Numbers, numbers_of
+from grun_bench.leaderboard.filings import Column, Run, canonical, merged, plain, run_of
+from grun_bench.leaderboard.ranking import Entrant, Ranking, Standing
+from grun_bench.metrics.about import about
+from grun_bench.results.filed import Filed
+from grun_bench.results.result import Result
+from grun_bench.tasks.sets import ScoredSets
+
+
+def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
+    """All boards, real ones first, in the order of their keys. `flags`: run id -> why the run is unreliable."""
+    tables: dict[Key, list[Run]] = defaultdict(list)
+    sets: dict[Key, ScoredSets] = {}
+    for each in filed:
+        key = table_key(each.result)
+        if key not in sets:
+            sets[key] = each.result.sets
+        tables[key].append(run_of(each))
+    boards = [_board(key, merged(runs), sets[key], flags) for key, runs in tables.items()]
+    return sorted(boards, key=lambda board: (board.toy, bool(board.first.limit), board.key))
+
+
+def table_key(result: Result) -> Key:
+    """Rows meet in one table only when all of this is equal: the data and the limit, the protocol, and the versions of
+    the task and of what its headline is made of."""
+    measures = sorted(f"{name}={version}" for name, version in result.versions.items() if name.startswith("lm_eval:"))
+    hashes = sorted(f"{name}={part.get('sha256')}" for name, part in result.data.items())
+    return (
+        result.dataset,
+        result.task,
+        result.model,
+        result.dataset_hash,
+        " ".join(hashes),
+        result.protocol,
+        str(result.limit or ""),
+        # the toy's recipe is its identity; a published model's is its name
+        str(result.reference.get("tiny", "")),
+        *(f"{name}={result.versions.get(name)}" for name in (result.task, *result.headline)),
+        *measures,
+    )
+
+
+def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, str]) -> Board:
+    groups = _groups(runs)
+    ordered = [run for group in groups for run in group]
+    first, columns = ordered[0].result, list(dict.fromkeys(column for run in ordered for column in run.clean))
+    access = {name: found.info.access for run in ordered for name, found in run.attacks.items()}
+    access = {name: access[name] for name in sorted(access)}
+    directions: dict[str, bool | None] = {}
+    for run in ordered:
+        for metric, better in run.result.higher_is_better[first.task].items():
+            directions.setdefault(metric, better)
+    lead, utility = _ranked_by(first.headline, columns, directions, sets)
+    user = [name for name in access if access[name] == "user"]
+    numbers = [numbers_of(group, columns, access, user, lead) for group in groups]
+    shown = _shown_settings(groups)
+    entrants = [_entrant(*each, utility, flags) for each in zip(groups, shown, numbers, strict=True)]
+    # results of --limit are smoke tests
+    ranking = Ranking.against([] if first.limit else entrants, by_utility=utility is not None)
+    standings = [Standing(marks=each.excluded) for each in entrants] if first.limit else ranking.standings(entrants)
+    rows = [_row(*each, flags) for each in zip(groups, entrants, numbers, standings, strict=True)]
+    return Board(
+        key=key,
+        first=first,
+        rows=sorted(rows, key=_order),
+        columns=columns,
+        access=access,
+        directions=directions,
+        lead=lead,
+        utility=utility,
+        floor=ranking.floor,
+        beyond=ranking.beyond,
+    )
+
+
+def _groups(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs of each row, by seed."""
+    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.identity].append(run)
+    return [
+        sorted(groups[identity], key=lambda run: (run.result.seed or 0, run.result.run_id))
+        for identity in sorted(groups)
+    ]
+
+
+def _ranked_by(
+    headline: Sequence[str], columns: Iterable[Column], directions: Mapping[str, bool | None], sets: ScoredSets
+) -> tuple[Column | None, Column | None]:
+    """Of the headline the first metric of which less is better, and the first of which more is and that is no matter of
+    forgetting."""
+    by_metric, what = {column.metric: column for column in columns}, about(headline, sets)
+    there = [by_metric[metric] for metric in headline if metric in by_metric]
+    low = [column for column in there if directions.get(column.metric) is False]
+    high = [column for column in there if directions.get(column.metric) and not what[column.metric].forgetting]
+    return next(iter(low), None), next(iter(high), None)
+
+
+def _shown_settings(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Beside each row's name, the settings in which the rows of this unlearner differ."""
+    settings = [group[0].result.unlearner for group in groups]
+    by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for each in settings:
+        by_name[each.name].append(each.settings)
+    differing = {name: _differing(same) for name, same in by_name.items()}
+    return [
+        ", ".join(f"{name}={plain(each.settings[name])}" for name in differing[each.name] if name in each.settings)
+        for each in settings
+    ]
+
+
+def _differing(same: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = sorted({name for settings in same for name in settings})
+    return [name for name in names if len({canonical(settings.get(name)) for settings in same}) > 1]
+
+
+def _entrant(
+    runs: Sequence[Run],
+    shown: str,
+    numbers: Numbers,
+    utility: Column | None,
+    flags: Mapping[str, str],
+) -> Entrant:
+    name = runs[0].result.unlearner.name
+    diverged, excluded = sum(run.result.status == "diverged" for run in runs), []
+    if diverged:
+        excluded.append("diverged" if diverged == len(runs) else f"diverged in {diverged} of {len(runs)}")
+    if any(run.result.run_id in flags for run in runs):
+        excluded.append("unreliable")
+    return Entrant(
+        name=name,
+        shown=shown,
+        role=registry.role_of(name),
+        worst=numbers.worst.value,
+        utility=numbers.cells[utility].value if utility else None,
+        excluded=tuple(excluded),
+        attacked=numbers.attacked,
+    )
+
+
+def _row(runs: Sequence[Run], entrant: Entrant, numbers: Numbers, standing: Standing, flags: Mapping[str, str]) -> Row:
+    return Row(
+        name=entrant.name,
+        role=entrant.role,
+        settings=runs[0].result.unlearner.settings,
+        runs=runs,
+        shown=entrant.shown,
+        flags=[flags[run.result.run_id] for run in runs if run.result.run_id in flags],
+        cells=numbers.cells,
+        attacks=numbers.attacks,
+        worst=numbers.worst,
+        worst_attack=numbers.worst_attack,
+        rank=standing.rank,
+        pareto=standing.pareto,
+        below=standing.below,
+        marks=standing.marks,
+    )
+
+
+def _order(row: Row) -> tuple[int, bool, int, str, str, str]:
+    pin = list(PINNED).index(row.role) if row.role else len(PINNED)
+    return (pin, row.rank is None, row.rank or 0, row.name, row.shown, row.id)

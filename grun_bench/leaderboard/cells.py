@@ -1,0 +1,111 @@
+"""A row's numbers: means over its runs with an interval, or the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from grun_bench.leaderboard.filings import Attacked, Column, Run
+
+
+class Cell(NamedTuple):
+    """The mean over a row's runs with a 95 % interval: a t interval `over` the seeds, or one run's own bootstrap
+    interval over the `examples`; "" where there is none. A missing number has a reason."""
+
+    value: float | None
+    n: int = 0
+    low: float | None = None
+    high: float | None = None
+    over: str = ""
+    reason: str = ""
+
+
+NOTHING = Cell(None)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A row's cells without attack, by attack and metric, and in the worst case of a metric of forgetting.
+
+    `worst_attack` is the attack that the worst case is under, "" without attack. `attacked`: whether there is a number
+    of that metric under an attack that counts.
+    """
+
+    cells: Mapping[Column, Cell]
+    attacks: Mapping[str, Mapping[str, Cell]]
+    worst: Cell
+    worst_attack: str
+    attacked: bool
+
+
+def numbers_of(
+    runs: Sequence[Run], columns: Iterable[Column], attacks: Iterable[str], user: Sequence[str], lead: Column | None
+) -> Numbers:
+    """The numbers of a row's runs; `lead` is the metric of forgetting, and `user` are the attacks that count in it."""
+    cells = {column: _clean_cell(runs, column) for column in columns}
+    under: dict[str, dict[str, Cell]] = {}
+    for name in attacks:
+        attacked = [run.attacks[name] for run in runs if name in run.attacks]
+        if attacked:
+            metrics = dict.fromkeys(metric for one in attacked for metric in one.worst)
+            under[name] = {metric: _attack_cell(attacked, metric) for metric in metrics}
+    worst, worst_attack = cells[lead] if lead else NOTHING, ""
+    for name in user:
+        cell = under.get(name, {}).get(lead.metric, NOTHING) if lead else NOTHING
+        if cell.value is not None and worst.value is not None and cell.value > worst.value:
+            worst, worst_attack = cell, name
+    return Numbers(cells, under, worst, worst_attack, any(name in user for name in with_number(under, lead)))
+
+
+def with_number(attacks: Mapping[str, Mapping[str, Cell]], lead: Column | None = None) -> list[str]:
+    """The attacks on a row that left a number, or one of this metric."""
+
+    def left(cells: Mapping[str, Cell]) -> bool:
+        shown: Iterable[str] = [lead.metric] if lead else cells
+        return any(cells.get(metric, NOTHING).value is not None for metric in shown)
+
+    return [name for name, cells in attacks.items() if left(cells)]
+
+
+def _clean_cell(runs: Sequence[Run], column: Column) -> Cell:
+    values = [run.clean.get(column) for run in runs]
+    reason = ""
+    if None in values:
+        result = runs[values.index(None)].result
+        missing = f"training diverged: {result.error}" if result.status == "diverged" else result.reason(column.metric)
+        reason = missing or "not measured"
+    return average(values, runs[0].result.interval(column.metric), reason)
+
+
+def _attack_cell(attacked: Sequence[Attacked], metric: str) -> Cell:
+    first = attacked[0]
+    reason = first.reasons.get(metric, "not measured")
+    return average([one.worst.get(metric) for one in attacked], first.intervals.get(metric), reason)
+
+
+def average(values: Sequence[float | None], interval: tuple[float, float] | None, reason: str = "") -> Cell:
+    """The mean over runs with its 95 % t interval; one run's own bootstrap interval where there is no other run.
+
+    None, with the reason, where a run has no value.
+    """
+    n, known = len(values), [value for value in values if value is not None]
+    if len(known) < n or not n:
+        return Cell(None, n, reason=reason)
+    if n == 1:
+        low, high = interval or (None, None)
+        return Cell(known[0], 1, low, high, "examples" if interval else "")
+    mean = math.fsum(known) / n
+    deviation = math.sqrt(math.fsum([(value - mean) ** 2 for value in known]) / (n - 1))
+    half = _t_quantile(n - 1) * deviation / math.sqrt(n)
+    return Cell(mean, n, mean - half, mean + half, "seeds")
+
+
+@cache
+def _t_quantile(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))

@@ -1,0 +1,152 @@
+"""Filed results -> runs: what boards show of a result, and one run of its several filings."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from grun_bench.results.filed import TIERS, Filed
+from grun_bench.results.metric_key import MetricKey
+from grun_bench.results.result import AttackInfo, Result, key_text
+
+
+class Column(NamedTuple):
+    """A metric in one version of its definition. Two versions are two columns."""
+
+    metric: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attacked:
+    """An attack on one run, with what it left of the headline and of metrics that only attacks have.
+
+    `worst` has the value of each under the worst variant, with its recovery, and `variants` under each; `reasons` say
+    what is missing. `place` is the folder of the records, relative to the tree.
+    """
+
+    info: AttackInfo
+    place: str
+    worst: Mapping[str, float | None]
+    variants: Mapping[str, Mapping[str, float | None]]
+    intervals: Mapping[str, tuple[float, float]]
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: the result that its numbers without attack are from (of the best tier), and all attacks filed on it.
+
+    `clean` are those numbers.
+    Two versions of an attack are two attacks; of several filings of one attack the worse value of each metric counts.
+    `identity` is what its row is of: runs that share it differ in nothing but the seed.
+    """
+
+    result: Result
+    filings: tuple[Filed, ...]
+    clean: Mapping[Column, float | None]
+    attacks: Mapping[str, Attacked]
+    identity: tuple[str, ...]
+
+
+def run_of(filed: Filed) -> Run:
+    """The run of one filing, without what no page shows: thousands are held at once."""
+    result = filed.result
+    values, keys = result.results[result.task], {name: key_text(name) for name in result.higher_is_better[result.task]}
+    clean = {_column(name, result.versions.get(name, 1)): values[key] for name, key in keys.items() if key in values}
+    own = [name for name, key in keys.items() if key not in values and not MetricKey(name).is_recovery]
+    shown = [*result.headline, *own]
+    told = [*shown, *(MetricKey(name).recovery.metric for name in shown)]
+    attacks = {_label(name, info): _attacked(filed, name, info, shown, told) for name, info in result.attacks.items()}
+    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "curves", "data", "history", "n_samples")}
+    kept["results"] = {result.task: {key_text(name): result.value(name) for name in result.headline}}
+    short = replace(filed, result=result.model_copy(update=kept))
+    return Run(short.result, (short,), clean, attacks, _identity(result))
+
+
+@lru_cache(maxsize=2**12)
+def _column(metric: str, version: int | str) -> Column:
+    return Column(metric, str(version))
+
+
+def _label(attack: str, info: AttackInfo) -> str:
+    return attack if info.version == 1 else f"{attack} v{info.version}"
+
+
+def _attacked(
+    filed: Filed, attack: str, info: AttackInfo, of_variants: Sequence[str], of_worst: Sequence[str]
+) -> Attacked:
+    result = filed.result
+    values = result.results[result.task]
+
+    def there(names: Iterable[str], variant: str = "") -> dict[str, str]:
+        return {name: key for name in names if (key := key_text(name, attack, variant)) in values}
+
+    worst, variants = there(of_worst), {variant: there(of_variants, variant) for variant in info.variants}
+    return Attacked(
+        info,
+        filed.place,
+        {name: values[key] for name, key in worst.items()},
+        {variant: {name: values[key] for name, key in keys.items()} for variant, keys in variants.items()},
+        {name: result.intervals[key] for name, key in worst.items() if key in result.intervals},
+        {name: result.reasons[key] for name, key in worst.items() if key in result.reasons},
+    )
+
+
+def _identity(result: Result) -> tuple[str, ...]:
+    """The unlearner, its settings, and the tool that an imported result is from."""
+    tool = result.imported.tool if result.imported else ""
+    return (result.unlearner.name, canonical(result.unlearner.settings), tool)
+
+
+def canonical(value: Any) -> str:
+    """Equal values as equal texts."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def plain(value: Any) -> str:
+    """A setting as people write it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def merged(runs: Iterable[Run]) -> list[Run]:
+    """One run of all filings of it."""
+    same: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        same[run.result.run_id, *run.identity].append(run)
+    return [_merged(filings) if len(filings) > 1 else filings[0] for filings in same.values()]
+
+
+def _merged(runs: list[Run]) -> Run:
+    best_first = sorted(runs, key=lambda run: (TIERS.index(run.filings[0].tier), run.filings[0].path))
+    attacks: dict[str, list[Attacked]] = defaultdict(list)
+    for run in best_first:
+        for name, found in run.attacks.items():
+            attacks[name].append(found)
+    best = best_first[0]
+    filings = tuple(filed for run in best_first for filed in run.filings)
+    worst = {name: _worst(found, best.result) for name, found in attacks.items()}
+    return Run(best.result, filings, best.clean, worst, best.identity)
+
+
+def _worst(found: Sequence[Attacked], result: Result) -> Attacked:
+    first = found[0]
+    worst, intervals = dict(first.worst), dict(first.intervals)
+    for other in found[1:]:
+        for metric, value in other.worst.items():
+            worse = _worse(worst.get(metric), value, result.better(metric))
+            if worse != worst.get(metric):
+                worst[metric] = worse
+                intervals.pop(metric, None)
+    return replace(first, worst=worst, intervals=intervals)
+
+
+def _worse(one: float | None, other: float | None, better: bool | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    # what has no direction of its own here is a recovery: the higher, the worse
+    return min(one, other) if better else max(one, other)

@@ -1,0 +1,94 @@
+"""The rule of the ranking, on two numbers of each row; `words.rules` says it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from grun_bench.core.plugins import Control
+
+#: the share of the target model's utility that a row must keep to be ranked by its forgetting
+UTILITY_FLOOR = 0.9
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """What decides a row's rank: forgetting in the worst case (lower is better) and utility (higher is better).
+
+    `excluded` says why it has no rank in any case; `attacked` whether a user's attack left a number.
+    """
+
+    name: str
+    shown: str
+    role: Control | None
+    worst: float | None
+    utility: float | None
+    excluded: tuple[str, ...]
+    attacked: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row's place, and what a reader must know of it beside its numbers."""
+
+    rank: int | None = None
+    pareto: bool = False
+    #: whether it lost too much utility to be ranked by its forgetting
+    below: bool = False
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows against the target and the retain model.
+
+    `floor` is the utility below which a row has lost too much and `beyond` the retain model's worst case, None without
+    such a row. `by_utility` is False where the task has no metric of utility.
+    """
+
+    floor: float | None
+    beyond: float | None
+    by_utility: bool
+
+    @classmethod
+    def against(cls, entrants: Sequence[Entrant], by_utility: bool) -> Ranking:
+        """The ranking in which these take part."""
+        pins = {entrant.role: entrant for entrant in entrants if entrant.role}
+        whole = pins["target"].utility if by_utility and "target" in pins else None
+        floor = None if whole is None else UTILITY_FLOOR * whole
+        return cls(floor, pins["retain model"].worst if "retain model" in pins else None, by_utility)
+
+    def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
+        """The standing of each; target and retain model have no rank."""
+        ranked = [place for place, entrant in enumerate(entrants) if self._ranked(entrant)]
+        points = {place: self._point(entrants[place]) for place in ranked}
+        order = sorted(ranked, key=lambda place: self._merit(entrants[place]))
+        ranks = {place: rank for rank, place in enumerate(order, 1)}
+        found = []
+        for place, entrant in enumerate(entrants):
+            below = self.floor is not None and self._point(entrant)[1] < self.floor
+            marks = [*entrant.excluded]
+            if place in ranks:
+                marks += ["below the floor"] * below + ["no attack"] * (not entrant.attacked)
+            pareto = place in ranks and not any(_beats(other, points[place]) for other in points.values())
+            found.append(Standing(ranks.get(place), pareto, below, tuple(marks)))
+        return found
+
+    def _ranked(self, entrant: Entrant) -> bool:
+        known = entrant.worst is not None and (entrant.utility is not None or not self.by_utility)
+        return entrant.role is None and not entrant.excluded and known
+
+    def _point(self, entrant: Entrant) -> tuple[float, float]:
+        return entrant.worst or 0.0, (entrant.utility or 0.0) if self.by_utility else 0.0
+
+    def _merit(self, entrant: Entrant) -> tuple[int, float, float, str, str]:
+        forget, utility = self._point(entrant)
+        if self.floor is not None and utility < self.floor:
+            return (1, -utility, forget, entrant.name, entrant.shown)
+        equal = forget if self.beyond is None else max(forget, self.beyond)
+        return (0, equal, -utility, entrant.name, entrant.shown)
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether a point is at least as good in both numbers and better in one."""
+    return one != other and one[0] <= other[0] and one[1] >= other[1]
