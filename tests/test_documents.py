@@ -8,11 +8,13 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SMALL, Command
 
 from grun_bench.core import registry
+from grun_bench.models.lm import LM
 from grun_bench.results.record import Record, Records, load_records
 from grun_bench.results.store import read_result, result_files
 from grun_bench.tasks.task import load_task
@@ -140,3 +142,39 @@ def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], co
     # the numbers can be had again from the records and what the result says of its sets
     said = command("verify", tmp_path / "results", "--include-path", tmp_path)
     assert said.code == 0, said.out + said.err
+
+
+# --- from Python ------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_from_python(
+    environment: Path, hub: Path, lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines one after another, on the small model and its task in place of the published ones."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    task = repr(str(hub / "small.yaml"))
+    for written, here in {
+        '"tofu_forget10", seed=1': f"{task}, model={SMALL!r}, epochs=1, seed=1",
+        '"tofu_forget10", base="open-unlearning/tofu_Llama-3.2-1B-Instruct_full"': f"{task}, base={SMALL!r}",
+    }.items():
+        assert written in block
+        block = block.replace(written, here)
+    names: dict[str, Any] = {"model": lm.model, "tokenizer": lm.tokenizer}
+    exec(block, names)
+    outcome, rows = names["outcome"], names["rows"]
+    assert set(rows["run_id"]) == {each.result.run_id for each in (outcome.cell, outcome.target, outcome.retain)}
+    line = rows[(rows["unlearner"] == "grun+npo") & (rows["metric"] == "forget_probability")]
+    assert line[line["attack"] == ""]["value"].item() == outcome.metrics["forget_probability"]
+    assert (
+        outcome.to_frame().reset_index(drop=True).equals(rows[rows["unlearner"] == "grun+npo"].reset_index(drop=True))
+    )
+    assert names["theirs"].metrics["forget_quality"] is not None and names["theirs"].path is None
+
+
+def test_the_way_of_a_run_is_there() -> None:
+    """Every file that it names, and no more than eight on the way itself."""
+    (section,) = re.findall(r"## The way of a run\n(.*?)\n## ", CONTRIBUTING, flags=re.DOTALL)
+    assert len(re.findall(r"^\d+\. `", section, flags=re.MULTILINE)) <= 8
+    for name in re.findall(r"`(\w+/\w+\.py)`", section):
+        assert (ROOT / "grun_bench" / name).is_file(), name

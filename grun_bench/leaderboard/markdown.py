@@ -93,7 +93,12 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     lines += [f"- Source “{tier}”: {words.TIERS[tier]}." for tier in words.TIERS if tier in tiers]
     lines += ["", f"Every number with its interval: [CSV]({path_link(file)}.csv)", ""]
     if board.attacks and board.lead:
-        lines += [f"### {markdown(words.heading(board, board.lead))} under attack", "", *_attacks(board, notes), ""]
+        lines += [
+            f"### {markdown(words.heading(board, board.lead))} under attack",
+            "",
+            *_attacks(board, board.lead, notes),
+            "",
+        ]
     if board.others:
         lines += ["### Other metrics", "", *_others(board, notes), ""]
     return lines
@@ -117,18 +122,17 @@ def _headline(board: Board, notes: Notes) -> list[str]:
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 
 
-def _attacks(board: Board, notes: Notes) -> list[str]:
-    assert board.lead
+def _attacks(board: Board, lead: Column, notes: Notes) -> list[str]:
     columns = [(name, metric) for name in board.attacks for metric in board.under[name]]
     head = ["unlearner", "no attack"]
     for name, metric in columns:
-        other = "" if metric == board.lead.metric else f": {markdown(words.heading(board, Column(metric, '1')))}"
+        other = "" if metric == lead.metric else f": {markdown(words.heading(board, Column(metric, '1')))}"
         head.append(f"{markdown(name)} ({board.access[name]}){other}")
     rows = []
     for row in board.rows:
         under = [row.attacks.get(name, {}).get(metric) for name, metric in columns]
         shown = [_cell(cell, notes, brief=True) if cell else "" for cell in under]
-        rows.append([_name(row), _cell(row.cells[board.lead], notes, brief=True), *shown])
+        rows.append([_name(row), _cell(row.cells[lead], notes, brief=True), *shown])
     return [*_table(head, rows, "l" + "r" * (len(head) - 1)), "", "An empty place: the row was not attacked so."]
 
 

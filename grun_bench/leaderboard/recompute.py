@@ -29,14 +29,11 @@ def recompute(filed: Filed, among: Iterable[Filed], *, intervals: bool = True) -
     compared. Raises UsageError for records that are none, GrunBenchError for records that the metrics cannot take.
     """
     own, among = filed.records(), list(among)
-    best: list[Number] | None = None
-    for retain, target in _compared_with(filed.result, own, among):
-        found = _recompute(filed.result, own, retain, target, intervals)
-        if best is None or _wrong(found) < _wrong(best):
-            best = found
-        if not _wrong(best):
-            break
-    assert best is not None
+    compared = _compared_with(filed.result, own, among)
+    attempts = (_recompute(filed.result, own, retain, target, intervals) for retain, target in compared)
+    best = next(attempts)
+    while _wrong(best) and (found := next(attempts, None)) is not None:
+        best = min(best, found, key=_wrong)
     return best
 
 

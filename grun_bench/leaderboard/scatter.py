@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from grun_bench.core.escaping import html
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, Row
+from grun_bench.leaderboard.cells import Cell
+from grun_bench.leaderboard.filings import Column
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 44, 52
@@ -108,13 +110,12 @@ def points(board: Board) -> list[tuple[Row, float, float]]:
 def drawing(board: Board, colours: dict[str, int]) -> str:
     """The picture's elements; "" for a board with nothing to draw. Each point has `data-row`, the row's id."""
     drawn = points(board)
-    if not any(row.rank for row, _, _ in drawn):
+    if not board.lead or not board.utility or not any(row.rank for row, _, _ in drawn):
         return ""
-    assert board.lead and board.utility
     ys = [y for _, _, y in drawn] + ([board.floor] if board.floor is not None else [])
     across = _Scale.over([x for _, x, _ in drawn], LEFT, WIDTH - RIGHT)
     up = _Scale.over(ys, HEIGHT - BOTTOM, TOP)
-    parts = [*_axes(board, across, up)]
+    parts = [*_axes(board, board.lead, board.utility, across, up)]
     front = sorted((x, y) for row, x, y in drawn if row.pareto)
     if len(front) > 1:
         path = f"M{across(front[0][0])} {up(front[0][1])}"
@@ -122,7 +123,7 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
         parts.append(f'<path class="front" d="{path}"/>')
     # the front on top of the rest, the references on top of all
     drawn.sort(key=lambda point: (point[0].pinned, point[0].pareto, -(point[0].rank or 0)))
-    parts += [_point(board, row, across(x), up(y), across, up, colours) for row, x, y in drawn]
+    parts += [_point(row, row.cells[board.utility], across(x), up(y), across, up, colours) for row, x, y in drawn]
     placed = [(row, across(x), up(y)) for row, x, y in drawn]
     taken = [(x - 9, y - 9, x + 9, y + 9) for _, x, y in placed]
     if board.floor is not None:
@@ -135,8 +136,7 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
     return "".join(parts)
 
 
-def _axes(board: Board, across: _Scale, up: _Scale) -> list[str]:
-    assert board.lead and board.utility
+def _axes(board: Board, lead: Column, utility: Column, across: _Scale, up: _Scale) -> list[str]:
     parts = []
     bottom, top, right = HEIGHT - BOTTOM, TOP, WIDTH - RIGHT
     for tick in across.ticks():
@@ -150,18 +150,17 @@ def _axes(board: Board, across: _Scale, up: _Scale) -> list[str]:
     if board.floor is not None:
         y = up(board.floor)
         parts.append(f'<path class="floor" d="M{LEFT} {y}H{right}"/>')
-    lead, utility = html(words.plain(board, board.lead)), html(words.plain(board, board.utility))
-    parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 10}" text-anchor="end">{lead}, worst case</text>')
+    name = html(words.plain(board, lead))
+    parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 10}" text-anchor="end">{name}, worst case</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 10}">← forgets more</text>')
-    parts.append(f'<text class="axis" x="{LEFT - 52}" y="22">{utility}</text>')
+    parts.append(f'<text class="axis" x="{LEFT - 52}" y="22">{html(words.plain(board, utility))}</text>')
     parts.append(f'<text x="{right}" y="22" text-anchor="end">better: up and to the left</text>')
     return parts
 
 
-def _point(board: Board, row: Row, x: float, y: float, across: _Scale, up: _Scale, colours: dict[str, int]) -> str:
-    assert board.utility
+def _point(row: Row, utility: Cell, x: float, y: float, across: _Scale, up: _Scale, colours: dict[str, int]) -> str:
     bars = ""
-    for cell, scale, flat in ((row.worst, across, True), (row.cells[board.utility], up, False)):
+    for cell, scale, flat in ((row.worst, across, True), (utility, up, False)):
         if cell.over == "seeds" and cell.low is not None and cell.high is not None:
             ends = scale(cell.low), scale(cell.high)
             bars += (

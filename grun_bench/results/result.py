@@ -181,10 +181,6 @@ class Result(_Part):
         """The value of a metric, without attack or under one; None when it is missing or not part of the task."""
         return self.results[self.task].get(key_text(metric, attack, variant))
 
-    def has(self, metric: str, attack: str = "", variant: str = "") -> bool:
-        """Whether a metric was measured so, with a value or a reason why there is none."""
-        return key_text(metric, attack, variant) in self.results[self.task]
-
     def reason(self, metric: str, attack: str = "", variant: str = "") -> str | None:
         """Why a metric has no value, or which rows were left out of it; None where it is whole, or not of the task."""
         return self.reasons.get(key_text(metric, attack, variant))
@@ -218,18 +214,6 @@ class Result(_Part):
     def all_records(self) -> Iterator[RecordsFile]:
         """All records that it names: its own, and those that its attacks left."""
         return chain(self.own_records(), *(info.variants.values() for info in self.attacks.values()))
-
-    def worst_user_attack(self, metric: str) -> tuple[str, float] | None:
-        """The attack by a mere user of the model under which a metric is worst, and its value there.
-
-        None when no such attack has a value, or the metric has no direction.
-        """
-        better = self.better(metric)
-        users = [name for name, info in self.attacks.items() if info.access == "user"]
-        found = [(name, value) for name in users if (value := self.value(metric, name)) is not None]
-        if better is None or not found:
-            return None
-        return (min if better else max)(found, key=lambda pair: pair[1])
 
     def dumps(self) -> str:
         return (

@@ -27,7 +27,7 @@ from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.plugin_checks.attacks import attacked_subject
 from grun_bench.plugin_checks.small_model import two_sets
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
-from grun_bench.results.result import AttackInfo, Result
+from grun_bench.results.result import Result
 from grun_bench.results.store import read_result
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import attack_row, run
@@ -242,7 +242,6 @@ def test_an_attack_of_ones_own_with_a_curve(hub_with_attacks: Path, tmp_path: Pa
     # the target recovers nothing from itself
     assert result.results[result.task]["recovery_forget_rougeL_recall,louder"] is None
     assert "nothing to recover" in result.reasons["recovery_forget_rougeL_recall,louder"]
-    assert result.worst_user_attack("forget_probability") is None
 
 
 # --- recovery ---------------------------------------------------------------------------------------------------------
@@ -318,19 +317,6 @@ def test_the_worst_variant_is_the_attackers_best() -> None:
     assert undirected.value is None and "direction" in undirected.reason
     assert worst(values(None, 0.1))["m"].value == 0.1
     assert average(values(False, 0.1, None, 0.3))["m"].value == pytest.approx(0.2)
-
-
-def test_the_worst_attack_by_a_user(results: Path) -> None:
-    result = read_result(next(results.glob("*/*/grun+npo/*.json")))
-    for name, access in {"a": "user", "b": "user", "c": "weights", "d": "user"}.items():
-        result.attacks[name] = AttackInfo(version=1, access=access, settings={}, variants={}, seconds=0)
-    result.results[result.task] |= {
-        f"{metric},{name}": value
-        for name, value in {"a": 0.2, "b": 0.6, "c": 0.9, "d": None}.items()
-        for metric in ("forget_probability", "forget_quality")
-    }
-    assert result.worst_user_attack("forget_probability") == ("b", 0.6)
-    assert result.worst_user_attack("forget_quality") == ("a", 0.2)
 
 
 # --- the attacks themselves -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from grun_bench.core.errors import UsageError
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count, Positive, within
 from grun_bench.methods.adapters.base import Adapter, load_tensors
@@ -34,7 +35,14 @@ class Lora(Adapter):
 
         # peft divides alpha by the rank, so it need not be the whole number that its type says
         options: dict[str, Any] = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
-        self.peft = get_peft_model(model, LoraConfig(**options, target_modules="all-linear"))
+        try:
+            self.peft = get_peft_model(model, LoraConfig(**options, target_modules="all-linear"))
+        except ValueError as error:
+            if "lora_dropout" not in str(error):
+                raise
+            raise UsageError(
+                f"lora: peft knows no dropout for the experts of {type(model).__name__}. Use --set dropout=0."
+            ) from None
 
     def save(self, folder: Path) -> None:
         self.peft.save_pretrained(str(folder), safe_serialization=True)
