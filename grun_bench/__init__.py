@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from grun_bench.core.errors import UsageError as UsageError
     from grun_bench.methods.saving import load as load
     from grun_bench.methods.saving import push_to_hub as push_to_hub
+    from grun_bench.results.frame import load_results as load_results
     from grun_bench.runs.front import evaluate as evaluate
     from grun_bench.runs.front import run as run
     from grun_bench.runs.outcome import Outcome as Outcome
@@ -28,6 +29,7 @@ _PLACES = {
     "run": "runs.front",
     "evaluate": "runs.front",
     "Outcome": "runs.outcome",
+    "load_results": "results.frame",
     "load": "methods.saving",
     "push_to_hub": "methods.saving",
     "GrunBenchError": "core.errors",

@@ -13,6 +13,8 @@ from grun_bench.results.record import Records, load_records
 from grun_bench.results.result import Result
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from grun_bench.models.lm import LM
 
 
@@ -64,6 +66,12 @@ class Outcome:
     def metrics(self) -> Mapping[str, float | None]:
         """Metric -> value without attack, None where there is none (`result.reasons` says why)."""
         return self.cell.metrics
+
+    def to_frame(self) -> DataFrame:
+        """The result as a table, one line a metric and attack; `grun_bench.load_results` says what its columns are."""
+        from grun_bench.results.frame import to_frame
+
+        return to_frame(self.result)
 
     @property
     def path(self) -> Path | None:

@@ -1,0 +1,98 @@
+"""Results as a table of pandas: one line a run, metric and attack. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grun_bench.core.errors import UsageError
+from grun_bench.results.result import Result, key_text
+from grun_bench.results.store import read_result, result_files
+
+#: column -> its type in the table
+COLUMNS = {
+    "run_id": "str",
+    "task": "str",
+    "model": "str",
+    "unlearner": "str",
+    "settings": "object",
+    "seed": "Int64",
+    "protocol": "str",
+    "limit": "Int64",
+    "dataset": "str",
+    "dataset_hash": "str",
+    "status": "str",
+    "metric": "str",
+    "set": "str",
+    "attack": "str",
+    "variant": "str",
+    "access": "str",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "n": "Int64",
+    "higher_is_better": "boolean",
+    "version": "str",
+    "reason": "str",
+}
+
+
+def load_results(folder: str | Path) -> pd.DataFrame:
+    """All results of a folder, as `run` files them, in one table; bundles inside of it are folders of their own.
+
+    A line is one value of one run, its columns `COLUMNS`:
+
+    - `run_id`, `task`, `model`, `unlearner`, `settings` (a dict), `seed`, `protocol`, `limit` (rows a set; none is a
+      benchmark result with one), `dataset` (`published` or `embedded`), `dataset_hash`, `status` (`ok` or `diverged`):
+      the run. Only values of equal task, protocol, limit and data compare.
+    - `metric`, and the scored `set` whose name it begins with ("" for metrics over several): what was measured, in
+      which `version` of its definition, whether `higher_is_better` (missing where neither is), over `n` rows.
+    - `attack` ("" without) and its `variant` ("" for the worst of all, `mean` for their mean), and the `access` that
+      the attacker needs (`user` or `weights`): where it was measured.
+    - `value`, and `low` and `high` of its 95 % bootstrap interval; NaN where there is none, and `reason` says why.
+
+    Raises UsageError when there is no such folder, or a file in it is no result.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder of results.")
+    return _table(map(read_result, result_files(folder)))
+
+
+def to_frame(result: Result) -> pd.DataFrame:
+    """One result as a table, as `load_results` has it."""
+    return _table([result])
+
+
+def _table(results: Iterable[Result]) -> pd.DataFrame:
+    lines = (line for result in results for line in _lines(result))
+    return pd.DataFrame.from_records(list(lines), columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _lines(result: Result) -> Iterator[tuple[Any, ...]]:
+    made = (result.run_id, result.task, result.model, result.unlearner.name, result.unlearner.settings, result.seed)
+    under = (result.protocol, result.limit, result.dataset, result.dataset_hash, result.status)
+    sets = sorted((each.name for each in result.sets.sets), key=len, reverse=True)
+    rows, values = result.n_samples[result.task], result.results[result.task]
+    for key in result.metric_keys():
+        text = key_text(*key)
+        low, high = result.intervals.get(text, (None, None))
+        yield (
+            *made,
+            *under,
+            key.metric,
+            next((name for name in sets if key.recovered.metric.startswith(f"{name}_")), ""),
+            key.attack,
+            key.variant,
+            result.attacks[key.attack].access if key.attack in result.attacks else "",
+            values[text],
+            low,
+            high,
+            rows.get(key.metric),
+            result.better(key.metric),
+            str(result.versions.get(key.metric, 1)),
+            result.reasons.get(text, ""),
+        )
