@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from grun_bench.core.environment import mirrors
+from grun_bench.core.local_data import cached_by_content
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +135,9 @@ def _mirrored(load: Callable[..., Any]) -> Callable[..., Any]:
         folder = next((mirror / path for mirror in mirrors() if (mirror / path).is_dir()), None)
         if folder is not None:
             try:
-                return load(str(folder), name, *args, **{key: options[key] for key in options if key != "revision"})
+                parts = {key: options[key] for key in ("data_dir", "data_files") if key in options}
+                kept = {key: options[key] for key in options if key != "revision"}
+                return load(str(folder), name, *args, **kept | cached_by_content(folder, name, **parts))
             except ValueError as error:
                 if "BuilderConfig" not in str(error):
                     raise

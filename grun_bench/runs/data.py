@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from grun_bench.core.cache import digest
 from grun_bench.core.errors import DataError, UsageError
 from grun_bench.methods.base import Unlearner
 from grun_bench.models.scoring import Example
-from grun_bench.tasks.dataset import Rows, Source, joined
+from grun_bench.tasks.dataset import Rows, Source, joined, training_pair
 from grun_bench.tasks.roles import ROLES
 from grun_bench.tasks.sets import ScoredSets
 from grun_bench.tasks.task import Task
@@ -81,8 +81,8 @@ class Data:
 def read_data(task: Task, world: World, limit: int | None) -> Data:
     """The first `limit` rows of every source (of every request's) of a task.
 
-    Raises DataError where rows cannot be had or break the schema, with what the task says to do about it, and
-    UsageError where requests leave rows out.
+    Raises DataError where rows cannot be had or break the schema, with what the task says to do about it, or where a
+    row is in two sets that it cannot be in, and UsageError where requests leave rows out.
     """
 
     def rows(sources: Sequence[Source], needed: tuple[str, ...] | None = None) -> list[Rows]:
@@ -101,7 +101,9 @@ def read_data(task: Task, world: World, limit: int | None) -> Data:
         if limit is None:
             _check_covered(task, trained, rows([trained])[0], training["forget"])
             _check_covered(task, forget, rows([forget])[0], [scored[name]])
-    return Data(training, scored, task.sets, bool(task.stages))
+    data = Data(training, scored, task.sets, bool(task.stages))
+    _check_apart(data)
+    return data
 
 
 def _check_covered(task: Task, source: Source, whole: Rows, parts: Sequence[Rows]) -> None:
@@ -112,4 +114,28 @@ def _check_covered(task: Task, source: Source, whole: Rows, parts: Sequence[Rows
 
 
 def _pairs(part: Rows) -> list[Pair]:
-    return [("", row["text"]) if "text" in row else (row["question"], row["answer"]) for row in part.rows]
+    return [training_pair(row) for row in part.rows]
+
+
+def _check_apart(data: Data) -> None:
+    """Raises DataError where a row is both to be forgotten and to be kept, or scored as one that no model has seen.
+
+    Such a row is trained against itself, the retain model knows it, and what is compared with it means nothing.
+    """
+    sets = {f"train:{name}": parts for name, parts in data.training.items()}
+    sets |= {name: [rows] for name, rows in data.scored.items()}
+    forgotten = {"train:forget", *data.sets.of("forget")}
+    places = {pair: place for name in forgotten for pair, place in _places(name, sets[name])}
+    for name in sets.keys() - forgotten:
+        twice = [(places[pair], place) for pair, place in _places(name, sets[name]) if pair in places]
+        if twice:
+            raise DataError(
+                f"{twice[0][0]} is also {twice[0][1]}, and so are {len(twice) - 1} more rows: take them out of one of "
+                "the two, as in <data set>[40:]."
+            )
+
+
+def _places(name: str, parts: Sequence[Rows]) -> Iterator[tuple[Pair, str]]:
+    for part in parts:
+        for pair, number in zip(_pairs(part), part.numbers, strict=True):
+            yield pair, f"row {number} of the set {name} ({part.origin})"

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from grun_bench.core.errors import DataError, UsageError
+from grun_bench.core.escaping import clean
+from grun_bench.tasks.sets import PAIR
 
 Row = dict[str, Any]
 #: our names of the columns of questions and answers; a training set of plain texts has `text` instead
 Column = Literal["question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
-_SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?$")
+_SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d{0,15}):(?P<stop>\d{0,15})\])?$")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Source:
         """Raises UsageError when the text has another shape."""
         match = _SOURCE.fullmatch(text)
         if match is None:
-            raise UsageError(f"'{text}' is not a data source: write org/name:config or org/name:config[0:360].")
+            raise UsageError(
+                f"'{clean(text, 100)}' is not a data source: write org/name:config or org/name:config[0:360]."
+            )
         start, stop = match["start"], match["stop"]
         places = int(start) if start else 0, int(stop) if stop else None
         return cls(match["data"], match["config"], *places, columns or {})
@@ -65,8 +69,8 @@ def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ..
     """The rows of a source out of its data set's table, under our names of the columns.
 
     The `needed` columns are in every row, and so are those that the source maps; None stands for those of a training
-    set: `text`, or question and answer. Wrong answers are a list, one alone is a list of one. Raises DataError with the
-    row and column that is wrong, or where there are no rows.
+    set: `text`, or question and answer; of both, those that the source maps. Wrong answers are a list, one alone is a
+    list of one. Raises DataError with the row and column that is wrong, or where there are no rows.
     """
     table = table[source.start : source.stop][:limit]
     if not table:
@@ -74,15 +78,33 @@ def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ..
     place = origin if origin == source.data else f"{source} ({origin})"
     rows = [_ours(row, source.columns) for row in table]
     for number, (row, theirs) in enumerate(zip(rows, table, strict=True), source.start):
-        required = needed or (("text",) if "text" in row else ("question", "answer"))
+        required = needed or _trained(row, f"{place}, row {number}", source)
         for column in dict.fromkeys([*required, *source.columns, *(COLUMNS if needed else ())]):
             named = source.columns.get(column, column)
             if row.get(column) is not None:
                 _check(row[column], column, f"{place}, row {number}, column '{named}'")
             elif column in required or column in source.columns:
-                known = ", ".join(theirs)
+                known = clean(", ".join(theirs), 300)
                 raise DataError(f"{place}, row {number}: column '{named}' is missing; the columns are {known}.")
     return Rows(rows, origin, _sha256(rows), list(range(source.start, source.start + len(rows))))
+
+
+def _trained(row: Row, place: str, source: Source) -> tuple[str, ...]:
+    """The columns of a row that are trained on. Raises DataError where either could be meant."""
+    has_text, has_pair = (any(row.get(column) is not None for column in each) for each in (("text",), PAIR))
+    if "text" in source.columns or (has_text and not has_pair):
+        return ("text",)
+    if has_text:
+        raise DataError(
+            f"{place}: it has 'text' beside 'question' and 'answer'; say which is trained on, as in "
+            f"{{source: {source}, columns: {{text: text}}}} or columns: {{question: question, answer: answer}}."
+        )
+    return PAIR
+
+
+def training_pair(row: Row) -> tuple[str, str]:
+    """What is trained on in a checked row: (question, answer), or ("", text)."""
+    return (row["question"], row["answer"]) if row.get("text") is None else ("", row["text"])
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -111,4 +133,5 @@ def _check(value: Any, column: str, place: str) -> None:
         raise DataError(f"{place}: expected a list of answers.")
     for text in values:
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{place}: expected text, found {'an empty one' if text == '' else repr(text)}.")
+            found = "an empty one" if text == "" else clean(repr(text), 60)
+            raise DataError(f"{place}: expected text, found {found}.")

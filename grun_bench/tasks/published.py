@@ -1,19 +1,24 @@
 """Published data sets: JSON Lines files, the mirrors of GRUN_BENCH_HUB, then the Hugging Face cache and Hub. No torch.
 
-`datasets` is imported when a data set is read.
+JSON is read here, from a file and from a mirror alike: as it is written, a date as its text, and never as it was at an
+earlier time. `datasets` is imported for what is not a file.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from grun_bench.core import environment as env
 from grun_bench.core.errors import DataError, unknown
+from grun_bench.core.local_data import cached_by_content, data_files
 from grun_bench.core.patches import no_dataset_bars
 from grun_bench.tasks.dataset import Row, Source
+from grun_bench.tasks.json_rows import SUFFIXES, read_rows
 
 
 def read(source: Source) -> tuple[list[Row], str]:
@@ -23,12 +28,12 @@ def read(source: Source) -> tuple[list[Row], str]:
     """
     tried: list[str] = []
     if Path(source.data).expanduser().is_file():
-        return _load_json(Path(source.data).expanduser()), source.data
+        return read_rows([Path(source.data).expanduser()]), source.data
     for mirror in env.mirrors():
         folder = mirror / source.data
         if folder.is_dir():
             try:
-                return _load_dataset(str(folder), source), f"mirror {source.data}"
+                return _of_folder(folder, source), f"mirror {source.data}"
             except (OSError, RuntimeError, ValueError, TypeError, yaml.YAMLError) as error:
                 raise DataError(f"{source}: {folder} cannot be read ({' '.join(str(error).split())[:200]}).") from None
         tried.append(f"{folder} (GRUN_BENCH_HUB)")
@@ -43,31 +48,33 @@ def read(source: Source) -> tuple[list[Row], str]:
     )
 
 
-def _load_json(path: Path) -> list[Row]:
-    rows = []
-    # as bytes: texts may hold what Unicode counts as the end of a line
-    for number, line in enumerate(path.read_bytes().splitlines()):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, row {number}: not JSON ({error}).") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: expected an object with the columns, found {row!r}.")
-        rows.append(row)
-    return rows
+def _of_folder(folder: Path, source: Source) -> list[Row]:
+    with _configurations(str(folder), source):
+        files = data_files(folder, source.config).get("train", [])
+        if files and all(file.suffix in SUFFIXES for file in files):
+            return read_rows(files)
+        return _load_dataset(str(folder), source, **cached_by_content(folder, source.config))
 
 
-def _load_dataset(name: str, source: Source) -> list[Row]:
+def _load_dataset(name: str, source: Source, **options: Any) -> list[Row]:
     import datasets
 
     try:
-        with no_dataset_bars():
-            return datasets.load_dataset(name, source.config, split="train").to_list()
+        with no_dataset_bars(), _configurations(name, source):
+            return datasets.load_dataset(name, source.config, split="train", **options).to_list()
     except datasets.exceptions.DatasetGenerationError as error:
         raise DataError(f"{source} ({name}): {error.__cause__ or error}") from None
+
+
+@contextmanager
+def _configurations(name: str, source: Source) -> Iterator[None]:
+    """Within this block an unknown configuration is told with those that there are."""
+    import datasets
+
+    try:
+        yield
     except ValueError as error:
         if "BuilderConfig" not in str(error):
             raise
-        raise unknown(
-            f"configuration of {source.data}", str(source.config), datasets.get_dataset_config_names(name)
-        ) from None
+        known = datasets.get_dataset_config_names(name)
+        raise unknown(f"configuration of {source.data}", str(source.config), known) from None

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.escaping import clean
 from grun_bench.tasks.dataset import Column, Source
 from grun_bench.tasks.roles import ROLES, Role
 from grun_bench.tasks.sets import PAIR, USUAL, ScoredSets
@@ -197,10 +198,10 @@ def load_task(name: str, include: Sequence[Path] = ()) -> Task:
     """
     path = task_file(name, include)
     settings = read_yaml(path)
-    known = Task.model_fields
+    known = set(Task.model_fields) - {"name"}  # its file's
     for key in settings:
         if key not in known:
-            raise unknown(f"key in {path}", key, set(known) - {"name"})
+            raise unknown(f"key in {path}", clean(str(key), 100), known)
     try:
         task = Task(name=path.stem, **settings)
         for each in (task, task.in_toy_world()):
@@ -208,6 +209,6 @@ def load_task(name: str, include: Sequence[Path] = ()) -> Task:
         return task
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise UsageError(f"{path}: {problems}") from None
+        raise UsageError(f"{path}: {clean(problems)}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None

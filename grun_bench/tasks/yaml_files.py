@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.escaping import clean
 
 _PACKAGED = Path(__file__).with_name("files")
 _REPOSITORY = Path(__file__).parents[2] / "tasks"
+#: collections in collections; task files have four
+MAX_DEPTH = 20
 
 
 def task_folder() -> Path:
@@ -38,18 +41,39 @@ def task_file(name: str, include: Sequence[Path] = ()) -> Path:
     return files[name]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file, over those of the file it includes. Raises UsageError when there are none."""
-    import yaml  # takes a moment, and an unknown name is told without
+def read_yaml(path: Path, including: Sequence[Path] = ()) -> dict[str, Any]:
+    """The keys of a YAML file, over those of the file in the same folder that it includes.
 
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the one in C is ten times faster
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+    `including` are the files that include it. Raises UsageError, with the file, where there are no keys.
+    """
+    if path in including:
+        chain = " includes ".join(each.name for each in (*including, path))
+        raise UsageError(f"{including[0]}: a file that includes itself ({chain}).")
+    settings = _loaded(path)
     if not isinstance(settings, dict):
         raise UsageError(f"{path}: a task file is a mapping of keys; see tasks/tofu_forget10.yaml.")
     included = settings.pop("include", None)
-    return (read_yaml(path.with_name(included)) if included else {}) | settings
+    if included is None:
+        return settings
+    if not isinstance(included, str) or not included or Path(included).name != included:
+        raise UsageError(f"{path}: include: {clean(repr(included), 100)} is not the name of a file in the same folder.")
+    return read_yaml(path.with_name(included), (*including, path)) | settings
+
+
+def _loaded(path: Path) -> Any:
+    import yaml  # takes a moment, and an unknown name is told without
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster
+    try:
+        text, depth = path.read_text(encoding="utf-8"), 0
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # the loader in C would end the process
+                raise UsageError(f"{path}: nested deeper than {MAX_DEPTH}.")
+        return yaml.load(text, loader)
+    except OSError as error:
+        raise UsageError(f"{clean(str(path), 300)}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text (byte {error.start}).") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date or number that is none
+        raise UsageError(f"{path}: not YAML ({clean(' '.join(str(error).split()), 300)}).") from None

@@ -1,0 +1,61 @@
+"""Task files: what they include, and one line with the file for what is no task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TASK
+
+from grun_bench.core.errors import UsageError
+from grun_bench.tasks.task import load_task
+
+
+def test_keys_are_laid_over_those_of_the_included_file(tmp_path: Path) -> None:
+    (tmp_path / "_base.yaml").write_text(yaml.safe_dump(TASK))
+    (tmp_path / "_half.yaml").write_text("include: _base.yaml\nmax_new_tokens: 7\nversion: 2\n")
+    (tmp_path / "own.yaml").write_text("include: _half.yaml\nversion: 3\n")
+    task = load_task(str(tmp_path / "own.yaml"))
+    assert (task.name, task.version, task.max_new_tokens, task.forget) == ("own", 3, 7, TASK["forget"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("include: own.yaml", "own.yaml: a file that includes itself .own.yaml includes own.yaml"),
+        ("include: other.yaml", "own.yaml includes other.yaml includes own.yaml"),
+        ("include: ../outside.yaml", "'../outside.yaml' is not the name of a file in the same folder"),
+        ("include: /etc/passwd", "'/etc/passwd' is not the name"),
+        ("include: .", "'.' is not the name"),
+        ("include: ''", "'' is not the name"),
+        ("include: 5", "include: 5 is not the name"),
+        ("include: [a, b]", "is not the name"),
+        ("include: " + "x" * 9000, "x…: File name too long"),
+        ("include: absent.yaml", "absent.yaml: No such file"),
+        ("include: binary.yaml", "binary.yaml: not UTF-8 text"),
+        (bytes(range(128, 256)), "own.yaml: not UTF-8 text .byte 0"),
+        ("metrics: " + "[" * 100_000 + "]" * 100_000, "nested deeper than 20"),
+        ("".join("  " * depth + "a:\n" for depth in range(1000)), "nested deeper than 20"),
+        ("version: 2020-99-99", "not YAML .month must be in 1..12"),
+        ("version: " + "9" * 5000, "not YAML"),
+        ("version: &x [*x]", "version: Input should be a valid integer"),
+        ("name: other", "unknown key in .* 'name'"),
+        ("1: x", "unknown key in .* '1'"),
+        ("? " + "x" * 9000 + "\n: 1", "unknown key in .*/own.yaml 'x{99}…'"),
+        ("- a\n- b", "a task file is a mapping of keys"),
+        ("", "a task file is a mapping of keys"),
+        ("a: [", "not YAML"),
+        (yaml.safe_dump(TASK | {"forget": ["a/b[" + "9" * 5000 + ":]"]}), "is not a data source"),
+    ],
+)
+def test_what_is_no_task_is_one_short_line_with_the_file(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "other.yaml").write_text("include: own.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path.parent / "outside.yaml").write_text(yaml.safe_dump(TASK))
+    with pytest.raises(UsageError, match=message) as told:
+        load_task(str(path))
+    text = str(told.value)
+    assert str(tmp_path) in text and "\n" not in text and len(text) < 1500
