@@ -173,7 +173,7 @@ def test_data_file_that_is_no_json_lines(
     task, file = task_file(), tmp_path / "retain99.jsonl"
     file.write_bytes(file.read_bytes() + text.encode("latin-1"))
     said = command("run", "--unlearner", "ga", "--task", task, "--model", SMALL, "--output", tmp_path / "results")
-    refused(said, str(file), f"row {CONFIGS['retain99']}")
+    refused(said, str(file), f"line {CONFIGS['retain99'] + 1}")
 
 
 def test_rows_may_hold_any_line_end_of_unicode(task_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def rows_of(name: str) -> list[dict[str, Any]]:
         {
             "question": f"where was {people[n]} born",
             "paraphrased_question": f"where is {people[n]}",
-            "answer": f"in {places[(n + len(name)) % 4]}",
-            "paraphrased_answer": f"{people[n]} in {places[(n + len(name)) % 4]}",
+            "answer": f"in {places[(n + list(SETS).index(name)) % 4]}",
+            "paraphrased_answer": f"{people[n]} in {places[(n + list(SETS).index(name)) % 4]}",
             "perturbed_answer": [f"in {place}" for place in places],
         }
         for n in range(SETS[name])
