@@ -35,7 +35,9 @@ def test_keys_are_laid_over_those_of_the_included_file(tmp_path: Path) -> None:
         ("include: absent.yaml", "absent.yaml: No such file"),
         ("include: binary.yaml", "binary.yaml: not UTF-8 text"),
         (bytes(range(128, 256)), "own.yaml: not UTF-8 text .byte 0"),
-        ("metrics: " + "[" * 100_000 + "]" * 100_000, "nested deeper than 20"),
+        # newer versions of the YAML library in C refuse it themselves
+        ("metrics: " + "[" * 100_000 + "]" * 100_000, "nested deeper than 20|maximum nesting depth"),
+        ("metrics: " + "[" * 30 + "]" * 30, "nested deeper than 20"),
         ("".join("  " * depth + "a:\n" for depth in range(1000)), "nested deeper than 20"),
         ("version: 2020-99-99", "not YAML .month must be in 1..12"),
         ("version: " + "9" * 5000, "not YAML"),
