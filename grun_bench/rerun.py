@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.leaderboard.compare import Number, compare
 from grun_bench.results.filed import Filed
+from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of
 from grun_bench.runs.front import DTYPES
@@ -108,25 +109,26 @@ def differences(stated: Result, found: Result, share: float) -> list[Number]:
     bounds = _bounds()
 
     def allowed(key: str, value: float, new: float) -> float | None:
-        metric = key.rpartition(",")[0]
+        named = MetricKey.parse(key)
+        metric = named.metric
         if f"{metric}_D" in rows:
             return None
         if metric.endswith("_D"):
             return max(DISTANCE, share)
-        if metric.startswith("recovery_"):
+        if named.is_recovery:
             return RECOVERY
         low, high = next((each for name, each in bounds if metric == name or metric.endswith(f"_{name}")), (0.0, None))
         if high is None or high - low == float("inf"):
             return share * max(abs(value), abs(new))
         return (share + 1 / max(rows.get(metric, 1), 1)) * (high - low)
 
-    numbers = [compare(key, one, other, allowed, "results.") for key in dict.fromkeys([*one, *other])]
+    numbers = {key: compare(key, one, other, allowed, "results.") for key in dict.fromkeys([*one, *other])}
     # whether there is enough to recover hangs on a threshold
     return [
-        Number(each.place, each.stated, each.found, None)
-        if each.place.startswith("results.recovery_") and (each.stated is None or each.found is None)
+        replace(each, allowed=None)
+        if MetricKey.parse(key).is_recovery and (each.stated is None or each.found is None)
         else each
-        for each in numbers
+        for key, each in numbers.items()
     ]
 
 

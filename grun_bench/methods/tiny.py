@@ -9,8 +9,7 @@ authors; it would only be in the way of the others.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from grun_bench.core.environment import cpu_threads
 from grun_bench.methods.batch import Side
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.order import shuffled_batches, split
@@ -145,16 +145,6 @@ def _batches(sequences: Sequence[Encoded], pad_id: int, epochs: int, seed: int) 
     return batches
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def untrained(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> PreTrainedModel:
     """The model at its start. The global random state stays as it was."""
     config = LlamaConfig(
@@ -189,7 +179,7 @@ def build(
     batches = _batches(sequences, tokens.pad_token_id, epochs, seed)
     name = "target model" if exclude is None else f"retain model without {exclude}"
     model.train()
-    with _threads(THREADS):
+    with cpu_threads(THREADS):
         optimise(
             model.parameters(),
             batches,

@@ -34,18 +34,16 @@ def about(keys: Iterable[str], sets: ScoredSets) -> dict[str, About]:
     not write their `over` out.
     """
     known = registry.entries("metric")
-    known_sets = [*sets.sets, *(ScoredSet(role, role) for role in ROLES)]
+    known_sets = ScoredSets((*sets.sets, *(ScoredSet(role, role) for role in ROLES)))
     return {key: _about(MetricKey(key).recovered.metric, known, known_sets) for key in keys}
 
 
-def _about(metric: str, known: Mapping[str, Entry], sets: Iterable[ScoredSet]) -> About:
+def _about(metric: str, known: Mapping[str, Entry], sets: ScoredSets) -> About:
     beginnings = [name for name in known if f"{metric}_".startswith(f"{name}_")]
     for name in sorted(beginnings, key=len, reverse=True):
         if roles := _over(known[name], exactly=name == metric):
             return About(roles)
-    found = max(
-        (each for each in sets if metric.startswith(f"{each.name}_")), key=lambda each: len(each.name), default=None
-    )
+    found = sets.beginning(metric)
     return About((found.role,), found) if found else About()
 
 

@@ -75,16 +75,15 @@ def _table(results: Iterable[Result]) -> pd.DataFrame:
 def _lines(result: Result) -> Iterator[tuple[Any, ...]]:
     made = (result.run_id, result.task, result.model, result.unlearner.name, result.unlearner.settings, result.seed)
     under = (result.protocol, result.limit, result.dataset, result.dataset_hash, result.status)
-    sets = sorted((each.name for each in result.sets.sets), key=len, reverse=True)
-    rows, values = result.n_samples[result.task], result.results[result.task]
+    sets, rows, values = result.sets, result.n_samples[result.task], result.results[result.task]
     for key in result.metric_keys():
-        text = key_text(*key)
+        text, of_set = key_text(*key), sets.beginning(key.recovered.metric)
         low, high = result.intervals.get(text, (None, None))
         yield (
             *made,
             *under,
             key.metric,
-            next((name for name in sets if key.recovered.metric.startswith(f"{name}_")), ""),
+            of_set.name if of_set else "",
             key.attack,
             key.variant,
             result.attacks[key.attack].access if key.attack in result.attacks else "",

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from grun_bench.core import registry
+from grun_bench.core.environment import cpu_threads
 from grun_bench.methods import tiny
 from grun_bench.models.loading import Placement
 from grun_bench.runs.config import RunConfig
@@ -36,20 +35,10 @@ class Session:
     @contextmanager
     def in_force(self) -> Iterator[None]:
         """Within this block plugins are found and threads are as the session says; after it all is as before."""
-        with registry.including(self.include), _threads(self.threads):
+        with registry.including(self.include), cpu_threads(self.threads):
             yield
 
 
 def world_of(config: RunConfig) -> World:
     """The world that a run is in, by its model."""
     return TOY if (config.model or TINY) == TINY and config.target_model is None else PUBLISHED
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -47,6 +47,11 @@ class ScoredSets:
         """What a set is to unlearning; None for a name that is none of the sets'."""
         return next((each.role for each in self.sets if each.name == name), None)
 
+    def beginning(self, key: str) -> ScoredSet | None:
+        """The set whose name, and `_`, a metric's key begins with, of several the longest; None where none is."""
+        found = (each for each in self.sets if key.startswith(f"{each.name}_"))
+        return max(found, key=lambda each: len(each.name), default=None)
+
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> ScoredSets:
         """The sets of a task's `score` and `measures`, from its plain data as results have it.
