@@ -92,6 +92,8 @@ def launch(hub: Path, output: Path, cache: Path, log: Path, *, epochs: int) -> s
         env=os.environ | {"GRUN_BENCH_HUB": str(hub), "GRUN_BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=log.open("w"),
+        # tests that run in the background have Ctrl-C switched off, and so would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
