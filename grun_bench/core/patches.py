@@ -180,6 +180,20 @@ def no_bars() -> Iterator[None]:
 
 
 @contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Within this block peft (0.21) reads models of transformers 5.24 without the warnings that this gives.
+
+    It asks by a deprecated name whether activations are checkpointed, and imports bitsandbytes, which on some CPUs
+    warns of a kernel that it lacks; nothing here needs one.
+    """
+    import warnings
+
+    with quiet("bitsandbytes"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
+@contextmanager
 def shared_key_heads(model: nn.Module) -> Iterator[bool]:
     """Within this block attention gets keys and values that query heads share as they are; yields whether any do.
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from grun_bench.core.errors import UsageError
+from grun_bench.core.patches import quiet_peft
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count, Positive, within
 from grun_bench.methods.adapters.base import Adapter, load_tensors
@@ -31,12 +32,14 @@ class Lora(Adapter):
 
     def attach(self, model: PreTrainedModel) -> None:
         import torch.distributed.tensor  # noqa: F401  (peft 0.21 reads it without importing it)
-        from peft import LoraConfig, get_peft_model
 
         # peft divides alpha by the rank, so it need not be the whole number that its type says
         options: dict[str, Any] = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
         try:
-            self.peft = get_peft_model(model, LoraConfig(**options, target_modules="all-linear"))
+            with quiet_peft():
+                from peft import LoraConfig, get_peft_model
+
+                self.peft = get_peft_model(model, LoraConfig(**options, target_modules="all-linear"))
         except ValueError as error:
             if "lora_dropout" not in str(error):
                 raise
@@ -49,11 +52,13 @@ class Lora(Adapter):
 
     def load(self, model: PreTrainedModel, folder: Path) -> None:
         import torch.distributed.tensor  # noqa: F401
-        from peft import PeftModel
 
         # by its own loader a pickle would be read where the safetensors are missing
         load_tensors(folder / "adapter_model.safetensors")
-        self.peft = PeftModel.from_pretrained(model, folder)
+        with quiet_peft():
+            from peft import PeftModel
+
+            self.peft = PeftModel.from_pretrained(model, folder)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.peft.named_parameters() if "lora_" in name]
