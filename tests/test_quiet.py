@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LIBRARIES = re.compile(r"warn|deprecat|%\||\[transformers\]|site-packages", re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_a_run_prints_no_librarys_warnings(environment: Path, small_run: list[str], tmp_path: Path) -> None:
     """In a process of its own, since a test's warnings are pytest's. LoRA trained, saved and attacked by sampling."""
     options = ["--unlearner", "lora+gd", "--attacks", "sampling", "--output", tmp_path / "r", "--save", tmp_path / "m"]

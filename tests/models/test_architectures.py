@@ -172,7 +172,8 @@ def test_a_saved_model_comes_back(name: str, tmp_path: Path, monkeypatch: pytest
     assert not torch.equal(expected, plain)
 
 
-@pytest.mark.parametrize("adapter", ["lora", "reft", "grun"])
+# ReFT acts by the same hooks as GRUN
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("reft", marks=pytest.mark.slow), "grun"])
 @pytest.mark.parametrize("name", MODELS)
 def test_adapters_train_and_leave_the_base_alone(name: str, adapter: str) -> None:
     settings: dict[str, Any] = {"epochs": 1, "batch_size": 3, "lr": 1e-2}
