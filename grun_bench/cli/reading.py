@@ -153,4 +153,4 @@ def leaderboard(
 
     rendered = render(tree, out)
     write(rendered, out)
-    print(f"{out / 'README.md'}: {rendered.runs} results on {len(rendered.pages)} pages; {out / SITE} has all.")
+    print(f"{out / 'README.md'}: {rendered.runs} results in {len(rendered.pages)} files; {out / SITE} has all.")

@@ -28,13 +28,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
+        if part.is_file() and not part.is_symlink():  # a dead process of the same number left it
+            part.unlink()
+        with part.open("xb") as file:  # never through a link that bears its name
+            try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+    except FileExistsError:
+        raise GrunBenchError(f"{path} could not be saved: {part} is in the way; remove it.") from None
     except OSError as error:
         raise GrunBenchError(f"{path} could not be saved: {error.strerror}.") from error

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from grun_bench.core import untrusted
 from grun_bench.core.errors import UsageError
 from grun_bench.core.files import write_whole
+from grun_bench.core.strict_json import read_json
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
@@ -25,6 +29,13 @@ SITE = "index.html"
 #: the folders of real and of toy pages; nothing else should lie in them
 PAGES, TOY_PAGES = "pages", "toy"
 _SUFFIXES = (".md", ".csv", ".svg")
+#: SHA-256 of each page by its path: what was written, and so may be removed
+MANIFEST = "pages.json"
+#: bytes of a page
+_BYTES = 2**30
+#: what is wrong with a file
+_LINK, _GONE = "is a link or lies behind one; remove it", "has no results any more"
+_FOREIGN = "is no page of these results; remove it"
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
             if drawn := picture(board, colours):
                 pages[f"{stem}.svg"] = drawn
         pages[path] = page(of_page, files, "../" * path.count("/") + "README.md")
+    pages[MANIFEST] = json.dumps({path: _sha256(text.encode()) for path, text in pages.items()}, indent=1) + "\n"
     results = Path(os.path.relpath(tree, out)).as_posix()
     runs = sum(board.runs for board in boards)
     return Rendered(pages, site(by_page, colours, results), runs)
@@ -78,47 +90,69 @@ def outdated(pages: dict[str, str], out: Path) -> dict[str, str]:
     found = {}
     for path, text in pages.items():
         there = _content(out / path)
-        if there is None:
+        if _linked(out, path):
+            found[path] = _LINK
+        elif there is None:
             found[path] = "is missing"
         elif there != text.encode():
             found[path] = "is out of date"
-    return found | {path: "has no results any more" for path in _rendered_before(out) if path not in pages}
+    return found | dict(_left_over(pages, out))
 
 
 def write(rendered: Rendered, out: Path) -> None:
     """Write what changed, the page of all boards too, and remove pages whose results are gone.
 
-    Raises UsageError rather than overwrite a README.md or index.html of another origin, GrunBenchError when a file
-    cannot be saved.
+    Removed is what the manifest of an earlier call names and nobody changed; no link is followed below `out`. Raises
+    UsageError rather than overwrite a page of another origin, GrunBenchError when a file cannot be saved.
     """
-    pages = rendered.pages | {SITE: rendered.site}
+    pages = {SITE: rendered.site} | rendered.pages
     changes = outdated(pages, out)
-    for path in ("README.md", SITE):
+    for path in pages.keys() & changes.keys():
+        if changes[path] == _LINK:
+            raise UsageError(f"{out / path} {_LINK}.")
         there = _content(out / path)
-        if path in changes and there is not None and words.MARKER.encode() not in there:
+        if path.endswith((".md", ".html")) and there is not None and words.MARKER.encode() not in there:
             raise UsageError(
                 f"{out / path} is not a page of `grun-bench leaderboard`: choose another folder with --out."
             )
     for path in changes:
         if path in pages:
             write_whole(out / path, pages[path])
-        else:
+        elif changes[path] == _GONE:
             (out / path).unlink()
             _remove_empty((out / path).parent)
 
 
 def _content(path: Path) -> bytes | None:
+    """What a plain file holds; None for anything else."""
     try:
-        return path.read_bytes()
-    except OSError:
+        return untrusted.read(path, _BYTES)
+    except UsageError:
         return None
 
 
-def _rendered_before(out: Path) -> Iterator[str]:
+def _linked(out: Path, path: str) -> bool:
+    """Whether a link is on the way to a page, or in its place."""
+    place = Path(path)
+    return any((out / each).is_symlink() for each in (place, *place.parents[:-1]))
+
+
+def _left_over(pages: dict[str, str], out: Path) -> Iterator[tuple[str, str]]:
+    """The files in the folders of pages that are none of these: path -> what is wrong with it."""
+    try:
+        written = read_json(out / MANIFEST, dict[str, str])
+    except UsageError:  # none, or two that git could not merge
+        written = {}
     for folder in (PAGES, TOY_PAGES):
-        for path in sorted((out / folder).glob("*/*")):
-            if path.suffix in _SUFFIXES and path.is_file():
-                yield path.relative_to(out).as_posix()
+        for file in sorted((out / folder).glob("*/*")):
+            path = file.relative_to(out).as_posix()
+            if file.suffix in _SUFFIXES and path not in pages:
+                content = None if _linked(out, path) else _content(file)
+                yield path, _GONE if content is not None and written.get(path) == _sha256(content) else _FOREIGN
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _remove_empty(folder: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,27 +57,30 @@ def submit(
     results = _results(runs, output)
     _check_methods(results, plugin)
     found = _models(results, models)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        part.mkdir()
-        write_whole(part / CARD, json.dumps(filled.model_dump(), indent=1, ensure_ascii=False) + "\n")
-        for filed in results:
-            place = part / RESULTS / filed.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(filed.file, place)
-            for records in filed.result.all_records():
-                shutil.copyfile(filed.beside(records), place.with_name(records.file))
-        for run_id, folder in found.items():
-            _copy_model(folder, part / MODELS / run_id)
-        if plugin:
-            shutil.copyfile(plugin, part / PLUGIN)
-        read_bundle(part)
-        part.replace(out)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+            part = Path(folder) / out.name
+            part.mkdir()
+            _fill(part, filled, results, found, plugin)
+            read_bundle(part)
+            part.replace(out)
     except OSError as error:
         raise GrunBenchError(f"{out} could not be made: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Submission(read_bundle(out), _warnings([filed.result for filed in results], found))
+
+
+def _fill(bundle: Path, card: Card, results: Sequence[Filed], models: dict[str, Path], plugin: Path | None) -> None:
+    write_whole(bundle / CARD, json.dumps(card.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    for filed in results:
+        place = bundle / RESULTS / filed.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(filed.file, place)
+        for records in filed.result.all_records():
+            shutil.copyfile(filed.beside(records), place.with_name(records.file))
+    for run_id, folder in models.items():
+        _copy_model(folder, bundle / MODELS / run_id)
+    if plugin:
+        shutil.copyfile(plugin, bundle / PLUGIN)
 
 
 def read_card_file(path: Path) -> Card:

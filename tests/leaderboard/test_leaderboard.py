@@ -6,7 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,15 @@ def test_the_interval_over_seeds_is_students(values: list[float]) -> None:
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error) if error > 1e-12 else (mean, mean)
     assert (cell.value, cell.low, cell.high) == pytest.approx((mean, low, high), abs=1e-9)
     assert cell.over == "seeds" and cell.n == len(values)
+
+
+def test_an_interval_over_seeds_hangs_on_no_version_of_scipy() -> None:
+    """The quantiles in closed form for two and three runs: equal to the last digit, whatever computes them."""
+    two, three = math.tan(0.475 * math.pi), 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    for values, quantile in (([1.0, 2.0], two), ([1.0, 2.0, 3.0], three)):
+        half = round(quantile, 10) * (0.5**0.5 if len(values) == 2 else 1.0) / math.sqrt(len(values))
+        cell = average(values, None)
+        assert cell.high == cell.value + half and cell.low == cell.value - half
 
 
 def test_one_run_has_its_own_interval_and_no_other() -> None:
@@ -364,6 +375,11 @@ def test_the_same_files_give_the_same_bytes(tree: Path, tmp_path: Path) -> None:
     assert rendered(again) == first
 
 
+def test_the_projects_own_pages_are_those_of_its_rows_in_every_environment() -> None:
+    out = Path(__file__).parents[2] / "leaderboards"
+    assert outdated(render(out / "results", out).pages, out) == {}
+
+
 def test_pages_are_written_once_and_removed_with_their_results(tree: Path) -> None:
     out = tree.parent
     pages = rendered(tree)
@@ -390,6 +406,64 @@ def test_a_page_of_another_origin_is_not_overwritten(tree: Path) -> None:
             write(render(tree, tree.parent), tree.parent)
         assert (tree.parent / name).read_text() == "# My project"
         (tree.parent / name).unlink()
+
+
+@pytest.fixture
+def out(tree: Path, tmp_path: Path) -> Path:
+    """A folder of pages that holds more than the tree does now, beside what is somebody else's."""
+    folder = tmp_path / "out"
+    write(render(tree, folder), folder)
+    for path in (tree / "letters" / "org__small" / "lora+ga").glob("*.json"):
+        path.unlink()
+    return folder
+
+
+def test_what_was_not_written_is_not_removed(tree: Path, out: Path) -> None:
+    (page,) = (out / "toy" / "letters").glob("*.md")
+    (sheet,) = (out / "toy" / "letters").glob("*.csv")
+    sheet.write_text("my own numbers")
+    others = [out / "pages" / "notes" / name for name in ("a.md", "b.csv", "c.svg")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    write(render(tree, out), out)
+    assert not page.exists()
+    assert sheet.read_text() == "my own numbers" and all(path.read_text() == "mine" for path in others)
+    # an honest tree does not hold them, which is told
+    told = outdated(render(tree, out).pages, out)
+    assert set(told) == {path.relative_to(out).as_posix() for path in (sheet, *others)}
+
+
+@pytest.mark.parametrize("planted", ["letters", "folder", "page", "site", "manifest"])
+def test_no_link_among_the_pages_is_followed(tree: Path, out: Path, planted: str) -> None:
+    """Whatever it leads to, inside a folder with the name of a task or in a page's own place, stays as it is."""
+    away = out.parent / "away"
+    shutil.copytree(out, away)  # content that the manifest names, so that nothing but the link tells them apart
+    before = {path: path.read_bytes() for path in away.rglob("*") if path.is_file()}
+    link = {
+        "letters": Path("toy/letters"),
+        "folder": Path("pages"),
+        "page": Path("pages/letters/org__small.md"),
+        "site": Path(SITE),
+        "manifest": Path("pages.json"),
+    }[planted]
+    place = out / link
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place.symlink_to(away / link)
+    if planted == "letters":  # no page has its place there any more: nothing to write, and nothing is removed
+        write(render(tree, out), out)
+    else:
+        with pytest.raises(UsageError, match="link"):
+            write(render(tree, out), out)
+    assert {path: path.read_bytes() for path in away.rglob("*") if path.is_file()} == before
+    assert place.is_symlink()
+
+
+def test_a_manifest_that_git_could_not_merge_names_nothing(tree: Path, out: Path) -> None:
+    (page,) = (out / "toy" / "letters").glob("*.md")
+    (out / "pages.json").write_text("<<<<<<< ours\n{}\n=======\n{}\n>>>>>>> theirs\n")
+    write(render(tree, out), out)
+    assert page.exists() and json.loads((out / "pages.json").read_text())
 
 
 def test_toy_rows_have_pages_of_their_own_under_a_toy_heading(tree: Path) -> None:

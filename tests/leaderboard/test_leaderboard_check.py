@@ -116,7 +116,7 @@ def test_pages_that_are_old_missing_or_left_over_are_found(tree: Path) -> None:
     said = {line.split(": ")[0]: line for line in found(tree)}
     assert "out of date" in said[str(out / "README.md")]
     assert "missing" in said[str(sheet)]
-    assert "no results any more" in said[str(out / "pages" / "small" / "gone.md")]
+    assert "no page of these results" in said[str(out / "pages" / "small" / "gone.md")]
     assert len(said) == 3
 
 
