@@ -105,7 +105,7 @@ def average(values: Sequence[float | None], interval: tuple[float, float] | None
 
 @cache
 def _t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, to ten decimals: versions of scipy differ in the last digits."""
+    """The 97.5 % quantile of Student's t, to seven decimals: versions of scipy differ in the tenth."""
     from scipy.special import stdtrit
 
-    return round(float(stdtrit(degrees, 0.975)), 10)
+    return round(float(stdtrit(degrees, 0.975)), 7)
