@@ -14,6 +14,7 @@ from grun_bench.methods import tiny
 from grun_bench.methods.finetune import finetune
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, folder_name, load, locate, weights_sha256, write_model
+from grun_bench.models.protocols import CLEAN, identity, protocol_of
 from grun_bench.tasks.task import FineTuning
 from grun_bench.tasks.world import TINY
 
@@ -43,9 +44,18 @@ def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> 
 
 
 def load_finetuned(
-    base: str, role: str, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, placement: Placement
+    base: str,
+    role: str,
+    pairs: Sequence[tuple[str, str]],
+    recipe: FineTuning,
+    seed: int,
+    placement: Placement,
+    protocol: str = CLEAN,
 ) -> LM:
-    """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it."""
+    """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it.
+
+    The pairs are put as the protocol puts them.
+    """
     place = locate(base)
     source = weights_sha256(place) if isinstance(place, Path) else base
     key = {
@@ -55,10 +65,13 @@ def load_finetuned(
         "seed": seed,
         "dtype": placement.dtype,
     }
+    if protocol != CLEAN:
+        key["protocol"] = identity(protocol)
 
     def build(folder: Path) -> None:
         # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16
         lm = load(base, replace(placement, dtype="float32"))
+        lm.prompts = protocol_of(protocol).prompts(lm)
         finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", placement.dtype)
         write_model(lm.model.to(getattr(torch, placement.dtype)), lm.tokenizer, folder)
 

@@ -45,7 +45,7 @@ class Saved(BaseModel):
     adapter: str | None
     options: dict[str, Any]
     base: dict[str, Any]
-    prompts: Literal["chat", "qa"]
+    prompts: Literal["chat", "qa", "open-unlearning"]
     run_id: str | None = None
 
 
@@ -135,16 +135,17 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
     """As `load`, with the adapter beside the model."""
     from grun_bench.methods.base import Fitted
     from grun_bench.models import loading
-    from grun_bench.models.lm import Prompts
+    from grun_bench.models.protocols import prompts_of
 
     saved = read_card(folder)
     if saved.adapter is None:
         if list(Path(folder).glob("*.bin")):
             raise ModelError(f"{folder}: weights must be safetensors.")
         lm = loading.load(str(folder), place)
-        lm.prompts = Prompts(lm.tokenizer, saved.prompts)
+        lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
         return Fitted(lm)
     lm = base or _load_base(saved, place)
+    lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
     target = registry.get("adapter", saved.adapter).target
     said = f"{Path(folder) / CARD}: options: "
     adapter = target(**override(options_of(target), saved.options, saved.adapter, bounds_of(target), said))

@@ -191,12 +191,13 @@ class Pair(Unlearner):
         if context.stage == 0 and ("target" in needs or (context.stages > 1 and needs & {"reference", "alternate"})):
             adapter.keep_target()
         if "idk" in needs:
-            refusals = [lm.prompts.answer(text) for text in REFUSALS]
-            sequences["idk"] = [Encoded(row.prompt, refusal) for row in sequences["forget"] for refusal in refusals]
+            asked = [lm.prompts.encode_answers(question, REFUSALS) for question, _ in context.forget]
+            sequences["idk"] = [refusal for refusals in asked for refusal in refusals]
         if "alternate" in needs:
             count, temperature = self._settings["alternates"], self._settings["temperature"]
             with adapter.disabled():
                 answers = sample_alternates(lm, context.forget, count, temperature, recipe.batch_size)
-            asked = zip(context.forget, answers, strict=True)
-            sequences["alternate"] = [lm.prompts.encode(row[0], text) for row, texts in asked for text in texts]
+            questions = (question for question, _ in context.forget)
+            others = map(lm.prompts.encode_answers, questions, answers)
+            sequences["alternate"] = [other for each in others for other in each]
         return sequences

@@ -14,16 +14,18 @@ from grun_bench.core.errors import DataError
 from grun_bench.core.patches import template_clock
 from grun_bench.models.batch import Encoded
 
-#: how prompts are written
-Style = Literal["chat", "qa"]
+#: how prompts are written; the last is a protocol's (see `protocols`)
+Style = Literal["chat", "qa", "open-unlearning"]
 #: questions with their answers
 Pairs = Sequence[tuple[str, str]]
+#: messages of a chat, each with `role` and `content`
+Turns = list[dict[str, str]]
 
 #: the date that chat templates with a date print: the one of Llama 3's own default, never today
 TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 
 
-def turns(context: Pairs) -> list[dict[str, str]]:
+def turns(context: Pairs) -> Turns:
     """Questions with their answers as turns of a chat."""
     roles = ("user", "assistant")
     return [{"role": role, "content": text} for pair in context for role, text in zip(roles, pair, strict=True)]
@@ -38,24 +40,31 @@ class Prompts:
     as the end of the prompt.
     """
 
+    #: the date that chat templates are told
+    date = TEMPLATE_DATE
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, style: Style) -> None:
         self.tokenizer = tokenizer
-        self.style = style
+        self.style: Style = style
         # SentencePiece tokenizers put a space before every text by themselves
         self._space = "" if tokenizer.tokenize("a")[:1] == ["▁a"] else " "
-        self._answer_prefix = "" if style == "chat" else self._space
+        self._answer_prefix = self._space if style == "qa" else ""
 
     def text(self, question: str, context: Pairs = ()) -> str:
         """The prompt as text."""
         if self.style == "qa":
             before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in context)
             return f"{before}Question: {question}\nAnswer:"
-        with template_clock(TEMPLATE_DATE):
+        return self.templated([*turns(context), {"role": "user", "content": question}], add_generation_prompt=True)
+
+    def templated(self, chat: Turns, add_generation_prompt: bool = False) -> str:
+        """A chat by the tokenizer's template, on the fixed date."""
+        with template_clock(self.date):
             return self.tokenizer.apply_chat_template(
-                [*turns(context), {"role": "user", "content": question}],
+                chat,
                 tokenize=False,
-                add_generation_prompt=True,
-                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+                add_generation_prompt=add_generation_prompt,
+                date_string=self.date.strftime("%d %b %Y"),
             )
 
     def prompt(self, question: str, context: Pairs = (), prefill: str = "") -> list[int]:
@@ -77,7 +86,14 @@ class Prompts:
         """A question and its answer; with an empty question the answer is a plain text (see `encode_text`)."""
         if not question:
             return self.encode_text(answer)
-        return Encoded(self.prompt(question), self.answer(answer))
+        return self.encode_answers(question, [answer])[0]
+
+    def encode_answers(
+        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = ""
+    ) -> list[Encoded]:
+        """Each of several answers after its prompt, which is `prompt`'s unless a protocol tokenises them as one."""
+        prompt = self.prompt(question, context, prefill)
+        return [Encoded(prompt, self.answer(answer, prefill)) for answer in answers]
 
     def encode_text(self, text: str, share: float = 0.0, length: int = 512) -> Encoded:
         """A plain text, cut to its first `length` tokens; its first `share` of tokens is the prompt, the rest scored.
@@ -91,6 +107,11 @@ class Prompts:
             raise DataError(f"a text of {len(ids)} tokens cannot be trained on: {text[:40]!r}.")
         end = min(max(1, int(share * len(ids))), len(ids) - 1)
         return Encoded(ids[:end], ids[end:])
+
+
+def usual_prompts(tokenizer: PreTrainedTokenizerBase) -> Prompts:
+    """The prompts of a model about which nothing else is said: its chat template's, if it has one."""
+    return Prompts(tokenizer, "chat" if tokenizer.chat_template else "qa")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from grun_bench.core import environment as env
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import no_bars
-from grun_bench.models.lm import LM, Prompts, Style
+from grun_bench.models.lm import LM, usual_prompts
 from grun_bench.models.trial import obstacle
 
 #: what transformers calls the dtype that it loads a model in
@@ -86,8 +86,7 @@ def ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: di
     if reason := obstacle(model):
         kind = f"{type(model).__name__} of transformers {transformers.__version__}"
         raise ModelError(f"model {origin['name']}: {kind} cannot be scored here: {reason}.")
-    style: Style = "chat" if tokenizer.chat_template else "qa"
-    return LM(model, tokenizer, Prompts(tokenizer, style), origin)
+    return LM(model, tokenizer, usual_prompts(tokenizer), origin)
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

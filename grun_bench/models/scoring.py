@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import bar
 from grun_bench.models.engine import Engine
 from grun_bench.models.forward import evaluating
 from grun_bench.models.head import TokenScores
-from grun_bench.models.lm import LM, turns
+from grun_bench.models.lm import LM, Prompts
+from grun_bench.models.protocols import CLEAN, Protocol, protocol_of
 from grun_bench.models.work import Counts, Scored, Work
 from grun_bench.results.record import Continuation, Generation, Record, Records
 
@@ -47,64 +48,8 @@ class ScoringSettings:
 
     max_new_tokens: int = 200
     batch_size: int | None = None
-    protocol: str = "grun-bench"
+    protocol: str = CLEAN
     generate: bool = True
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What differs between ways of scoring.
-
-    `encode(lm, example)` makes the prompt and the scored tokens of each of its candidates. `hides_padding` masks every
-    token whose id is the padding token, real ones of the prompt too. `cleans_spaces` removes spaces before punctuation
-    in generations.
-    """
-
-    encode: Callable[[LM, Example], tuple[list[int], list[list[int]]]]
-    hides_padding: bool
-    cleans_spaces: bool
-
-
-def _clean(lm: LM, example: Example) -> tuple[list[int], list[list[int]]]:
-    prompt = lm.prompts.prompt(example.question, example.context, example.prefill)
-    return prompt, [lm.prompts.answer(answer, example.prefill) for answer in example.candidates]
-
-
-def _open_unlearning(lm: LM, example: Example) -> tuple[list[int], list[list[int]]]:
-    """Prompt and scored tokens of OpenUnlearning (src/data/utils.py, preprocess_chat_instance, at d3d7cf9).
-
-    The whole conversation goes through the chat template at once; what follows the prompt's tokens is scored, the
-    template's tail included, and an end of sequence is added where the template does not end with one.
-    """
-    if lm.prompts.style != "chat":
-        raise UsageError("The protocol open-unlearning needs a model with a chat template.")
-    template = lm.tokenizer.apply_chat_template
-    system = {"role": "system", "content": "You are a helpful assistant."}
-    asked = [system, *turns(example.context), {"role": "user", "content": example.question}]
-    options = {"tokenize": False, "date_string": OPEN_UNLEARNING_DATE}
-    text = template(asked, add_generation_prompt=True, **options) + example.prefill
-    prompt = lm.tokenizer(text, add_special_tokens=False).input_ids
-
-    def scored(answer: str) -> list[int]:
-        content = f"{example.prefill} {answer}" if example.prefill else answer
-        answered = [*asked, {"role": "assistant", "content": content}]
-        whole = lm.tokenizer(template(answered, **options), add_special_tokens=False).input_ids
-        return (whole if whole[-1] == lm.tokenizer.eos_token_id else [*whole, lm.tokenizer.eos_token_id])[len(prompt) :]
-
-    return prompt, [scored(answer) for answer in example.candidates]
-
-
-#: the date in the prompts of OpenUnlearning's Llama 3 models (its configs/model/Llama-3.2-1B-Instruct.yaml)
-OPEN_UNLEARNING_DATE = "10 Apr 2025"
-
-#: `grun-bench` is clean: every token of the prompt is attended to, the answer ends with one end of sequence.
-#: `open-unlearning` is for comparison with that tool's published tables. Where the padding token is the end of turn, it
-#: masks every end of turn of the prompt; positions then differ between scoring and generation; the template's tail is
-#: scored. Its extraction strength, exact memorisation and min-k drop the last scored token.
-PROTOCOLS = {
-    "grun-bench": Protocol(_clean, hides_padding=False, cleans_spaces=False),
-    "open-unlearning": Protocol(_open_unlearning, hides_padding=True, cleans_spaces=True),
-}
 
 
 def score(
@@ -114,9 +59,8 @@ def score(
 
     `counts`, where given, gets the costs added. Raises UsageError for an unknown protocol.
     """
-    if settings.protocol not in PROTOCOLS:
-        raise UsageError(f"Unknown protocol '{settings.protocol}'. Choose from: {', '.join(PROTOCOLS)}.")
-    protocol = PROTOCOLS[settings.protocol]
+    protocol = protocol_of(settings.protocol)
+    prompts = protocol.prompts(lm)
     engine = Engine(
         lm.model,
         stops=stop_tokens(lm),
@@ -126,15 +70,32 @@ def score(
         counts=counts,
     )
     with evaluating(lm.model):
-        works = [Work(*protocol.encode(lm, each), generate=settings.generate, moments=True) for each in examples]
-        scored = _run(engine, "scoring", works)
-        records = [_record(lm, protocol, *each) for each in zip(examples, works, scored, strict=True)]
-        asked = [place for place, each in enumerate(examples) if each.paraphrased_question and scored[place].gates]
-        paraphrased = [replace(examples[place], question=examples[place].paraphrased_question or "") for place in asked]
-        prompts = [Work(protocol.encode(lm, each)[0]) for each in paraphrased]
-        for place, found in zip(asked, _run(engine, "gates on paraphrased questions", prompts), strict=True):
+        asked = [works_of(prompts, each, settings.generate) for each in examples]
+        gave = iter(_run(engine, "scoring", [work for works in asked for work in works]))
+        scored = [joined(list(islice(gave, len(works)))) for works in asked]
+        records = [_record(lm, protocol, *each) for each in zip(examples, asked, scored, strict=True)]
+        places = [place for place, each in enumerate(examples) if each.paraphrased_question and scored[place].gates]
+        rows = [replace(examples[place], question=examples[place].paraphrased_question or "") for place in places]
+        again = [Work(prompts.prompt(row.question, row.context, row.prefill)) for row in rows]
+        for place, found in zip(places, _run(engine, "gates on paraphrased questions", again), strict=True):
             records[place].gates_paraphrased = _gates(found)
     return Records(records)
+
+
+def works_of(prompts: Prompts, example: Example, generate: bool) -> list[Work]:
+    """The prompt with all answers; where tokens of both merge, the prompt alone, then each answer after its own."""
+    place = (example.context, example.prefill)
+    prompt = prompts.prompt(example.question, *place)
+    encoded = prompts.encode_answers(example.question, example.candidates, *place)
+    if all(each.prompt == prompt for each in encoded):
+        return [Work(prompt, [each.answer for each in encoded], generate=generate, moments=True)]
+    answers = [Work(each.prompt, [each.answer], moments=number == 0) for number, each in enumerate(encoded)]
+    return [Work(prompt, generate=generate), *answers]
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """What the works of one example gave: their continuations together, the rest from the prompt alone."""
+    return replace(parts[0], continuations=[scores for part in parts for scores in part.continuations])
 
 
 def stop_tokens(lm: LM) -> set[int]:
@@ -155,11 +116,9 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Scored]:
     return [scored[number] for number in range(len(works))]
 
 
-def _record(lm: LM, protocol: Protocol, example: Example, work: Work, scored: Scored) -> Record:
-    answer, *others = (
-        _continuation(text, tokens, scores)
-        for text, tokens, scores in zip(example.candidates, work.continuations, scored.continuations, strict=True)
-    )
+def _record(lm: LM, protocol: Protocol, example: Example, works: Sequence[Work], scored: Scored) -> Record:
+    tokens = [each for work in works for each in work.continuations]
+    answer, *others = map(_continuation, example.candidates, tokens, scored.continuations)
     paraphrased = others.pop(0) if example.paraphrased_answer is not None else None
     generation = None if scored.generated is None else _generation(lm, protocol, scored.generated)
     return Record(

@@ -15,6 +15,7 @@ from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.monitor import Monitor
 from grun_bench.models.lm import LM
+from grun_bench.models.protocols import protocol_of
 from grun_bench.runs.inputs import Inputs, Method
 
 
@@ -46,6 +47,8 @@ def fit(
         for stage, rows in enumerate(requests):
             checkpoint = _checkpoint(inputs, run_id, stage) if run_id else None
             fitted = method.unlearner.fit(replace(context, forget=rows, stage=stage, checkpoint=checkpoint))
+            # a model that was there already: attacks train it on the protocol's prompts too
+            fitted.lm.prompts = protocol_of(inputs.config.protocol).prompts(fitted.lm)
             seconds, history = seconds + fitted.seconds, history + fitted.history
             context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
             if between and stage + 1 < len(requests):
@@ -69,6 +72,7 @@ def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) ->
     def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
         def noted() -> LM:
             lm = load_model()
+            lm.prompts = protocol_of(inputs.config.protocol).prompts(lm)
             origin.update(lm.origin)
             env.reset_peak_memory()
             return lm

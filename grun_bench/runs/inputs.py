@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from grun_bench.attacks.base import Attack, make_attacks
 from grun_bench.core import registry
 from grun_bench.core.cache import digest
-from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.errors import UsageError
 from grun_bench.core.plugins import Control
 from grun_bench.integrations.logs.log import ImportedLog
 from grun_bench.integrations.logs.reading import check_reference, read_reference
 from grun_bench.methods.base import Unlearner
 from grun_bench.methods.make import make_unlearner
 from grun_bench.metrics.evaluate import for_protocol
-from grun_bench.models.scoring import PROTOCOLS
+from grun_bench.models import protocols
 from grun_bench.results.record import Continuation, Record, Records
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data, read_data
@@ -73,7 +73,7 @@ class Inputs:
                 "limit": self.config.limit,
                 "dtype": self.session.placement.dtype,
                 "metrics": {metric: registry.get("metric", metric).version for metric in self.metrics},
-                "protocol": self.config.protocol,
+                "protocol": protocols.identity(self.config.protocol),
                 "retain_log": self.log.sha256 if self.log else None,
             }
         )
@@ -133,8 +133,7 @@ def _control(role: Control, method: Method, session: Session) -> Method:
 
 def _check_options(config: RunConfig, task: Task) -> None:
     """Raises UsageError for options that do not go with each other or with the task."""
-    if config.protocol not in PROTOCOLS:
-        raise unknown("protocol", config.protocol, PROTOCOLS)
+    protocols.protocol_of(config.protocol)
     if config.eval_every and task.stages:
         raise UsageError(f"--eval-every: {task.name} is scored after each of its requests as it is.")
     if config.eval_every and not (task.sets.of("forget") and task.sets.of("retain")):

@@ -67,7 +67,14 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
     identity: dict[str, Any] = {"names": [_identity(part) for part in (name, target, retain) if part]}
     load_retain = partial(load, retain, session.placement) if retain else None
     if target is None and task.finetune is not None:
-        tune = partial(load_finetuned, name, recipe=task.finetune, seed=config.seed, placement=session.placement)
+        tune = partial(
+            load_finetuned,
+            name,
+            recipe=task.finetune,
+            seed=config.seed,
+            placement=session.placement,
+            protocol=config.protocol,
+        )
         kept = data.pairs("retain")
         return Models(
             label,

@@ -200,12 +200,6 @@ def test_rows_of_two_protocols_never_meet_in_one_table(command: Command, folder:
         assert headline.count("**target model**") == 1
 
 
-def test_open_unlearning_needs_a_chat_template(command: Command, folder: Path) -> None:
-    code, _, err = run_none(command, folder, "--protocol", "open-unlearning", model="plain")
-    assert code == 2
-    assert "needs a model with a chat template" in err
-
-
 def test_an_unknown_protocol_names_the_near_one(command: Command, folder: Path) -> None:
     code, _, err = run_none(command, folder, "--protocol", "open_unlearning")
     assert code == 2
