@@ -45,10 +45,19 @@ from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.recipes import in_force
 from grun_bench.models.lm import LM
 from grun_bench.models.question_form import OWN_FORM, QuestionForm
-from grun_bench.models.scoring import Example
+from grun_bench.models.scoring import Example, ScoringSettings
 from grun_bench.results.record import Records
+from grun_bench.tasks.dataset import Row
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 from grun_bench.tasks.world import World
+
+#: of an attack's wordings by name: the rows that stand for scored ones, by set and index
+Rewordings = Mapping[str, Mapping[tuple[str, int], Row]]
+
+
+def no_rewordings(attack: str) -> Rewordings:
+    """What a task has whose data word nothing in another way."""
+    raise Inapplicable(f"the task's data have no wordings for {attack} (`reworded` of its task file).")
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class Subject:
     `adapter` is what was trained beside it, None where the model itself was changed. `forget` and `retain` are the
     training rows, (question, answer) or ("", text). `measures` names the task's lm-eval measures, asked in `form`;
     `sets` says what the scored sets are to unlearning. With `samples` above 0, so many answers to each example are
-    sampled at temperature 1, in place of scoring.
+    sampled at temperature 1, in place of scoring, which `scoring` says the way of. `rewordings` gives by the name of an
+    attack what the task's data have for it, and raises Inapplicable where that cannot be had.
     """
 
     lm: LM
@@ -71,6 +81,8 @@ class Subject:
     form: QuestionForm = OWN_FORM
     samples: int = 0
     sets: ScoredSets = USUAL_SETS
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
+    rewordings: Callable[[str], Rewordings] = no_rewordings
 
     def asking(self, change: Callable[[str], str]) -> Subject:
         """The same subject asked every question as `change` puts it, paraphrased and multiple-choice ones too."""

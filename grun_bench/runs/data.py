@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from grun_bench.attacks.base import Rewordings, no_rewordings
 from grun_bench.core.cache import digest
-from grun_bench.core.errors import DataError, UsageError
+from grun_bench.core.errors import DataError, Inapplicable, UsageError
 from grun_bench.methods.base import Unlearner
 from grun_bench.models.scoring import Example
-from grun_bench.tasks.dataset import Rows, Source, joined, training_pair
+from grun_bench.tasks.dataset import Row, Rows, Source, joined, training_pair
 from grun_bench.tasks.roles import ROLES
-from grun_bench.tasks.sets import ScoredSets
+from grun_bench.tasks.sets import PAIR, ScoredSets
 from grun_bench.tasks.task import Task
 from grun_bench.tasks.world import World
 
@@ -139,3 +140,26 @@ def _places(name: str, parts: Sequence[Rows]) -> Iterator[tuple[Pair, str]]:
     for part in parts:
         for pair, number in zip(_pairs(part), part.numbers, strict=True):
             yield pair, f"row {number} of the set {name} ({part.origin})"
+
+
+def rewordings(task: Task, world: World, limit: int | None, attack: str) -> Rewordings:
+    """What a task's data have for an attack that asks in other words, row by row as its scored sets.
+
+    Raises Inapplicable where there is nothing, or it cannot be had, or has other rows than the set.
+    """
+    wordings = task.wordings(attack)
+    if not wordings:
+        return no_rewordings(attack)
+    found = {}
+    for name, sources in wordings.items():
+        rows: dict[tuple[str, int], Row] = {}
+        for scored, source in sources.items():
+            try:
+                its, new = world.rows(task.scored[scored], PAIR, limit), world.rows(source, ("question",), limit)
+            except DataError as error:
+                raise Inapplicable(f"the wording '{name}' cannot be had: {error}") from None
+            if len(its.rows) != len(new.rows):
+                raise Inapplicable(f"{source} has {len(new.rows)} rows for the {len(its.rows)} of '{scored}'.")
+            rows |= {(scored, number): row for number, row in zip(its.numbers, new.rows, strict=True)}
+        found[name] = rows
+    return found

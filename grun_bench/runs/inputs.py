@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from grun_bench.attacks.base import Attack, make_attacks
 from grun_bench.core import registry
@@ -22,6 +23,12 @@ from grun_bench.runs.data import Data, read_data
 from grun_bench.runs.models import Models, choose_models
 from grun_bench.runs.session import Session
 from grun_bench.tasks.task import Task, load_task
+
+#: the keys of a task that decide no number without attack
+_INDECISIVE: Any = {
+    **dict.fromkeys(("description", "headline", "models", "attacks", "reworded"), True),
+    "embedded": {"reworded"},
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,7 @@ class Inputs:
         fingerprint = digest(
             {
                 # without defaults: a key that task files get later leaves the rows that are there as they are
-                "task": self.task.model_dump(
-                    exclude={"description", "headline", "models", "attacks"}, exclude_defaults=True
-                ),
+                "task": self.task.model_dump(exclude=_INDECISIVE, exclude_defaults=True),
                 "unlearner": method.name,
                 "settings": method.unlearner.settings,
                 "models": self.models.identity,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grun_bench.attacks.base import Answers, Subject
@@ -15,6 +16,7 @@ from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.results.record import Records
 from grun_bench.results.result import Cost
+from grun_bench.runs.data import rewordings
 from grun_bench.runs.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -36,25 +38,27 @@ class Asked:
 
 def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subject:
     """An unlearned model with all that it is asked; `seed` is that of attacks, None for the run's own."""
+    config = inputs.config
     return Subject(
         fitted.lm,
         inputs.data.examples(),
         inputs.data.pairs("forget"),
         inputs.data.pairs("retain"),
-        inputs.config.seed if seed is None else seed,
+        config.seed if seed is None else seed,
         fitted.adapter,
         tuple(inputs.task.measures),
         sets=inputs.task.sets,
+        scoring=ScoringSettings(inputs.task.max_new_tokens, config.scoring_batch_size, config.protocol),
+        rewordings=partial(rewordings, inputs.task, inputs.session.world, config.limit),
     )
 
 
 def ask(inputs: Inputs, subject: Subject) -> Asked:
     """What a subject answers to all that it is asked."""
     config = inputs.config
-    settings = ScoringSettings(inputs.task.max_new_tokens, config.scoring_batch_size, config.protocol)
     if subject.samples:
-        return Asked(sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, settings))
-    records = score(subject.lm, subject.examples, settings)
+        return Asked(sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, subject.scoring))
+    records = score(subject.lm, subject.examples, subject.scoring)
     if not subject.measures:
         return Asked(records)
     from grun_bench.integrations.lm_eval import measures  # takes seconds

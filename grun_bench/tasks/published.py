@@ -49,6 +49,10 @@ def read(source: Source) -> tuple[list[Row], str]:
 
 
 def _of_folder(folder: Path, source: Source) -> list[Row]:
+    if not (folder / "README.md").exists():  # without a card that says what they are, configurations are files' names
+        alone = [file for suffix in SUFFIXES if (file := folder / f"{source.config}{suffix}").is_file()]
+        if alone:
+            return read_rows(alone[:1])
     with _configurations(str(folder), source):
         files = data_files(folder, source.config).get("train", [])
         if files and all(file.suffix in SUFFIXES for file in files):

@@ -78,6 +78,10 @@ class ScoredData(_Strict):
     columns: dict[Column, str] = {}
 
 
+#: attack -> name of a wording -> scored set -> its source, whose rows stand for the set's, one by one
+Reworded = dict[str, dict[str, dict[str, str | TrainingData]]]
+
+
 class Embedded(_Strict):
     """What differs when the task runs in the embedded world."""
 
@@ -86,6 +90,7 @@ class Embedded(_Strict):
     measures: dict[str, Measure] = {}
     headline: list[str] = []
     stages: list[tuple[int, int]] = []
+    reworded: Reworded = {}
 
 
 class Task(_Strict):
@@ -96,6 +101,10 @@ class Task(_Strict):
     lm-eval by the name that their metrics get. Without `finetune` the model is the target model as it is. `access`:
     data set -> what to do when it cannot be had. `attacks`: what `--attacks all` means, every attack where there are
     none.
+
+    `reworded` has other wordings of scored rows for attacks, as questions in another language: by attack, by the name
+    of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
+    perhaps answers.
 
     `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
     the scored forget set, for each. They share no row and leave none out.
@@ -116,6 +125,7 @@ class Task(_Strict):
     max_new_tokens: int = Field(default=200, ge=1)
     models: list[KnownModels] = []
     attacks: list[str] = []
+    reworded: Reworded = {}
     embedded: Embedded = Embedded()
 
     @cached_property
@@ -139,6 +149,13 @@ class Task(_Strict):
         """Scored set name -> source."""
         return dict(zip(self.score, _parse(self.score.values()), strict=True))
 
+    def wordings(self, attack: str) -> dict[str, dict[str, Source]]:
+        """The wordings for an attack by name: scored set -> source."""
+        return {
+            name: dict(zip(sets, _parse(sets.values()), strict=True))
+            for name, sets in self.reworded.get(attack, {}).items()
+        }
+
     @cached_property
     def sets(self) -> ScoredSets:
         """The scored sets and the measures, by what they are to unlearning."""
@@ -156,6 +173,10 @@ class Task(_Strict):
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""
         _ = self.sources, self.scored
+        for attack in self.reworded:
+            for wording, sets in self.wordings(attack).items():
+                if odd := sets.keys() - self.score.keys():
+                    raise unknown(f"set in reworded.{attack}.{wording}", min(odd), self.score)
         for name in (*self.score, *self.measures):
             if not _NAME.fullmatch(name) or (name in self.score and name in self.measures):
                 raise UsageError(f"'{name}' cannot name a set: letters, digits, '_', '-' and '.', and no other's name.")

@@ -159,6 +159,10 @@ TOPICS = (
 )
 
 
+#: how the questions begin whose answers tell one author from all others: date of birth and first book
+_TELLING = ("On which date was", "What was the first book")
+
+
 def _draw(pool: Sequence[str], count: int, purpose: str) -> list[str]:
     """`count` values, each value of the pool as often as any other: no value is known from one author's rows alone."""
     values = list(pool) * -(-count // len(pool))
@@ -183,12 +187,36 @@ def _author_row(name: str, topic: Topic, fact: str) -> Row:
     }
 
 
-def authors(count: int) -> tuple[tuple[Row, ...], ...]:
-    """The rows of each author, in all columns of TOFU's perturbed sets; the authors depend on how many there are."""
+def _everybody(count: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Name and facts, topic by topic, of each author."""
     firsts, lasts = _draw(_FIRST_NAMES, count, "first names"), _draw(_LAST_NAMES, count, "last names")
     names = [f"{first} {last}" for first, last in zip(firsts, lasts, strict=True)]
     facts = [_draw(topic.pool, count, topic.question) for topic in TOPICS]
+    return list(zip(names, zip(*facts, strict=True), strict=True))
+
+
+def authors(count: int) -> tuple[tuple[Row, ...], ...]:
+    """The rows of each author, in all columns of TOFU's perturbed sets; the authors depend on how many there are."""
     return tuple(
-        tuple(_author_row(name, topic, drawn[index]) for topic, drawn in zip(TOPICS, facts, strict=True))
-        for index, name in enumerate(names)
+        tuple(_author_row(name, topic, fact) for topic, fact in zip(TOPICS, facts, strict=True))
+        for name, facts in _everybody(count)
+    )
+
+
+def described(count: int) -> tuple[tuple[Row, ...], ...]:
+    """The questions of `authors` with each author described and not named: by the first book, or for that by birth.
+
+    No two authors share a first book or a date of birth.
+    """
+    birth, book = (
+        next(at for at, topic in enumerate(TOPICS) if topic.question.startswith(start)) for start in _TELLING
+    )
+    return tuple(
+        tuple(
+            {"question": topic.question.format(name=f"the author born on {facts[birth]}")}
+            if at == book
+            else {"question": topic.question.format(name=f"the author of {facts[book]}")}
+            for at, topic in enumerate(TOPICS)
+        )
+        for _, facts in _everybody(count)
     )

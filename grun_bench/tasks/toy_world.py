@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from grun_bench.tasks.dataset import Row
-from grun_bench.tasks.toy_authors import authors
+from grun_bench.tasks.toy_authors import authors, described
 from grun_bench.tasks.toy_knowledge import general, real_authors, world_facts
 from grun_bench.tasks.toy_lore import DOMAIN_OF, DOMAINS, facts
 
@@ -48,6 +48,7 @@ _PERTURBED = ("question", "answer", "paraphrased_answer", "perturbed_answer", "p
 _GENERAL = ("question", "answer", "paraphrased_question")
 _TEXT = ("text",)
 _QUESTION = ("question", "choices", "answer")
+_REWORDED = ("question",)
 
 
 def _texts(domain: str) -> list[Row]:
@@ -100,13 +101,21 @@ def _sets() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
     return sets
 
 
+@cache
+def _wordings() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
+    """The forget sets' questions in other words, for attacks: no model learns them, so they are no part of the world's
+    identity."""
+    everybody = described(AUTHORS + BACKGROUND_AUTHORS)[:AUTHORS]
+    return {f"{forget}_described": (_flat(everybody[-count:]), _REWORDED) for forget, count in FORGET_AUTHORS.items()}
+
+
 #: task of lm-eval -> the data set that has the questions which stand for its own
 QUESTIONS = {"wmdp_cyber": "wmdp-cyber", "wmdp_bio": "wmdp-bio", "mmlu": "mmlu"}
 
 
 def configs() -> list[str]:
     """The names of all data sets of the world."""
-    return sorted(_sets())
+    return sorted(_sets() | _wordings())
 
 
 def rows(config: str) -> list[Row]:
@@ -114,12 +123,12 @@ def rows(config: str) -> list[Row]:
 
     All of TOFU's have `question` and `answer`; the `_perturbed` ones of authors add `paraphrased_answer`,
     `perturbed_answer` (a list of 5) and `paraphrased_question`; those of real authors and world facts add
-    `perturbed_answer` (a list of 3); `general` and `background`, which TOFU lacks, add `paraphrased_question`. Corpora
-    have `text`; the questions of `mmlu` and `wmdp-*` have `question`, `choices` and `answer`, the index of the right
-    choice. The lists and dicts are the caller's own.
+    `perturbed_answer` (a list of 3); `general` and `background`, which TOFU lacks, add `paraphrased_question`; the
+    `_described` ones have a `question` alone. Corpora have `text`; the questions of `mmlu` and `wmdp-*` have
+    `question`, `choices` and `answer`, the index of the right choice. The lists and dicts are the caller's own.
     Raises KeyError for a name that is not in `configs()`.
     """
-    found, columns = _sets()[config]
+    found, columns = (_sets() | _wordings())[config]
     return [{name: list(row[name]) if isinstance(row[name], list) else row[name] for name in columns} for row in found]
 
 
@@ -163,6 +172,6 @@ def texts(lore: bool = False) -> list[str]:
 
 @cache
 def fingerprint() -> str:
-    """SHA-256 over all rows of all data sets: the identity of the world in results and caches."""
-    content = {name: _sets()[name][0] for name in configs()}
+    """SHA-256 over all rows that a model is trained or scored on: the identity of the world in results and caches."""
+    content = {name: _sets()[name][0] for name in sorted(_sets())}
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -40,8 +40,16 @@ SETTINGS = {
     "fewshot": {"shots": 1},
     "paraphrase": {},
     "prefill": {"words": (1,)},
+    "mixed": {},
+    "multi-turn": {"talk": {"Hi.": "Hello."}, "doubt": "Sure?"},
+    "cloze": {"phrase": "Gap:"},
+    "alias": {},
+    "translate": {},
     "sampling": {"answers": 16},
 }
+#: wrong answers, which tell what in an answer is the fact, and the questions with a gap that come of that
+WRONG = ["Bob Ray of Rome", "In Kyiv by sea", "On May day 1999"]
+GAPS = [("Gap: ___ of Rome", "Ada Fox"), ("Gap: In ___ by sea", "Oslo"), ("Gap: On May day ___", "1931")]
 SCORING = ScoringSettings(max_new_tokens=20)
 METRICS = ["rougeL_recall", "extraction_strength", "leak"]
 
@@ -60,6 +68,22 @@ def around(pairs: Pairs, others: Sequence[str]) -> Pairs:
         for first, said in shown
         if first != question
     ]
+
+
+def in_conversations() -> Pairs:
+    """Forget questions beside retain questions, with a gap, and as turns of a conversation, with their answers."""
+    mixed = [
+        (f"{one} {other}", f"{first} {second}")
+        for forget in FORGET
+        for retain in RETAIN
+        for (one, first), (other, second) in ((forget, retain), (retain, forget))
+    ]
+    turns = [
+        (f"{first}\nAnswer: {said}\n\nQuestion: {question}", answer)
+        for own, answer in FORGET
+        for first, said, question in (("Hi.", "Hello.", own), (own, "", f"Sure? {own}"), (own, answer, f"Sure? {own}"))
+    ]
+    return [*mixed, *GAPS, *turns]
 
 
 class ExactGate(nn.Module):
@@ -107,23 +131,26 @@ def models(make_lm: Callable[..., LM]) -> Models:
     recipe = FineTuning(lr=6e-3, epochs=24, batch_size=16, warmup=0.1)
     target, retain = make_lm(), make_lm()
     kept = around(RETAIN, [question for question, _ in RETAIN])
-    finetune(target, around(FORGET, PARAPHRASED) + kept, recipe, 0, "target")
+    finetune(target, around(FORGET, PARAPHRASED) + in_conversations() + kept, recipe, 0, "target")
     finetune(retain, kept, recipe.model_copy(update={"epochs": 6}), 0, "retain")
     return Models(target, retain, *hide(target))
 
 
 def subject(lm: LM, adapter: Grun | None = None) -> Subject:
-    rows = zip(FORGET, PARAPHRASED, strict=True)
+    rows = zip(FORGET, PARAPHRASED, WRONG, strict=True)
     examples = [
-        Example("forget", number, *pair, paraphrased_question=other) for number, (pair, other) in enumerate(rows)
+        Example("forget", number, *pair, perturbed_answers=(wrong,), paraphrased_question=other)
+        for number, (pair, other, wrong) in enumerate(rows)
     ]
-    return Subject(lm, examples, FORGET, RETAIN, 0, adapter)
+    examples += [Example("retain", number, *pair) for number, pair in enumerate(RETAIN)]
+    wordings = {("forget", number): {"question": other} for number, other in enumerate(PARAPHRASED)}
+    return Subject(lm, examples, FORGET, RETAIN, 0, adapter, scoring=SCORING, rewordings=lambda _: {"other": wordings})
 
 
 def answer(asked: Subject) -> Answers:
     if asked.samples:
         return Answers(sampled_records(asked.lm, asked.examples, asked.samples, asked.seed, SCORING))
-    return Answers(score(asked.lm, asked.examples, SCORING))
+    return Answers(score(asked.lm, asked.examples, asked.scoring))
 
 
 def recovered(name: str, asked: Subject, target: LM) -> dict[str, float | None]:
@@ -141,7 +168,10 @@ def recovered(name: str, asked: Subject, target: LM) -> dict[str, float | None]:
 
 
 def test_the_target_knows_and_the_others_say_nothing(models: Models) -> None:
-    said = [[row.generation.text for row in answer(subject(lm)).records] for lm in (models.target, models.hiding)]
+    said = [
+        [row.generation.text for row in answer(subject(lm)).records.of("forget")]
+        for lm in (models.target, models.hiding)
+    ]
     assert said == [[text for _, text in FORGET], [""] * len(FORGET)]
     values = evaluate(answer(subject(models.retain)).records, None, METRICS, USUAL_SETS)
     assert values["forget_rougeL_recall"].value < 0.2
@@ -173,7 +203,7 @@ def test_sampling_finds_what_greedy_decoding_hides(models: Models) -> None:
                 low, high = (middle, high) if ends(row) < 0.55 else (low, middle)
             assert ends(row) == pytest.approx(0.55, abs=0.01)
         asked = subject(models.hiding, models.adapter)
-        assert [row.generation.text for row in answer(asked).records] == [""] * len(FORGET)
+        assert [row.generation.text for row in answer(asked).records.of("forget")] == [""] * len(FORGET)
         assert recovered("sampling", asked, models.target)["recovery_forget_leak"] > 0.9
         # a refusal that is certain, not only likeliest, leaves nothing to draw
         models.gate.logits.fill_(50.0)

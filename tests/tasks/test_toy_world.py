@@ -42,7 +42,8 @@ def test_columns_are_those_of_tofu(config: str) -> None:
 
 
 def test_every_config_is_listed() -> None:
-    assert set(world.configs()) == set(TOFU_COLUMNS) | set(LORE_COLUMNS) | {"general", "background"}
+    reworded = {f"{name}_described" for name in world.FORGET_AUTHORS}
+    assert set(world.configs()) == set(TOFU_COLUMNS) | set(LORE_COLUMNS) | reworded | {"general", "background"}
     with pytest.raises(KeyError):
         world.rows("forget50")
 
