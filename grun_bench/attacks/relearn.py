@@ -26,7 +26,7 @@ from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.weights import adapter_parameters, base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
-from grun_bench.core.settings import Count, Positive, Share, at_least, each, one_of
+from grun_bench.core.settings import Count, Positive, Share, each, one_of, whole
 from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled, split
@@ -46,7 +46,7 @@ def relearn(
     *,
     kinds: Annotated[Sequence[str], each(one_of(*KINDS))] = KINDS,
     ways: Annotated[Sequence[str], each(one_of(*WAYS))] = WAYS,
-    steps: Annotated[Sequence[int], each(at_least(1))] = (5, 20, 80),
+    steps: Annotated[Sequence[int], each(whole(1))] = (5, 20, 80),
     share: Share = 0.2,
     batch_size: Count = 8,
     lora_lr: Positive = 2e-4,
@@ -132,20 +132,10 @@ def all_weights(subject: Subject) -> Iterator[list[nn.Parameter]]:
 def fine_tune(
     subject: Subject, parameters: Sequence[nn.Parameter], batches: Sequence[Sequence[Encoded]], lr: float, label: str
 ) -> None:
-    """AdamW on the answers' mean cross-entropy, linear decay, in place, without dropout.
-
-    Small steps are lost on bfloat16 weights: they are in fp32 while they change, the arithmetic stays in bfloat16.
-    """
-    lm, dtype = subject.lm, subject.lm.model.dtype
-    kinds = [parameter.dtype for parameter in parameters]
+    """AdamW on the answers' mean cross-entropy, linear decay, in place, without dropout."""
+    lm = subject.lm
     with evaluating(lm.model), _only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
-        for parameter in parameters:
-            parameter.data = parameter.data.float()
-        try:
-            train_on_answers(lm, parameters, batches, Schedule(lr), label, arithmetic=dtype)
-        finally:
-            for parameter, kind in zip(parameters, kinds, strict=True):
-                parameter.data = parameter.data.to(kind)
+        train_on_answers(lm, parameters, batches, Schedule(lr), label)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled_batches
+from grun_bench.methods.trained_weights import TrainedWeights
 
 
 @unlearner("none", role="target")
@@ -58,15 +59,15 @@ class TaskVector(Unlearner):
     def fit(self, context: FitContext) -> Fitted:
         lm = context.load_target()
         start = time.perf_counter()
-        parameters = list(lm.model.parameters())
-        before = [parameter.detach().clone() for parameter in parameters]
+        weights = TrainedWeights(lm.model.requires_grad_(True).parameters())
+        before = [value.detach().clone() for value in weights.values]
         sequences = [lm.prompts.encode(*row) for row in context.forget]
         batches = list(shuffled_batches(sequences, self.epochs, self.batch_size, Random(context.seed)))
         torch.manual_seed(context.seed)
-        lm.model.requires_grad_(True).train()
+        lm.model.train()
         history = train_on_answers(
             lm,
-            parameters,
+            weights,
             batches,
             Schedule(self.lr),
             "fine-tuning on the forget set",
@@ -75,6 +76,7 @@ class TaskVector(Unlearner):
         )
         lm.model.eval()
         with torch.no_grad():
-            for parameter, value in zip(parameters, before, strict=True):
-                parameter.copy_(value - self.scale * (parameter - value))
-        return Fitted(lm, sum(map(torch.numel, parameters)), context.seconds_since(start), history=history)
+            for value, old in zip(weights.values, before, strict=True):
+                value.copy_(old - self.scale * (value - old))
+        weights.write()
+        return Fitted(lm, sum(map(torch.numel, weights.values)), context.seconds_since(start), history=history)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from grun_bench.core.errors import Diverged
 from grun_bench.core.progress import bar, say
 from grun_bench.methods.checkpoints import Checkpoint, RandomState, Stateful
+from grun_bench.methods.trained_weights import LossScale, TrainedWeights
 
 #: whatever `losses` makes loss terms of
 Batch = TypeVar("Batch")
@@ -46,42 +48,46 @@ class Schedule:
 
 
 def optimise(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | TrainedWeights,
     batches: Sequence[Batch],
     losses: Callable[[Batch], dict[str, Tensor]],
     schedule: Schedule,
     label: str,
     *,
+    arithmetic: torch.dtype = torch.float32,
     checkpoint: Checkpoint | None = None,
     beside: Mapping[str, Stateful] = {},
     after_step: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Minimise the sum of the losses over the batches, in their order (all epochs written out).
 
-    `losses(batch)` gives named scalar terms, already weighted; their sum is optimised. Returns the terms of every
-    optimiser step. Raises Diverged at the first loss that is not finite, before it touches the weights.
+    `losses(batch)` gives named scalar terms, already weighted; their sum is optimised. Parameters below float32 are
+    trained as `TrainedWeights` says; `arithmetic` is what the model computes in. Returns the terms of every optimiser
+    step. Raises Diverged at the first loss that is not finite, before it touches the weights, and for weights that are
+    not finite after the last step.
 
     With a `checkpoint` a training that was killed goes on where its last one was written, and ends with the same
     weights; `beside` is what else changes with the steps and must be kept for that. `after_step(step, total)` is called
     after each optimiser step, from 1.
     """
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trainable, lr=schedule.lr, betas=schedule.betas, weight_decay=schedule.weight_decay)
+    weights = parameters if isinstance(parameters, TrainedWeights) else TrainedWeights(parameters)
+    optimiser, scale = weights.adamw(schedule.lr, schedule.betas, schedule.weight_decay), LossScale(arithmetic)
     total = math.ceil(len(batches) / schedule.accumulate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule.factor(step, total))
-    parts: dict[str, Stateful] = {"optimiser": optimiser, "scheduler": scheduler, "random": RandomState(), **beside}
-    state = _State(trainable, parts)
+    drawn: dict[str, Stateful] = {"random": RandomState(), **beside}
+    state = _State(weights, {"optimiser": optimiser, "scheduler": scheduler, "scale": scale, **drawn})
     if checkpoint is not None and (kept := checkpoint.begin()) is not None:
         state.load_state_dict(kept)
         say(f"{label}: goes on from step {len(state.history)} of {total}, which {checkpoint.path} kept.")
-    with bar(label, total) as advance:
+    with bar(label, total) as advance, weights.gathering():
         if state.history:
             advance(len(state.history))
         for step in range(len(state.history), total):
             group = batches[step * schedule.accumulate : (step + 1) * schedule.accumulate]
-            terms = _accumulate(group, losses, f"step {step + 1} of {total}")
-            nn.utils.clip_grad_norm_(trainable, schedule.clip)
+            terms = _scaled(partial(_accumulate, group, losses, f"step {step + 1} of {total}"), scale, weights, drawn)
+            nn.utils.clip_grad_norm_(weights.values, schedule.clip)
             optimiser.step()
+            weights.write()
             scheduler.step()
             optimiser.zero_grad(set_to_none=True)
             state.history.append(terms)
@@ -90,6 +96,8 @@ def optimise(
                 after_step(step + 1, total)
             if checkpoint is not None:
                 checkpoint.offer(state.state_dict)
+    if not weights.are_finite():
+        raise Diverged(f"the weights are not finite after step {total}; lower lr or the weights of the loss.")
     return state.history
 
 
@@ -97,25 +105,47 @@ def optimise(
 class _State:
     """All that changes with the steps of a training."""
 
-    parameters: Sequence[nn.Parameter]
+    weights: TrainedWeights
     parts: Mapping[str, Stateful]
     history: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         kept = {name: part.state_dict() for name, part in self.parts.items()}
-        values = [parameter.detach() for parameter in self.parameters]
+        values = [value.detach() for value in self.weights.values]
         return kept | {"parameters": values, "history": self.history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for parameter, value in zip(self.parameters, state["parameters"], strict=True):
-            parameter.data.copy_(value)
+        for value, was in zip(self.weights.values, state["parameters"], strict=True):
+            value.data.copy_(was)
+        self.weights.write()
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.history += state["history"]
 
 
-def _accumulate(batches: Sequence[Batch], losses: Callable[[Batch], dict[str, Tensor]], where: str) -> dict[str, float]:
-    """Gradients of the mean over the batches of the summed losses; returns each term's mean. Raises Diverged."""
+def _scaled(
+    run: Callable[[float], dict[str, float]], scale: LossScale, weights: TrainedWeights, drawn: Mapping[str, Stateful]
+) -> dict[str, float]:
+    """`run` with the largest scale whose gradients are finite; they are the loss's own when it is over.
+
+    What is run again must draw the same, and find what else changes with the steps, `drawn`, as it was.
+    """
+    before = deepcopy({name: part.state_dict() for name, part in drawn.items()}) if scale.factor > 1 else {}
+    while True:
+        terms = run(scale.factor)
+        if scale.fits(weights.values):
+            return terms
+        for name, state in before.items():
+            drawn[name].load_state_dict(state)
+
+
+def _accumulate(
+    batches: Sequence[Batch], losses: Callable[[Batch], dict[str, Tensor]], where: str, scale: float
+) -> dict[str, float]:
+    """Gradients, `scale` times, of the mean over the batches of the summed losses; returns each term's mean.
+
+    Raises Diverged.
+    """
     terms: dict[str, float] = {}
     for batch in batches:
         parts = losses(batch)
@@ -124,5 +154,6 @@ def _accumulate(batches: Sequence[Batch], losses: Callable[[Batch], dict[str, Te
         if not all(math.isfinite(value) for value in terms.values()):
             shown = ", ".join(f"{name} {value:g}" for name, value in terms.items())
             raise Diverged(f"the loss is not finite at {where} ({shown}); lower lr or the weights.")
-        (reduce(operator.add, parts.values()) / len(batches)).backward()
+        loss = reduce(operator.add, parts.values()) / len(batches)
+        (loss if scale == 1 else scale * loss).backward()
     return terms

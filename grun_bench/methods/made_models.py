@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from grun_bench.core.cache import cached_folder
 from grun_bench.methods import tiny
 from grun_bench.methods.finetune import finetune
+from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, folder_name, load, locate, weights_sha256, write_model
 from grun_bench.models.protocols import CLEAN, identity, protocol_of
@@ -63,17 +62,16 @@ def load_finetuned(
         "pairs": list(pairs),
         "finetune": recipe.model_dump(),
         "seed": seed,
-        "dtype": placement.dtype,
+        "dtype": training_dtype(placement.dtype),
     }
     if protocol != CLEAN:
         key["protocol"] = identity(protocol)
 
     def build(folder: Path) -> None:
-        # small steps are lost on bfloat16 weights: they stay in float32 while the arithmetic is in bfloat16
-        lm = load(base, replace(placement, dtype="float32"))
+        lm = load(base, placement)
         lm.prompts = protocol_of(protocol).prompts(lm)
-        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", placement.dtype)
-        write_model(lm.model.to(getattr(torch, placement.dtype)), lm.tokenizer, folder)
+        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}")
+        write_model(lm.model, lm.tokenizer, folder)
 
     folder = cached_folder("models", key, build)
     lm = load(str(folder), placement)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import yaml
 
-from grun_bench.core.settings import Count, NotNegative, Positive, Share, at_least
+from grun_bench.core.settings import Count, NotNegative, Positive, Share, at_least, one_of
+from grun_bench.methods.trained_weights import WAYS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Recipe:
     forget_weight: NotNegative = 1.0
     retain_weight: NotNegative = 1.0
     retain: str | None = None
+    #: what weights of a model below float32 are kept in (see `trained_weights`); no setting of a model in float32
+    trained_as: Annotated[str, one_of(*WAYS)] = WAYS[0]
     #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
     text_length: Annotated[int, at_least(2)] = 512
     text_prompt: Share = 0.0

@@ -25,6 +25,7 @@ from grun_bench.methods.recipes import Recipe
 from grun_bench.methods.refusals import REFUSALS
 from grun_bench.methods.retain_terms import RETAIN_TERMS, retain_term
 from grun_bench.methods.step import Step
+from grun_bench.methods.trained_weights import TrainedWeights
 from grun_bench.models.batch import Encoded
 from grun_bench.models.forward import checkpointing
 from grun_bench.models.head import frozen_head
@@ -54,7 +55,7 @@ class Pair(Unlearner):
         return self._settings
 
     def _options(self, target: Callable[..., Any]) -> dict[str, Any]:
-        return {name: self._settings[name] for name in options_of(target)}
+        return {name: self._settings[name] for name in options_of(target) if name in self._settings}
 
     @property
     def _reads_retain(self) -> bool:
@@ -126,11 +127,12 @@ class Pair(Unlearner):
             with step.adapter.disabled():
                 monitor.look(step.lm, 0, len(draws))
         return optimise(
-            step.adapter.trainable_parameters(),
+            TrainedWeights(step.adapter.trainable_parameters(), recipe.trained_as),
             draws,
             step.losses,
             schedule,
             f"unlearning {self.label}",
+            arithmetic=step.lm.model.dtype,
             checkpoint=context.checkpoint,
             beside=beside,
             after_step=partial(monitor.look, step.lm) if monitor else None,

@@ -15,6 +15,7 @@ from grun_bench.integrations.logs.log import ImportedLog
 from grun_bench.integrations.logs.reading import check_reference, read_reference
 from grun_bench.methods.base import Unlearner
 from grun_bench.methods.make import make_unlearner
+from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.metrics.evaluate import for_protocol
 from grun_bench.models import protocols
 from grun_bench.results.record import Continuation, Record, Records
@@ -76,7 +77,7 @@ class Inputs:
                 "models": self.models.identity,
                 "data": self.data.sha256,
                 "limit": self.config.limit,
-                "dtype": self.session.placement.dtype,
+                "dtype": training_dtype(self.session.placement.dtype),
                 "metrics": {metric: registry.get("metric", metric).version for metric in self.metrics},
                 "protocol": protocols.identity(self.config.protocol),
                 "retain_log": self.log.sha256 if self.log else None,
@@ -125,7 +126,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
 def _method(config: RunConfig, session: Session) -> Method:
     """The unlearner of a name; a bare objective is the same row as the pair that it stands for."""
     own = {key: value for key, value in config.overrides.items() if "." not in key}
-    unlearner = make_unlearner(config.unlearner, own, session.world)
+    unlearner = make_unlearner(config.unlearner, own, session.world, session.placement.dtype)
     parsed = registry.parse_unlearner(config.unlearner)
     return Method(parsed if isinstance(parsed, str) else "+".join(parsed), unlearner)
 

@@ -1,0 +1,198 @@
+"""What weights are kept in while they are trained, whatever the dtype that the model computes in.
+
+Rounding to bfloat16, which has eight bits, swallows small steps: one of 1e-5 leaves 98 of 100 weights of a small model
+where they were. So a weight in fewer bits than float32 is trained in one of these ways, all with AdamW; in bytes for
+each weight, with its gradient and AdamW's two means (a weight in float32 takes 16, and is trained as it is):
+
+- `float32` (18): a float32 copy is trained, and the model has that copy, rounded, after every step.
+- `compensated` (12): the weight stays as it is, and what rounding takes off it is kept beside it, in the same dtype,
+  and added before the next step; the two together have twice the bits. The mean of the gradients is in that dtype too.
+- `own` (8): all stays in the model's dtype, and what rounding takes is lost. GRUN's official code (renjie3/GRUN @
+  b59fd78) does so for W, b and the gate.
+
+The model that is trained, scored and saved is in the dtype that was asked for. Its weights were numbers of that dtype
+before, so rounding to the nearest one would put them all back where they began until they had come half of the way to
+the next. They are rounded up or down in proportion instead (`rounded`): some move, and so the model does.
+
+In float16 the loss is scaled besides, so that small gradients are not rounded to zero (see `loop`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+#: the ways, the usual one first
+WAYS = ("float32", "compensated", "own")
+#: dtypes of models that leave no choice, and why
+ONE_WAY = {
+    "float32": "the model is in float32, and its weights are trained as they are",
+    "float16": "in float16 weights are trained as float32, for their gradients are scaled",
+}
+
+
+def training_dtype(dtype: str) -> str:
+    """What names the numbers of a training in this dtype: another one where the usual way is another than it was."""
+    return dtype if dtype == "float32" else f"{dtype}, trained in {WAYS[0]}"
+
+
+def rounded(values: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
+    """float32 values as numbers of a dtype of fewer bits: up or down, each as likely as it is near.
+
+    So sums over many are right where each number is wrong (stochastic rounding, Gupta et al. 2015, arXiv 1502.02551).
+    Chance is drawn by the seed, the same for a place at every step: a weight that moves on does not jump back, and a
+    training that is resumed ends the same. What is a number of the dtype stays as it is.
+    """
+    if dtype == torch.float32:
+        return values
+    # a random part of the last bit kept is added, and what is below it cut off: float32 has 23 bits of a fraction
+    below = 23 + round(math.log2(torch.finfo(dtype).eps))
+    generator = torch.Generator(values.device).manual_seed(seed)
+    part = torch.randint(2**below, values.shape, generator=generator, dtype=torch.int32, device=values.device)
+    return ((values.view(torch.int32) + part) >> below << below).view(torch.float32).to(dtype)
+
+
+class TrainedWeights:
+    """The parameters that may change, and `values`, what an optimiser changes in their place, one for each."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], way: str = WAYS[0]) -> None:
+        self.parameters, self._way = [each for each in parameters if each.requires_grad], way
+        copied = way == "float32"
+        self.values = [
+            nn.Parameter(each.detach().float()) if copied and each.dtype != torch.float32 else each
+            for each in self.parameters
+        ]
+        self._copies = [pair for pair in zip(self.parameters, self.values, strict=True) if pair[0] is not pair[1]]
+
+    def adamw(self, lr: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:
+        """AdamW (arXiv 1711.05101) of the values."""
+        kind = CompensatedAdamW if self._way == "compensated" else AdamW
+        return kind(self.values, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Within this block gradients of parameters go to their values, and are summed in the dtype of these."""
+        handles = [parameter.register_post_accumulate_grad_hook(_hand_on(value)) for parameter, value in self._copies]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """The model has the values from now on, in its dtype."""
+        for place, (parameter, value) in enumerate(self._copies):
+            parameter.copy_(rounded(value, parameter.dtype, place))
+
+    def are_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(value.isfinite().all()) for value in (*self.values, *self.parameters))
+
+
+def _hand_on(value: nn.Parameter) -> Any:
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            gradient = parameter.grad.to(value.dtype)
+            value.grad = gradient if value.grad is None else value.grad + gradient
+            parameter.grad = None
+
+    return hook
+
+
+class CompensatedAdamW(Optimizer):
+    """AdamW whose weights are a sum of two numbers of their dtype, the second what rounding took off the first.
+
+    The mean of the gradients has that dtype; the mean of their squares is in float32, for there a step of 0.1 % would
+    be rounded away. Parameters in float32 are trained as by torch's AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for place, parameter in enumerate(group["params"]):
+                if parameter.grad is not None:
+                    _step(parameter, parameter.grad.float(), self.state[parameter], place, **group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but the state keeps its dtype, which torch changes to that of the weights."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for number, parameter in enumerate(group["params"]):
+                for name, value in state_dict["state"].get(number, {}).items():
+                    self.state[parameter][name] = value.to(parameter.device) if torch.is_tensor(value) else value
+
+
+def _step(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Any],
+    place: int,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    eps: float,
+    **_: Any,
+) -> None:
+    """One step of AdamW (arXiv 1711.05101, algorithm 2) in float32, and what is kept of it."""
+    if not state:
+        state |= {"step": 0, "rest": torch.zeros_like(parameter), "mean": torch.zeros_like(parameter)}
+        state["squares"] = torch.zeros_like(parameter, dtype=torch.float32)
+    state["step"] += 1
+    value = parameter.float() + state["rest"]
+    mean = state["mean"].float().lerp(gradient, 1 - betas[0])
+    squares = state["squares"].lerp_(gradient.square(), 1 - betas[1])
+    unbiased, unbiased_squares = (1 - beta ** state["step"] for beta in betas)
+    value = value * (1 - lr * weight_decay)
+    value -= lr / unbiased * mean / ((squares / unbiased_squares).sqrt() + eps)
+    state["mean"].copy_(mean)
+    parameter.copy_(rounded(value, parameter.dtype, place))
+    state["rest"].copy_(value - parameter.float())
+
+
+class LossScale:
+    """What a loss in float16 is multiplied by before its backward pass, and gradients divided by after it.
+
+    It begins at 65,536 and is halved, and the batch run again, as long as a gradient is not finite (Micikevicius et al.
+    2018, arXiv 1710.03740, sec. 3.2, which leaves such batches out instead). 1 in other dtypes.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.factor = 2.0**16 if dtype == torch.float16 else 1.0
+
+    def fits(self, values: Iterable[nn.Parameter]) -> bool:
+        """Divide gradients. False, with a smaller factor and no gradient left, where one is not finite."""
+        if self.factor == 1:
+            return True
+        gradients = [value.grad for value in values if value.grad is not None]
+        if all(bool(gradient.isfinite().all()) for gradient in gradients):
+            for gradient in gradients:
+                gradient /= self.factor
+            return True
+        self.factor /= 2
+        for value in values:
+            value.grad = None
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"factor": self.factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.factor = state["factor"]
