@@ -20,6 +20,8 @@ from grun_bench.methods.trained_weights import LossScale, TrainedWeights
 
 #: whatever `losses` makes loss terms of
 Batch = TypeVar("Batch")
+#: what a number that is not finite may be due to besides the settings, by dtype of the arithmetic
+HOLDS = {torch.float16: " in float16, which holds no number above 65,504 (bfloat16 and float32 do)"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def optimise(
     weights = parameters if isinstance(parameters, TrainedWeights) else TrainedWeights(parameters)
     optimiser, scale = weights.adamw(schedule.lr, schedule.betas, schedule.weight_decay), LossScale(arithmetic)
     total = math.ceil(len(batches) / schedule.accumulate)
+    where = f"of {total}{HOLDS.get(arithmetic, '')}"
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule.factor(step, total))
     drawn: dict[str, Stateful] = {"random": RandomState(), **beside}
     state = _State(weights, {"optimiser": optimiser, "scheduler": scheduler, "scale": scale, **drawn})
@@ -84,7 +87,7 @@ def optimise(
             advance(len(state.history))
         for step in range(len(state.history), total):
             group = batches[step * schedule.accumulate : (step + 1) * schedule.accumulate]
-            terms = _scaled(partial(_accumulate, group, losses, f"step {step + 1} of {total}"), scale, weights, drawn)
+            terms = _scaled(partial(_accumulate, group, losses, f"step {step + 1} {where}"), scale, weights, drawn)
             nn.utils.clip_grad_norm_(weights.values, schedule.clip)
             optimiser.step()
             weights.write()
@@ -97,7 +100,7 @@ def optimise(
             if checkpoint is not None:
                 checkpoint.offer(state.state_dict)
     if not weights.are_finite():
-        raise Diverged(f"the weights are not finite after step {total}; lower lr or the weights of the loss.")
+        raise Diverged(f"the weights are not finite after step {total} {where}; lower lr or the weights of the loss.")
     return state.history
 
 
