@@ -94,7 +94,7 @@ def logits(lm: LM, as_it_is: bool = False) -> Tensor:
     """
     if not as_it_is:
         lm.model.eval()
-    return forward(lm.model, collate([lm.prompts.encode(*each) for each in FORGET], lm.pad_id)).logits
+    return forward(lm.model, collate([lm.prompts.encode(*each) for each in FORGET], lm.pad_id).to(lm.device)).logits
 
 
 def fit(unlearner: Unlearner) -> Fitted:
