@@ -32,6 +32,9 @@ from grun_bench.models.batch import IGNORED, Batch, Encoded, collate, common_len
 from grun_bench.models.forward import Frozen, calling, current_call, decoder_layers, evaluating, wrapped_forwards
 from grun_bench.models.kv_cache import KeyValues, cache_argument
 from grun_bench.models.lm import LM
+from grun_bench.models.passes import Passes
+from grun_bench.models.windows import counts_columns, own_window
+from grun_bench.models.work import Counts
 
 #: bytes that are kept in memory; more go to a file in the cache folder, which is gone with the run
 MEMORY_LIMIT = 4 * 2**30
@@ -196,7 +199,8 @@ def frozen_trunk(
     """The trunk of `count` blocks, with what all sequences give that are used more than once, and with `prompts` all
     prompts.
 
-    None, with a message, where something in it is random in training; None where `count` is 0.
+    None, with a message, where something in it is random in training; None where `count` is 0. Prompts are not kept
+    where sequences outgrow a window of the model, which would count the padding between them and the rest.
     """
     sequences: dict[Key, Encoded] = {}
     counted, of_prompts = Counter[Key](), Counter[Ids]()
@@ -208,6 +212,7 @@ def frozen_trunk(
     if not count or not sequences:
         yield None
         return
+    prompts = prompts and not _outgrow_window(lm, sequences.values())
     in_trunk, later = Trunk(lm, count, prompts).is_random(next(iter(sequences.values())))
     if in_trunk or later:
         what = f"what the first {count} layers give is" if in_trunk else f"prompts after layer {count} are"
@@ -220,6 +225,15 @@ def frozen_trunk(
     trunk.keep((sequences[key] for key, times in counted.items() if times > 1), batch_size, again)
     with trunk.skipping():
         yield trunk
+
+
+@torch.no_grad()
+def _outgrow_window(lm: LM, sequences: Iterable[Encoded]) -> bool:
+    """Whether the model has a window that is shorter than the columns of sequences and the padding inside them."""
+    longest = max(map(len, sequences))
+    with evaluating(lm.model):
+        counted = counts_columns(Passes(lm.model, Counts()), 2 * longest)
+    return counted or longest > (own_window(lm.model) or longest)
 
 
 def _key(sequence: Encoded) -> Key:

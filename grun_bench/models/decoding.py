@@ -20,6 +20,8 @@ FREE_TOKENS = {"cpu": 8, "cuda": 128}
 ROUND = 16
 #: a draft is what followed the last occurrence of this many tokens, and its longest
 NGRAM, LONGEST_DRAFT = 2, 15
+#: columns that a round adds at most
+WITH_DRAFTS = ROUND * (1 + LONGEST_DRAFT)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Decoder:
     def decode(self) -> Iterator[int]:
         """Take rows from the queue for some steps; yield the numbers of those that end, put the rest back."""
         rows = self._pick()
-        longest = min(LONGEST_DRAFT, max(0, self._free // len(rows) - 1))
+        # a draft that turns out wrong leaves a gap
+        longest = 0 if self._passes.gapless else min(LONGEST_DRAFT, max(0, self._free // len(rows) - 1))
         room = ROUND * (1 + longest)
         slots = self._limits.attempt(partial(Slots, [row.past for row in rows if row.past], room), len(rows))
         if slots is None:
@@ -113,7 +116,7 @@ class Decoder:
             if not rows:
                 break
         for place, row in enumerate(rows):
-            row.past = slots.take(place)
+            row.past = slots.take(place).compact(self._passes.gapless)
         self.queue += rows
 
     def _pick(self) -> list[Decoding]:

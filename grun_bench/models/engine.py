@@ -15,7 +15,8 @@ What it saves against one padded pass per metric:
   al. 2023, arXiv 2211.17192, greedy case).
 
 Each has its file: `tree`, `limits`, `head`, `decoding`, `kv_cache`. None of it changes a number beyond the noise of
-floating-point sums.
+floating-point sums. Where rows outgrow a model's window, padding is moved out of them before more tokens follow, and
+neither trees nor drafts are used (`windows`).
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grun_bench.models.decoding import Decoder, Decoding, Ending
+from grun_bench.core.errors import ModelError
+from grun_bench.models.decoding import WITH_DRAFTS, Decoder, Decoding, Ending
 from grun_bench.models.head import Statistics, TokenScores
 from grun_bench.models.kv_cache import KeyValues
 from grun_bench.models.limits import Limits
 from grun_bench.models.passes import Passes, Prefill
 from grun_bench.models.tree import Tree
+from grun_bench.models.windows import counts_columns, own_window
 from grun_bench.models.work import Counts, Scored, Work
 
 
@@ -69,6 +73,7 @@ class Engine:
         if not works:
             return
         passes = Passes(self._model, self.counts)
+        passes.gapless = self._outgrows_window(passes, works)
         decoder = Decoder(passes, self.limits, self._ending)
         scorer = Scorer(passes, self.limits, decoder, works, self._hidden)
         order = sorted(range(len(works)), key=lambda number: len(works[number].prompt))
@@ -79,6 +84,19 @@ class Engine:
                 yield from scorer.finished(decoder.decode())
         while decoder.queue:
             yield from scorer.finished(decoder.decode())
+
+    def _outgrows_window(self, passes: Passes, works: Sequence[Work]) -> bool:
+        """Whether the model has a window that is shorter than the columns that the works may take."""
+        new = self._ending.length if any(work.generate for work in works) else 0
+        prompt = max(len(work.prompt) for work in works)
+        answer = max((len(each) for work in works for each in work.continuations), default=0)
+        if (longest := prompt + max(answer, new)) > (window := own_window(self._model) or longest):
+            raise ModelError(
+                f"{type(self._model).__name__} of transformers {transformers.__version__} keeps its window of {window} "
+                f"tokens in a cache of its own alone, and rows here have up to {longest}: transformers 5 is needed."
+            )
+        tree = max(sum(map(len, work.continuations)) for work in works)
+        return counts_columns(passes, prompt + max(tree, new + WITH_DRAFTS))
 
 
 @dataclass
@@ -171,7 +189,8 @@ class Scorer:
         prompts = self._prefill.run(works, generating=False)
         gates = {layer: logits.tolist() for layer, logits in prompts.gates.items()}
         scored = [Scored(gates={layer: row[place] for layer, row in gates.items()}) for place in range(len(works))]
-        group = Group(numbers, works, prompts.past, scored)
+        past = prompts.past.compact(inner=True) if self._passes.gapless else prompts.past
+        group = Group(numbers, works, past, scored)
         self._first_tokens(group, prompts.states)
         items = sorted(self._items(works), key=lambda item: len(item.tree.tokens))
         for part in self._limits.parts([len(item.tree.tokens) for item in items]):
@@ -245,8 +264,9 @@ class Scorer:
         past = past.take([row])
         # what was scored after the mismatch is no part of the generation: only as many visible columns stay
         past.visible[0, past.visible[0].cumsum(0) > position] = 0
+        past = past.compact(self._passes.gapless)
         group.begun[place] = Decoding(
-            group.numbers[place], group.scored[place], prompt + known, len(prompt), position, past.compact()
+            group.numbers[place], group.scored[place], prompt + known, len(prompt), position, past
         )
 
 

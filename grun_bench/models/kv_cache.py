@@ -49,10 +49,14 @@ class KeyValues:
         pairs = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in self.layers]
         return KeyValues(pairs, self.visible.index_select(0, index))
 
-    def compact(self) -> KeyValues:
-        """Move the visible columns of each row to the right and drop the columns that no row needs."""
-        width = int(self.visible.sum(1).max())
-        order = self.visible.sort(dim=1, stable=True).indices[:, self.visible.shape[1] - width :]
+    def compact(self, inner: bool = False) -> KeyValues:
+        """Move the visible columns of each row to the right and drop the columns that no row needs. With `inner`, what
+        is hidden between a row's visible columns stays there."""
+        needed = self.visible
+        if inner:
+            needed = (needed.cumsum(1) > 0) & (needed.flip(1).cumsum(1).flip(1) > 0)
+        width = int(needed.sum(1).max())
+        order = needed.long().sort(dim=1, stable=True).indices[:, needed.shape[1] - width :]
 
         def move(tensor: Tensor) -> Tensor:
             index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
@@ -136,9 +140,9 @@ class Slots(_Past):
                 side[row, :, : self.width] = side[self.rows, :, : self.width]
 
     def take(self, row: int) -> KeyValues:
-        """A copy of one row, without the columns that it does not need."""
+        """One row, as views."""
         part = slice(row, row + 1), slice(None), slice(self.width)
-        return KeyValues([(keys[part], values[part]) for keys, values in self._pairs], self.visible[part[0]]).compact()
+        return KeyValues([(keys[part], values[part]) for keys, values in self._pairs], self.visible[part[0]])
 
     # ---- what transformers asks of a cache
 

@@ -38,11 +38,15 @@ class Pass:
 
 
 class Passes:
-    """Runs rows of token ids through one model. `counts` gets the costs added; `head` is the model's."""
+    """Runs rows of token ids through one model. `counts` gets the costs added; `head` is the model's.
+
+    `gapless` says that a row's tokens must lie side by side in keys and values, since a window counts the columns.
+    """
 
     def __init__(self, model: PreTrainedModel, counts: Counts) -> None:
         self.model, self.device, self.counts = model, model.device, counts
         self.head = Head(model)
+        self.gapless = False
 
     def run(
         self,
@@ -99,12 +103,9 @@ class Passes:
         """Whether the works have trees and the model sees them as they are.
 
         Models treat masks of their own making differently, so a trial decides: a branch beside another has to give what
-        it gives alone. A sliding window counts columns, of which a tree has more than each of its branches is long.
+        it gives alone.
         """
-        if all(len(work.continuations) < 2 for work in works):
-            return False
-        longest = max(len(work.prompt) + sum(map(len, work.continuations)) for work in works)
-        if longest > (getattr(self.model.config, "sliding_window", None) or longest):
+        if self.gapless or all(len(work.continuations) < 2 for work in works):
             return False
         past = self.run([[1, 2, 3]], [range(3)], None, last=0).past
         tree, alone = Tree.of([[4, 5, 6, 7, 8, 1], [5, 6, 1]]), Tree.of([[5, 6, 1]])
@@ -117,9 +118,14 @@ class Passes:
             raise
         except (RuntimeError, ValueError):
             return False
-        branch, expected = (each.float() for each in states)
-        tolerance = 1e-3 if self.model.dtype == torch.float32 else 3e-2
-        return bool((branch - expected).abs().max() <= tolerance * expected.abs().max())
+        return alike(*states)
+
+
+def alike(given: Tensor, expected: Tensor) -> bool:
+    """Whether states differ by no more than the noise of their precision."""
+    tolerance = 1e-3 if expected.dtype == torch.float32 else 3e-2
+    given, expected = given.float(), expected.float()
+    return bool((given - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 class Prefill:
