@@ -32,6 +32,7 @@ from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled, split
 from grun_bench.models.batch import Encoded
 from grun_bench.models.forward import evaluating
+from grun_bench.models.gradients import only
 from grun_bench.models.lm import LM
 
 KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
@@ -134,22 +135,5 @@ def fine_tune(
 ) -> None:
     """AdamW on the answers' mean cross-entropy, linear decay, in place, without dropout."""
     lm = subject.lm
-    with evaluating(lm.model), _only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
+    with evaluating(lm.model), only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
         train_on_answers(lm, parameters, batches, Schedule(lr), label)
-
-
-@contextmanager
-def _only(parameters: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within this block gradients are kept for `parameters` alone; afterwards for those for which they were."""
-    before = [(parameter, parameter.requires_grad) for parameter in others]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.grad = None
-        for parameter, kept in before:
-            parameter.requires_grad_(kept)

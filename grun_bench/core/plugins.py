@@ -59,6 +59,7 @@ class MetricPlugin(Plugin):
     bounds: tuple[float, float] = (-math.inf, math.inf)
     reference: Literal["retain"] | None = None
     leaves_out: Callable[[Any], str | None] | None = None
+    gradients: bool = False
     version: int = 1
 
     def __post_init__(self) -> None:

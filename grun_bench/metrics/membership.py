@@ -142,18 +142,27 @@ def mia_reference(records: ScoredRecords, reference: ScoredRecords | None) -> fl
     return _attack(records, "mia_reference", score)
 
 
-@metric("mia_gradnorm", over=("forget", "holdout"), higher_is_better=None, bounds=(0.0, 1.0))
+@metric(
+    "mia_gradnorm",
+    over=("forget", "holdout"),
+    higher_is_better=None,
+    bounds=(0.0, 1.0),
+    leaves_out=without_tokens("mia_gradnorm"),
+    gradients=True,
+)
 def mia_gradnorm(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Membership inference by the norm of the loss's gradient: AUC, 0 to 1; the aim is the retain model's.
 
-    From imported logs only: records of our own scoring hold no gradients. Source: OpenUnlearning @ d3d7cf9
-    (`mia_gradnorm`; Wang et al. 2024, arXiv 2402.17012).
+    The mean over the weight tensors of the gradient's 2-norm; the end of sequence is left out. Source: OpenUnlearning @
+    d3d7cf9 (`mia_gradnorm`, p = 2; Wang et al. 2024, arXiv 2402.17012).
     """
-    return _attack(records, "mia_gradnorm", _no_gradients)
+    return _attack(records, "mia_gradnorm", _gradient_norm)
 
 
-def _no_gradients(row: Record) -> float:
-    raise MissingReference("needs gradients, which are not scored; only imported logs have them.")
+def _gradient_norm(row: Record) -> float:
+    if "gradient_norm" not in row.scores:
+        raise missing(row, "gradient norm, which weights that are quantised or in float16 do not have")
+    return row.scores["gradient_norm"]
 
 
 def _leak(own: float, retain: float) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from grun_bench.core.progress import bar
+from grun_bench.models.batch import collate
 from grun_bench.models.engine import Engine
 from grun_bench.models.forward import evaluating
+from grun_bench.models.gradients import gradient_norm
 from grun_bench.models.head import TokenScores
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.protocols import CLEAN, Protocol, protocol_of
@@ -44,12 +46,16 @@ class Example:
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """How to score. `batch_size` None finds the largest batches that fit; `protocol` is a name of PROTOCOLS."""
+    """How to score. `batch_size` None finds the largest batches that fit; `protocol` is a name of PROTOCOLS.
+
+    `gradients_of` are the sets of whose rows gradient norms are kept.
+    """
 
     max_new_tokens: int = 200
     batch_size: int | None = None
     protocol: str = CLEAN
     generate: bool = True
+    gradients_of: frozenset[str] = frozenset()
 
 
 def score(
@@ -79,6 +85,10 @@ def score(
         again = [Work(prompts.prompt(row.question, row.context, row.prefill)) for row in rows]
         for place, found in zip(places, _run(engine, "gates on paraphrased questions", again), strict=True):
             records[place].gates_paraphrased = _gates(found)
+        chosen = [place for place, example in enumerate(examples) if example.set in settings.gradients_of]
+        norms = _gradient_norms(lm, protocol, [examples[place] for place in chosen])
+        for place, norm in zip(chosen, norms, strict=True):
+            records[place].scores |= {} if norm is None else {"gradient_norm": norm}
     return Records(records)
 
 
@@ -114,6 +124,18 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Scored]:
                 scored[number] = each
                 advance()
     return [scored[number] for number in range(len(works))]
+
+
+def _gradient_norms(lm: LM, protocol: Protocol, examples: Sequence[Example]) -> Iterator[float | None]:
+    """The `gradient_norm` of each example's answer."""
+    prompts = protocol.prompts(lm)
+    with bar("gradients", len(examples)) as advance:
+        for row in examples:
+            batch = collate(prompts.encode_answers(row.question, [row.answer], row.context, row.prefill), lm.pad_id)
+            if protocol.hides_padding:
+                batch = replace(batch, attention_mask=(batch.input_ids != lm.pad_id).long())
+            yield gradient_norm(lm, batch)
+            advance()
 
 
 def _record(lm: LM, protocol: Protocol, example: Example, works: Sequence[Work], scored: Scored) -> Record:

@@ -30,7 +30,7 @@ def _records(seed: int) -> Records:
         Record("quiz", index, question, Continuation(""), choices=Choices([-1.0 - index, -3.0], [True, False], 0))
         for index, (question, _) in enumerate(FORGET)
     ]
-    return Records([*score(lm, examples, ScoringSettings(max_new_tokens=4)), *questions])
+    return Records([*score(lm, examples, ScoringSettings(4, gradients_of=frozenset(SETS.of(*ROLES)))), *questions])
 
 
 def stays_in_bounds(name: str) -> None:

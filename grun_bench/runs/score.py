@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grun_bench.attacks.base import Answers, Subject
 from grun_bench.core import environment as env
+from grun_bench.core import registry
 from grun_bench.methods.base import Fitted
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.models.sampling import sampled_records
@@ -18,6 +19,7 @@ from grun_bench.results.record import Records
 from grun_bench.results.result import Cost
 from grun_bench.runs.data import rewordings
 from grun_bench.runs.inputs import Inputs
+from grun_bench.tasks.roles import known_roles
 
 if TYPE_CHECKING:
     from grun_bench.integrations.lm_eval.measures import Measured
@@ -38,7 +40,9 @@ class Asked:
 
 def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subject:
     """An unlearned model with all that it is asked; `seed` is that of attacks, None for the run's own."""
-    config = inputs.config
+    config, sets = inputs.config, inputs.task.sets
+    asked = [plugin for name in inputs.metrics if (plugin := registry.get("metric", name)).gradients]
+    gradients_of = frozenset(sets.of(*(role for plugin in asked for role in known_roles(plugin.roles or plugin.over))))
     return Subject(
         fitted.lm,
         inputs.data.examples(),
@@ -47,8 +51,10 @@ def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subje
         config.seed if seed is None else seed,
         fitted.adapter,
         tuple(inputs.task.measures),
-        sets=inputs.task.sets,
-        scoring=ScoringSettings(inputs.task.max_new_tokens, config.scoring_batch_size, config.protocol),
+        sets=sets,
+        scoring=ScoringSettings(
+            inputs.task.max_new_tokens, config.scoring_batch_size, config.protocol, gradients_of=gradients_of
+        ),
         rewordings=partial(rewordings, inputs.task, inputs.session.world, config.limit),
     )
 

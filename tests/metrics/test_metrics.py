@@ -434,6 +434,6 @@ def test_privleak() -> None:
         membership.privleak(told, scored(row()))
 
 
-def test_gradnorm_only_from_logs() -> None:
-    with pytest.raises(MissingReference, match="imported"):
+def test_gradnorm_needs_norms() -> None:
+    with pytest.raises(MissingReference, match="no gradient norm"):
         membership.mia_gradnorm(sides([said(0.5)], [said(0.5)]), None)
