@@ -12,6 +12,7 @@ import typer
 from grun_bench.cli import contributing, harness, reading, running
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.escaping import lines
 
 app = typer.Typer(
     name="grun-bench",
@@ -55,7 +56,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except GrunBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {lines(str(error))}", file=sys.stderr)
         code = error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,5 +74,5 @@ def _show_parser_error(error: Any) -> None:
         error.show()
         return
     hint = f" `{error.ctx.command_path} --help` says more." if getattr(error, "ctx", None) else ""
-    message = error.format_message()
+    message = lines(error.format_message())
     print(f"error: {message}{'' if message.endswith(('.', '?')) else '.'}{hint}", file=sys.stderr)

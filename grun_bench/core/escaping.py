@@ -26,6 +26,11 @@ def clean(text: str, limit: int = 1000) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def lines(text: str) -> str:
+    """Text of our own making with names and texts from files in it: each line that cannot be printed is `clean`."""
+    return "\n".join(line if line.isprintable() else clean(line, limit=10_000) for line in text.split("\n"))
+
+
 def markdown(text: str) -> str:
     """Text as plain words in a Markdown table cell, heading or list item: no markup, no link, no HTML."""
     return _NUMBERED.sub(r"\1\\", _MARKS.sub(lambda match: "\\" + match.group(), clean(text)))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from grun_bench.core.escaping import lines
+
 #: whether a bar is being shown: one within it would tear it apart, and shows nothing
 _shown: ContextVar[bool] = ContextVar("shown", default=False)
 #: seconds between the plain lines
@@ -16,7 +18,7 @@ PLAIN_EVERY = 30.0
 
 def say(text: str) -> None:
     """One line on stderr for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
+    print(lines(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

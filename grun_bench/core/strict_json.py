@@ -49,6 +49,11 @@ def read_json(path: Path, kind: type[T]) -> T:
     return checked(kind, parse_json(read(path, JSON_BYTES), path), path)
 
 
+def read_if_there(path: Path, kind: type[T], empty: T) -> T:
+    """The same of a file that need not be there."""
+    return read_json(path, kind) if path.exists() or path.is_symlink() else empty
+
+
 def parse_json(content: bytes, place: object, *, reviewed: bool = False) -> Any:
     """The data in strict JSON.
 

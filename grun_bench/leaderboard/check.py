@@ -14,6 +14,7 @@ from pathlib import Path
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import bar
 from grun_bench.leaderboard.compare import UNKNOWN, Number
+from grun_bench.leaderboard.consistency import inconsistencies
 from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
 from grun_bench.leaderboard.recompute import recompute
@@ -73,6 +74,8 @@ def _wrong(filed: Sequence[Filed]) -> Iterator[str]:
         by_task[each.result.task, each.result.dataset].append(each)
     with bar("numbers from records", len(filed)) as advance:
         for each in filed:
+            for what in inconsistencies(each.result):
+                yield f"{each.file}: {what}."
             for what in _wrong_numbers(each, by_task[each.result.task, each.result.dataset]):
                 yield f"{each.file}: {what}"
             advance()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from grun_bench.core.files import write_whole
-from grun_bench.core.strict_json import read_json
+from grun_bench.core.strict_json import read_if_there
 
 VERIFICATION = "verified.json"
 
@@ -31,10 +31,7 @@ def read_marks(folder: Path) -> dict[str, Mark]:
 
     Raises UsageError with the place when the file is another.
     """
-    path = folder / VERIFICATION
-    if not path.exists() and not path.is_symlink():
-        return {}
-    return read_json(path, dict[str, Mark])
+    return read_if_there(folder / VERIFICATION, dict[str, Mark], {})
 
 
 def write_marks(folder: Path, marks: Mapping[str, Mark]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grun_bench.core.errors import UsageError
+from pydantic import BaseModel, ConfigDict
+
+from grun_bench.core.strict_json import read_if_there
 from grun_bench.leaderboard.marks import Mark, read_marks
 from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.store import read_filed, result_paths
@@ -77,31 +78,20 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _read_json(path: Path, empty: Any) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return empty
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}.") from None
+class Flag(BaseModel):
+    """A run that is flagged as unreliable, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    run_id: str
+    reason: str
 
 
 def read_flags(tree: Path) -> dict[str, str]:
     """Runs flagged as unreliable: run id -> reason. Raises UsageError with the place when the file is another."""
-    path = tree / FLAGS
-    found = _read_json(path, [])
-    if not isinstance(found, list):
-        raise UsageError(f"{path}: not a list of flags.")
-    for number, flag in enumerate(found):
-        if not isinstance(flag, dict) or not all(isinstance(flag.get(key), str) for key in ("run_id", "reason")):
-            raise UsageError(f"{path}: [{number}]: needs `run_id` and `reason`.")
-    return {flag["run_id"]: flag["reason"] for flag in found}
+    return {flag.run_id: flag.reason for flag in read_if_there(tree / FLAGS, list[Flag], [])}
 
 
 def read_card(tree: Path, submission: str) -> dict[str, Any]:
     """The method card of a submission. Raises UsageError when it is none."""
-    path = tree / SUBMISSIONS / submission / CARD
-    card = _read_json(path, {})
-    if not isinstance(card, dict):
-        raise UsageError(f"{path}: not a method card.")
-    return card
+    return read_if_there(tree / SUBMISSIONS / submission / CARD, dict[str, Any], {})

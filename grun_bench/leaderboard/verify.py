@@ -10,22 +10,14 @@ from typing import Literal
 
 import grun_bench
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.core.escaping import clean
 from grun_bench.core.progress import bar, say
 from grun_bench.leaderboard.bundle import MODELS, Bundle, read_bundle
 from grun_bench.leaderboard.compare import Number
+from grun_bench.leaderboard.consistency import inconsistencies, task_problem
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks, write_marks
 from grun_bench.leaderboard.recompute import recompute
 from grun_bench.results.filed import Filed
-from grun_bench.results.result import Result
 from grun_bench.results.store import control_paths, read_filed
-from grun_bench.tasks.task import load_task
-from grun_bench.tasks.world import WORLDS
-from grun_bench.tasks.yaml_files import task_files
-
-#: the parts of a task that decide its numbers
-_DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "max_new_tokens")
-
 
 #: in the place of a tier: a toy result of reviewed ones, whose records were left out
 NO_RECORDS: Literal["no records"] = "no records"
@@ -74,7 +66,7 @@ def verify(folder: Path, tree: Path, include: tuple[Path, ...] = (), rerun: Reru
     else:  # training and scoring have bars of their own
         for place, filed in enumerate(bundle.results, 1):
             name, run_id = filed.result.unlearner.name, filed.result.run_id
-            say(clean(f"row {place} of {len(bundle.results)}: {name} {run_id}"))
+            say(f"row {place} of {len(bundle.results)}: {name} {run_id}")
             found.append(_verify(bundle, filed, among, include, rerun))
     if all(each.ok for each in found):
         _write(bundle.folder, found)
@@ -89,8 +81,8 @@ def _verify(
     found, result = Verified(filed), filed.result
     bare = bundle.card is None and filed.left_out()
     problem = (None if bare else filed.problem()) or task_problem(result, include)
-    if problem:
-        found.problems.append(problem)
+    found.problems += [problem] if problem else inconsistencies(result, include)
+    if found.problems:
         return found
     try:
         if bare:
@@ -108,18 +100,6 @@ def _verify(
     except GrunBenchError as error:
         found.problems.append(str(error))
     return found
-
-
-def task_problem(result: Result, include: tuple[Path, ...] = ()) -> str | None:
-    """Why a result is not of the task of its name as it is here; None where it is."""
-    if result.task not in task_files(include):
-        return f"the task {result.task} is none of the harness's; give its folder with --include-path"
-    task = WORLDS[result.dataset].task(load_task(result.task, include))
-    here, there = task.model_dump(mode="json"), result.configs.get(result.task, {})
-    for key in _DECISIVE:
-        if there.get(key) != here[key]:
-            return f"$.configs.{result.task}.{key} is not that of the task here; run it again"
-    return None
 
 
 def _write(folder: Path, found: Iterable[Verified]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -36,6 +37,20 @@ def about(keys: Iterable[str], sets: ScoredSets) -> dict[str, About]:
     known = registry.entries("metric")
     known_sets = ScoredSets((*sets.sets, *(ScoredSet(role, role) for role in ROLES)))
     return {key: _about(MetricKey(key).recovered.metric, known, known_sets) for key in keys}
+
+
+#: the least and the greatest value of a metric
+Bounds = tuple[float, float]
+
+
+def bounds_by_name() -> dict[str, Bounds]:
+    """What every metric declares, longest names first. Metrics are imported."""
+    return {name: registry.get("metric", name).bounds for name in sorted(registry.names("metric"), key=len)[::-1]}
+
+
+def bounds_of(key: str, known: Mapping[str, Bounds]) -> Bounds:
+    """The bounds of the metric whose name is part of a key, the longest; none for a key of no metric."""
+    return next((bounds for name, bounds in known.items() if f"_{name}_" in f"_{key}_"), (-math.inf, math.inf))
 
 
 def _about(metric: str, known: Mapping[str, Entry], sets: ScoredSets) -> About:

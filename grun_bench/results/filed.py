@@ -12,6 +12,7 @@ from typing import Literal
 from grun_bench.core import registry, untrusted
 from grun_bench.core.files import write_whole
 from grun_bench.core.plugins import Control
+from grun_bench.results.contradictions import contradictions
 from grun_bench.results.metric_key import CLEAN, MetricKey
 from grun_bench.results.record import RECORDS_BYTES, Records, load_records
 from grun_bench.results.result import RECORDS_ENDS, RecordsFile, Result
@@ -62,7 +63,7 @@ class Filed:
         """Its records by filter, all or those asked for, as far as it has them.
 
         A filter is `none`, `<attack>:<variant>`, or `<curve>@<point>` where a point of a curve has records of its own.
-        Raises UsageError for records that are none.
+        Raises UsageError for records that are none, or that no model can leave.
         """
         result = self.result
         files = {CLEAN: result.records} if result.records else {}
@@ -72,7 +73,7 @@ class Filed:
             if name.partition(":")[0] not in result.attacks:  # an attack's points are its variants
                 files |= {f"{name}@{point.at}": point.records for point in curve.points if point.records}
         wanted = files if filters is None else filters
-        return {key: load_records(self.beside(records)) for key, records in files.items() if key in wanted}
+        return {key: _possible(self.beside(records)) for key, records in files.items() if key in wanted}
 
 
 # --- records beside a result ------------------------------------------------------------------------------------------
@@ -109,6 +110,15 @@ def records_problem(path: Path, named: Iterable[RecordsFile]) -> str | None:
         if lines != records.count:
             return f"{records.file} has {lines} lines, and the result says {records.count}"
     return None
+
+
+def _possible(path: Path) -> Records:
+    """The records of a file, of which none contradicts itself."""
+    records = load_records(path)
+    for line, record in enumerate(records, 1):
+        for what in contradictions(record):
+            untrusted.refuse(f"{path}, line {line}", f"row {record.index} of '{record.set}': {what}")
+    return records
 
 
 # --- target and retain rows -------------------------------------------------------------------------------------------

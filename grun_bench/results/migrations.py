@@ -22,13 +22,15 @@ CURRENT = max(STEPS) + 1
 
 
 def migrate(data: Any) -> Any:
-    """The content of a result file as one of the current version; what is no result at all is handed on as it is.
+    """The content of a result file as one of the current version; what is no object is handed on as it is.
 
-    Raises UsageError for a version that is newer than the newest known.
+    Raises UsageError for a version that is not known: newer than the newest, or none at all.
     """
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if not isinstance(data, dict):
         return data
+    version = data.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise UsageError(f"$.schema_version: must be a whole number from 1 to {CURRENT}.")
     if version > CURRENT:
         raise UsageError(
             f"written in version {version} of the schema, and this grun-bench knows up to {CURRENT}: upgrade it with "

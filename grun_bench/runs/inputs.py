@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from grun_bench.attacks.base import Attack, make_attacks
 from grun_bench.core import registry
-from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
 from grun_bench.core.plugins import Control
 from grun_bench.integrations.logs.log import ImportedLog
@@ -19,17 +17,12 @@ from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.metrics.evaluate import for_protocol
 from grun_bench.models import protocols
 from grun_bench.results.record import Continuation, Record, Records
+from grun_bench.results.run_id import run_id
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data, read_data
 from grun_bench.runs.models import Models, choose_models
 from grun_bench.runs.session import Session
 from grun_bench.tasks.task import Task, load_task
-
-#: the keys of a task that decide no number without attack
-_INDECISIVE: Any = {
-    **dict.fromkeys(("description", "headline", "models", "attacks", "reworded"), True),
-    "embedded": {"reworded"},
-}
 
 
 @dataclass(frozen=True)
@@ -68,22 +61,19 @@ class Inputs:
 
     def run_id(self, method: Method) -> str:
         """A name for the row of a method with these inputs: the same whenever all that decides its numbers is."""
-        fingerprint = digest(
-            {
-                # without defaults: a key that task files get later leaves the rows that are there as they are
-                "task": self.task.model_dump(exclude=_INDECISIVE, exclude_defaults=True),
-                "unlearner": method.name,
-                "settings": method.unlearner.settings,
-                "models": self.models.identity,
-                "data": self.data.sha256,
-                "limit": self.config.limit,
-                "dtype": training_dtype(self.session.placement.dtype),
-                "metrics": {metric: registry.get("metric", metric).version for metric in self.metrics},
-                "protocol": protocols.identity(self.config.protocol),
-                "retain_log": self.log.sha256 if self.log else None,
-            }
+        return run_id(
+            self.task,
+            method.name,
+            method.unlearner.settings,
+            self.models.identity,
+            self.data.sha256,
+            self.config.limit,
+            training_dtype(self.session.placement.dtype),
+            {metric: registry.get("metric", metric).version for metric in self.metrics},
+            protocols.identity(self.config.protocol),
+            self.log.sha256 if self.log else None,
+            self.config.seed if method.unlearner.seeded else None,
         )
-        return fingerprint[:12] + (f"-seed{self.config.seed}" if method.unlearner.seeded else "")
 
 
 def resolve(config: RunConfig, session: Session, method: Method | None = None, models: Models | None = None) -> Inputs:

@@ -343,13 +343,13 @@ def edit(**fields: Any) -> Change:
         (edit(results={}), "results: must hold the task letters"),
         (edit(records={"file": "../../../x", "sha256": "0", "count": 1}), "are no file beside it"),
         (edit(seed="one"), "seed: "),
-        (lambda tree: (tree / "flags.json").write_text('[{"run_id": "x"}]'), r"flags\.json: \[0\]: needs"),
+        (lambda tree: (tree / "flags.json").write_text('[{"run_id": "x"}]'), r"flags\.json: \$\[0\]\.reason: "),
         (lambda tree: (tree / "flags.json").write_text("{"), r"flags\.json: "),
         (
             lambda tree: (tree / "verified.json").write_text('{"a": {"tier": "best", "sha256": "0"}}'),
             r"verified\.json: \$\.a\.",
         ),
-        (lambda tree: (tree / "submissions" / "theirs" / "card.json").write_text("[]"), "not a method card"),
+        (lambda tree: (tree / "submissions" / "theirs" / "card.json").write_text("[]"), r"card\.json: \$: "),
     ],
 )
 def test_a_broken_tree_is_refused_with_the_place(tree: Path, change: Change, says: str) -> None:

@@ -55,8 +55,19 @@ def test_a_newer_version_says_to_upgrade(tmp_path: Path) -> None:
         read_result(path)
 
 
-@pytest.mark.parametrize("data", [[], None, 3, {}, {"schema_version": "1"}, {"schema_version": True}])
-def test_what_has_no_version_is_left_to_the_schema(data: object) -> None:
+@pytest.mark.parametrize("version", ["1", True, 0, -1, None, "left out"])
+def test_a_version_that_is_none_is_refused(version: object, tmp_path: Path) -> None:
+    data = json.loads(stored(CURRENT).read_text()) | {"schema_version": version}
+    if version == "left out":
+        del data["schema_version"]
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=r"odd\.json: \$\.schema_version: must be"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("data", [[], None, 3])
+def test_what_is_no_object_is_left_to_the_schema(data: object) -> None:
     assert migrate(data) is data
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.strict_json import parse_json
+from grun_bench.core.untrusted import read
 from grun_bench.integrations.logs.log import ImportedLog, LogFile
 from grun_bench.integrations.logs.open_unlearning import read_open_unlearning
 from grun_bench.integrations.logs.tofu import read_tofu
 from grun_bench.results.record import Records
 
+#: bytes of a log; published ones have some 2 MB
+LOG_BYTES = 256 * 2**20
 #: format -> (a part by which a log of it is known, its reader)
 FORMATS: dict[str, tuple[str, Callable[[LogFile], ImportedLog]]] = {
     "open-unlearning": ("forget_Q_A_Prob", read_open_unlearning),
@@ -28,13 +31,8 @@ def read_log(path: Path, format: str | None = None) -> ImportedLog:
     """
     if format is not None and format not in FORMATS:
         raise unknown("log format", format, FORMATS)
-    try:
-        content = path.read_bytes()
-        data = json.loads(content)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON ({error}).") from None
+    content = read(path, LOG_BYTES)
+    data = parse_json(content, path)
     asked = f"of the format '{format}'" if format else f"of {' or '.join(FORMATS)}"
     if not isinstance(data, dict):
         raise UsageError(f"{path}: not a log {asked}: it holds a {type(data).__name__}, not an object.")
@@ -43,8 +41,8 @@ def read_log(path: Path, format: str | None = None) -> ImportedLog:
         marks = "' or '".join(FORMATS[name][0] for name in ([format] if format else FORMATS))
         hint = f"; it looks like --format {fits[0]}" if fits else ""
         raise UsageError(f"{path}: not a log {asked}: no '{marks}'{hint}.")
-    read = FORMATS[format or fits[0]][1]
-    return read(LogFile(path, data, hashlib.sha256(content).hexdigest()))
+    reader = FORMATS[format or fits[0]][1]
+    return reader(LogFile(path, data, hashlib.sha256(content).hexdigest()))
 
 
 def read_reference(path: Path, protocol: str) -> ImportedLog:

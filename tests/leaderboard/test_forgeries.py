@@ -1,0 +1,174 @@
+"""Forged copies of real results: each is refused, in a line with its file and the reason."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forging import Data, edit, refile, replace_records
+
+from grun_bench.leaderboard.check import check
+from grun_bench.leaderboard.pages import render, write
+from grun_bench.results.record import Continuation, Record
+
+
+@pytest.fixture
+def tree(results: Path, tmp_path: Path) -> Path:
+    """A copy of a real run with its target and retain rows."""
+    return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+def of(tree: Path, unlearner: str = "grun+npo") -> Path:
+    (path,) = (tree / "small" / "org__small" / unlearner).glob("*.json")
+    return path
+
+
+def found(tree: Path) -> list[str]:
+    """The problems of a tree whose pages are up to date."""
+    out = tree.parent / "pages of it"
+    write(render(tree, out), out)
+    return list(check(tree, out).problems)
+
+
+def test_an_honest_tree_is_none(tree: Path) -> None:
+    assert found(tree) == []
+
+
+# --- what a result says of itself -------------------------------------------------------------------------------------
+
+
+def headline(data: Data) -> None:
+    data["headline"] = ["forget_gate", *data["headline"]]
+
+
+def intervals(data: Data) -> None:
+    data["intervals"]["forget_probability,none"] = [-0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (headline, r"$.headline: ['forget_gate', "),
+        (lambda data: data["unlearner"]["settings"].update(lr=1e-9), "$.run_id: not the one that its task, settings"),
+        (lambda data: data["reference"].update(names=["org/other"]), "$.run_id: not the one that"),
+        (lambda data: data["configs"]["small"].update(max_new_tokens=3), "$.run_id: not the one that"),
+        (lambda data: data["configs"].clear(), "$.run_id: not the one that"),
+        (lambda data: data["results"]["small"].update({"retain_probability,none": 1.5}), "1.5, and it is from 0 to 1"),
+        (lambda data: data["results"]["small"].update({"forget_gate_x,none": -1.0}), "-1.0, and it is from 0 to 1"),
+        (intervals, "$.intervals[0].forget_probability,none: -0.5, and it is from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_said_of_itself_is_found(tree: Path, change: Callable[[Data], Any], says: str) -> None:
+    edit(of(tree), change)
+    assert any(line.startswith(f"{of(tree)}: ") and says in line for line in found(tree)), found(tree)
+
+
+def test_a_point_of_a_training_curve_has_no_records_and_has_bounds(tree: Path) -> None:
+    point = {"at": 1, "values": {"forget_probability": 2.0}}
+    edit(of(tree), lambda data: data["curves"].update(training={"unit": "steps", "points": [point]}))
+    says = f"{of(tree)}: $.curves.training.points[0].forget_probability: 2.0, and it is from 0 to 1."
+    assert says in found(tree)
+
+
+def test_a_task_of_the_harness_is_what_it_is_here(tree: Path) -> None:
+    """Under its name nobody files another: the headline above all, by which rows are ranked."""
+    from grun_bench.leaderboard.consistency import inconsistencies
+    from grun_bench.results.store import read_result
+
+    (honest,) = (Path(__file__).parents[2] / "leaderboards/results/tofu_lite").glob("*/grun+idk/*.json")
+    result = read_result(honest)
+    assert list(inconsistencies(result)) == []
+    result.headline = result.configs["tofu_lite"]["headline"] = ["model_utility"]
+    assert list(inconsistencies(result)) == ["$.configs.tofu_lite.headline is not that of the task here; run it again"]
+
+
+# --- what a record says -----------------------------------------------------------------------------------------------
+
+
+def answer(**changes: Any) -> Callable[[Record], Record]:
+    return lambda record: replace(record, answer=replace(record.answer, **changes))
+
+
+def likely_and_not_first(record: Record) -> Record:
+    """Extraction strength made 0: no token is the most probable one, whatever its probability."""
+    count = len(record.answer.logprobs or ())
+    return replace(record, answer=Continuation(record.answer.text, [-0.1] * count, [0] * count))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (answer(loss=3.0), "answer.loss: 3.0, and minus the mean of its log probabilities is "),
+        (answer(logprobs=[0.5], matches=[1], loss=-0.5, means=None, deviations=None), "a log probability above 0"),
+        (answer(probability=0.123), "answer.probability: 0.123, and exp(-loss) is "),
+        (likely_and_not_first, "answer.matches: a token of more than half of the probability that is not the most"),
+        (lambda row: replace(row, gates={"1": 1.5}), "gates: not from 0 to 1"),
+        (lambda row: replace(row, perturbed=[Continuation("x", loss=-2.0, tokens=1)]), "perturbed.0.loss: -2.0, below"),
+    ],
+)
+def test_records_that_no_model_leaves_are_found(tree: Path, change: Callable[[Record], Record], says: str) -> None:
+    replace_records(of(tree), change)
+    lines = [line for line in found(tree) if says in line]
+    assert lines and all("grun+npo" in line and ", line 1: row 0 of 'forget': " in line for line in lines), found(tree)
+
+
+def test_run_ids_name_a_dtype_and_a_protocol_as_runs_do() -> None:
+    """What is named otherwise from some version on, so that its older rows are no rows any more, is listed by hand."""
+    from grun_bench.methods.trained_weights import training_dtype
+    from grun_bench.models.protocols import PROTOCOLS, identity
+    from grun_bench.results.run_id import NAMES
+
+    for name, called in [(name, training_dtype(name)) for name in ("float32", "bfloat16", "float16")] + [
+        (name, identity(name)) for name in PROTOCOLS
+    ]:
+        assert called == NAMES.get(name, (name,))[-1]
+
+
+def test_other_settings_under_their_own_run_id_are_consistent(tree: Path) -> None:
+    """The run id alone proves nothing: such a row is found by making it again."""
+    refile(of(tree), lambda data: data["unlearner"]["settings"].update(lr=1e-9))
+    assert found(tree) == []
+
+
+# --- what readers of JSON refuse, in words that are safe to print -----------------------------------------------------
+
+ODD = [
+    ('{"\\u001b[2Ja": 1, "\\u001b[2Ja": 2}', "twice"),
+    ('[{"run_id": "x", "reason": NaN}]', "NaN"),
+    ("[" * 50 + "]" * 50, "deeper"),
+    ('"\\ud800"', "surrogate"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), ODD)
+def test_every_reader_is_strict(command: Any, tree: Path, text: str, says: str) -> None:
+    log = tree.parent / "log\x1b[31m.json"
+    log.write_text(text)
+    (tree / "flags.json").write_text(text)
+    shown = of(tree, "none")
+    shown.write_text(text)
+    options = ["--format", "tofu", "--task", "tofu_forget10", "--model", "a/b", "--unlearner", "none"]
+    for arguments in (
+        ["leaderboard", "--results", tree, "--out", tree.parent / "out", "--check"],
+        ["show", shown],
+        ["import", log, *options, "--output", tree.parent / "other"],
+    ):
+        said = command(*arguments)
+        assert said.code in (1, 2) and says in said.out + said.err
+        assert not {char for char in said.out + said.err if not char.isprintable()} - {"\n"}
+
+
+def test_no_error_prints_a_control_sequence(command: Any, tmp_path: Path) -> None:
+    odd = "\x1b[2J"
+    for arguments in (
+        ["show", odd, "--output", tmp_path],
+        ["ls", odd],
+        ["run", "--unlearner", odd, "--task", "x"],
+        [odd],
+    ):
+        said = command(*arguments)
+        assert said.code == 2 and "[2J" in said.err and "\x1b" not in said.out + said.err
