@@ -98,6 +98,8 @@ class Board:
     #: the utility below which a row has lost too much, and the retain model's worst case
     floor: float | None
     beyond: float | None
+    #: whether its rows are submissions whose target and retain rows are not the tree's
+    apart: bool
 
     @cached_property
     def id(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from grun_bench.core import registry
+from grun_bench.leaderboard.apart import by_controls
 from grun_bench.leaderboard.boards import PINNED, Board, Key, Row
 from grun_bench.leaderboard.cells import Numbers, numbers_of
 from grun_bench.leaderboard.filings import Column, Run, canonical, merged, plain, run_of
@@ -26,7 +27,11 @@ def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
         if key not in sets:
             sets[key] = each.result.sets
         tables[key].append(run_of(each))
-    boards = [_board(key, merged(runs), sets[key], flags) for key, runs in tables.items()]
+    boards = [
+        _board((*key, own) if own else key, merged(compared), sets[key], flags, bool(own))
+        for key, runs in tables.items()
+        for own, compared in by_controls(runs).items()
+    ]
     return sorted(boards, key=lambda board: (board.toy, bool(board.first.limit), board.key))
 
 
@@ -50,7 +55,7 @@ def table_key(result: Result) -> Key:
     )
 
 
-def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, str]) -> Board:
+def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, str], apart: bool) -> Board:
     groups = _groups(runs)
     ordered = [run for group in groups for run in group]
     first, columns = ordered[0].result, list(dict.fromkeys(column for run in ordered for column in run.clean))
@@ -64,7 +69,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
     user = [name for name in access if access[name] == "user"]
     numbers = [numbers_of(group, columns, access, user, lead) for group in groups]
     shown = _shown_settings(groups)
-    entrants = [_entrant(*each, utility, flags) for each in zip(groups, shown, numbers, strict=True)]
+    entrants = [_entrant(*each, utility, flags, apart) for each in zip(groups, shown, numbers, strict=True)]
     # results of --limit are smoke tests
     ranking = Ranking.against([] if first.limit else entrants, by_utility=utility is not None)
     standings = [Standing(marks=each.excluded) for each in entrants] if first.limit else ranking.standings(entrants)
@@ -80,6 +85,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
         utility=utility,
         floor=ranking.floor,
         beyond=ranking.beyond,
+        apart=apart,
     )
 
 
@@ -130,9 +136,10 @@ def _entrant(
     numbers: Numbers,
     utility: Column | None,
     flags: Mapping[str, str],
+    apart: bool,
 ) -> Entrant:
     name = runs[0].result.unlearner.name
-    diverged, excluded = sum(run.result.status == "diverged" for run in runs), []
+    diverged, excluded = sum(run.result.status == "diverged" for run in runs), ["own controls"] * apart
     if diverged:
         excluded.append("diverged" if diverged == len(runs) else f"diverged in {diverged} of {len(runs)}")
     if any(run.result.run_id in flags for run in runs):

@@ -15,6 +15,7 @@ from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import bar
 from grun_bench.leaderboard.compare import UNKNOWN, Number
 from grun_bench.leaderboard.consistency import inconsistencies
+from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
 from grun_bench.leaderboard.recompute import recompute
@@ -88,6 +89,7 @@ def _wrong_numbers(filed: Filed, among: Sequence[Filed]) -> Iterator[str]:
         if problem:
             yield f"{problem}."
         elif not filed.left_out():
+            yield from (f"{what}." for what in unlike(filed, among))
             yield from (_told(each) for each in recompute(filed, among, intervals=False) if not each.ok)
     except GrunBenchError as error:
         yield str(error)

@@ -122,7 +122,7 @@ def merged(runs: Iterable[Run]) -> list[Run]:
 
 
 def _merged(runs: list[Run]) -> Run:
-    best_first = sorted(runs, key=lambda run: (TIERS.index(run.filings[0].tier), run.filings[0].path))
+    best_first = sorted(runs, key=lambda run: _standing(run.filings[0]))
     attacks: dict[str, list[Attacked]] = defaultdict(list)
     for run in best_first:
         for name, found in run.attacks.items():
@@ -131,6 +131,11 @@ def _merged(runs: list[Run]) -> Run:
     filings = tuple(filed for run in best_first for filed in run.filings)
     worst = {name: _worst(found, best.result) for name, found in attacks.items()}
     return Run(best.result, filings, best.clean, worst, best.identity)
+
+
+def _standing(filed: Filed) -> tuple[int, bool, str]:
+    """Best first: by its tier, and the tree's own before what a submission says of the same run."""
+    return TIERS.index(filed.tier), bool(filed.submission), filed.path
 
 
 def _worst(found: Sequence[Attacked], result: Result) -> Attacked:

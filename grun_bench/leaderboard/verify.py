@@ -14,6 +14,7 @@ from grun_bench.core.progress import bar, say
 from grun_bench.leaderboard.bundle import MODELS, Bundle, read_bundle
 from grun_bench.leaderboard.compare import Number
 from grun_bench.leaderboard.consistency import inconsistencies, task_problem
+from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks, write_marks
 from grun_bench.leaderboard.recompute import recompute
 from grun_bench.results.filed import Filed
@@ -88,8 +89,9 @@ def _verify(
         if bare:
             found.tier = NO_RECORDS
         else:
+            found.problems += unlike(filed, among)
             found.numbers = recompute(filed, among)
-        if rerun is not None and not found.wrong:
+        if rerun is not None and found.ok:
             model = bundle.folder / MODELS / result.run_id if result.run_id in bundle.models else None
             if result.imported:
                 found.problems.append("imported from another tool's log: it cannot be run again")

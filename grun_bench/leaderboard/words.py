@@ -14,6 +14,7 @@ MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edi
 TOY = "Toy: the embedded world and its model tiny. These rows show that methods run and say nothing of real models."
 REAL_TITLE, TOY_TITLE = "Real models and data", "Toy results"
 NO_BENCHMARK = "not a benchmark"
+APART = "Compared with target and retain rows of their own, which are not those of this tree: not ranked."
 PARETO = "◆"
 #: how far a row can be trusted -> what the tag means
 TIERS = {
@@ -34,7 +35,7 @@ def data_line(board: Board) -> str:
     text = f"Data: {dataset_label(first)}; protocol: {first.protocol}; task version {first.versions.get(first.task)}."
     if first.limit:
         text += f" Cut to {first.limit} rows a set (--limit): {NO_BENCHMARK}, not ranked."
-    return text
+    return f"{text} {APART}" if board.apart else text
 
 
 def heading(board: Board, column: Column) -> str:
@@ -74,6 +75,8 @@ def rules(board: Board) -> list[str]:
     """How this board is ranked, with its own numbers."""
     if board.first.limit:
         return [f"Results of --limit are smoke tests, {NO_BENCHMARK}: they are not ranked."]
+    if board.apart:
+        return [APART]
     if board.lead is None:
         return ["The task's headline has no metric of forgetting with lower values better: rows are not ranked."]
     lead, lines = plain(board, board.lead), []

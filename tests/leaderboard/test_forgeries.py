@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forging import Data, edit, refile, replace_records
+from forging import Data, edit, records_of, refile, replace_records, restate
 
+from grun_bench.leaderboard import words
+from grun_bench.leaderboard.boards import Board
+from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import check
 from grun_bench.leaderboard.pages import render, write
+from grun_bench.leaderboard.tree import read_tree
 from grun_bench.results.record import Continuation, Record
 
 
@@ -132,6 +137,124 @@ def test_other_settings_under_their_own_run_id_are_consistent(tree: Path) -> Non
     """The run id alone proves nothing: such a row is found by making it again."""
     refile(of(tree), lambda data: data["unlearner"]["settings"].update(lr=1e-9))
     assert found(tree) == []
+
+
+# --- beside the target and the retain model ---------------------------------------------------------------------------
+
+
+def other_question(record: Record) -> Record:
+    return replace(record, question="What is 1 + 1?") if (record.set, record.index) == ("forget", 2) else record
+
+
+def test_other_questions_than_the_target_model_had_are_found(tree: Path) -> None:
+    replace_records(of(tree), other_question, of(tree, "retain"))
+    (line,) = found(tree)
+    assert line.startswith(f"{of(tree)}: $.records: not the questions and answers of ") and "row 2 of 'forget'" in line
+
+
+def test_rows_that_are_left_out_are_found(tree: Path) -> None:
+    """Those that were not forgotten, say."""
+    from grun_bench.results.filed import save_records
+    from grun_bench.results.record import Records
+    from grun_bench.results.store import read_result
+
+    result = read_result(of(tree))
+    result.records = save_records(of(tree), Records(list(records_of(of(tree)))[:-1]))
+    of(tree).write_text(result.dumps())
+    restate(of(tree), of(tree, "retain"))
+    (line,) = found(tree)
+    assert line.startswith(f"{of(tree)}: $.records: not the questions and answers of ") and "13 rows, and 14" in line
+
+
+def test_a_retain_model_that_is_filed_as_a_method_is_noticed(tree: Path) -> None:
+    """Its records under another name, with the noise of another device: every number follows from them."""
+    noise = iter(range(10_000))
+    retain = {(row.set, row.index): row for row in records_of(of(tree, "retain"))}
+
+    def clone(record: Record) -> Record:
+        row = retain[record.set, record.index]
+        said = [value - 1e-4 * (next(noise) % 3) for value in row.answer.logprobs or ()]
+        return replace(row, answer=replace(row.answer, logprobs=said, loss=-math.fsum(said) / len(said), matches=None))
+
+    honest = found(tree)
+    replace_records(of(tree), clone, of(tree, "retain"))
+    (line,) = found(tree)
+    assert honest == [] and line.startswith(
+        f"{of(tree)}: $.records: those of the retain model of small/org__small/retain"
+    )
+
+
+# --- submissions ------------------------------------------------------------------------------------------------------
+
+
+def submitted(tree: Path, name: str, change: Callable[[Path], Any] = lambda folder: None) -> Path:
+    """A submission to the tree: a copy of its own run with controls, changed."""
+    folder = tree / "submissions" / name / "results"
+    shutil.copytree(tree / "small", folder / "small")
+    change(folder)
+    (folder.parent / "card.json").write_text("{}")
+    return folder
+
+
+def boards_of(tree: Path) -> list[Board]:
+    return build(read_tree(tree), {})
+
+
+def test_a_forged_retain_row_neither_replaces_the_trees_own_nor_ranks_its_method_first(tree: Path) -> None:
+    """The method forgot nothing: its records are the target model's, and so are those of "its" retain model."""
+    target = {(row.set, row.index): row for row in records_of(of(tree, "none"))}
+
+    def forge(folder: Path) -> None:
+        for name in ("retain", "grun+npo"):
+            replace_records(of(folder, name), lambda row: target[row.set, row.index], of(folder, "retain"))
+        refile(of(folder), lambda data: data["unlearner"]["settings"].update(lr=0.5))
+
+    before = boards_of(tree)
+    submitted(tree, "forged", forge)
+    own, forged = boards_of(tree)
+    assert [row.worst for row in own.rows] == [row.worst for row in before[0].rows]
+    assert [row.name for row in own.rows if row.rank] == ["grun+npo"] and own.beyond == before[0].beyond
+    assert forged.apart and [row.rank for row in forged.rows] == [None, None, None]
+    assert next(row.marks for row in forged.rows if not row.pinned) == ("own controls",)
+    # as the page says, whose overview names no best row of it
+    pages = render(tree, tree.parent).pages
+    assert words.APART in pages["pages/small/org__small.md"] and found(tree) == []
+
+
+def test_a_submission_with_the_trees_own_controls_is_ranked_with_its_rows(tree: Path) -> None:
+    submitted(tree, "same", lambda folder: refile(of(folder), lambda data: data.update(seed=1)))
+
+    def other_device(record: Record) -> Record:
+        said = [value - 1e-5 for value in record.answer.logprobs or ()]
+        return replace(record, answer=replace(record.answer, logprobs=said, loss=-math.fsum(said) / len(said)))
+
+    def made_elsewhere(folder: Path) -> None:
+        refile(of(folder), lambda data: data.update(seed=2))
+        for name in ("retain", "none"):
+            replace_records(of(folder, name), other_device, of(folder, "retain"))
+        restate(of(folder), of(folder, "retain"))
+
+    submitted(tree, "near", made_elsewhere)
+    submitted(
+        tree,
+        "without",
+        lambda folder: [shutil.rmtree(folder / f"small/org__small/{name}") for name in ("none", "retain")],
+    )
+    (board,) = boards_of(tree)
+    assert not board.apart and [len(row.runs) for row in board.rows] == [1, 1, 3]
+    # the numbers of a run that several filed are the tree's own, and so are the controls
+    assert all(row.runs[0].filings[0].submission == "" for row in board.rows)
+    assert found(tree) == []
+
+
+def test_a_submission_without_controls_that_was_compared_with_others_stands_apart(tree: Path) -> None:
+    def other_models(folder: Path) -> None:
+        for name in ("none", "retain"):
+            shutil.rmtree(folder / f"small/org__small/{name}")
+        refile(of(folder), lambda data: data["reference"].update(names=["org/easy"]))
+
+    submitted(tree, "easy", other_models)
+    assert [board.apart for board in boards_of(tree)] == [False, True]
 
 
 # --- what readers of JSON refuse, in words that are safe to print -----------------------------------------------------
