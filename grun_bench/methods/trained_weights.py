@@ -4,11 +4,12 @@ Rounding to bfloat16, which has eight bits, swallows small steps: one of 1e-5 le
 where they were. So a weight in fewer bits than float32 is trained in one of these ways, all with AdamW; in bytes for
 each weight, with its gradient and AdamW's two means (a weight in float32 takes 16, and is trained as it is):
 
-- `float32` (18): a float32 copy is trained, and the model has that copy, rounded, after every step.
-- `compensated` (12): the weight stays as it is, and what rounding takes off it is kept beside it, in the same dtype,
-  and added before the next step; the two together have twice the bits. The mean of the gradients is in that dtype too.
+- `float32` (18 = weight 2, copy 4, gradient 4, means 8): a float32 copy is trained, and the model has that copy,
+  rounded, after every step.
+- `compensated` (12 = weight 2, rest 2, gradient 2, means 2 and 4): the weight stays as it is, and what rounding takes
+  off it is kept beside it, in the same dtype, and added before the next step; the two have twice the bits.
 - `own` (8): all stays in the model's dtype, and what rounding takes is lost. GRUN's official code (renjie3/GRUN @
-  b59fd78) does so for W, b and the gate.
+  b59fd78) does so for W, b and the gate, whose steps are large (4e-3): there it ends within a tenth of float32's way.
 
 The model that is trained, scored and saved is in the dtype that was asked for. Its weights were numbers of that dtype
 before, so rounding to the nearest one would put them all back where they began until they had come half of the way to
