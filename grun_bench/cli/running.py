@@ -42,7 +42,7 @@ class MachineOptions(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions(OptionGroup):
-    """What decides a row beside the unlearner, its settings and its seed: fields of RunConfig."""
+    """What decides a row beside the unlearner, its settings and its seed: fields of RunConfig, and the recipe."""
 
     task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")]
     model: Annotated[
@@ -63,13 +63,18 @@ class RowOptions(OptionGroup):
     attacks: Annotated[
         str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
     ] = ""
+    recipe: Annotated[
+        str, typer.Option(help="Settings to begin with: default, paper (GRUN's code) or open-unlearning.")
+    ] = "default"
 
     def config(
         self, machine: MachineOptions, unlearner: str = "", settings: Sequence[str] = (), **more: Any
     ) -> RunConfig:
         """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
-        own: dict[str, Any] = {"unlearner": unlearner, "overrides": parsed(settings)}
-        return RunConfig(**own, **vars(self), **machine.config(), **more)
+        fields, overrides = vars(self).copy(), parsed(settings)
+        if (recipe := fields.pop("recipe")) != "default":
+            overrides["recipe"] = recipe
+        return RunConfig(unlearner=unlearner, overrides=overrides, **fields, **machine.config(), **more)
 
 
 def run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -67,6 +67,10 @@ def each(bound: Bound, count: int | None = None) -> Bound:
     return Bound(f"a list of {count or 'one or more'}, each {bound.words}", holds)
 
 
+#: marks a setting that came after rows were filed: results say it only where it is not at its default, so that the ids
+#: of those rows, which do not say it, stay
+LATER = "later"
+
 #: usual bounds: how many of something, sizes of steps and temperatures, weights that may be 0, shares that may be whole
 Count = Annotated[int, at_least(1)]
 Positive = Annotated[float, above(0)]
@@ -81,7 +85,18 @@ def options_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 def bounds_of(*targets: Callable[..., Any]) -> dict[str, Bound]:
     """The bounds of plugins' keyword-only parameters, of those that declare one."""
-    found: dict[str, Bound] = {}
+    return {name: mark for name, mark in _marks(*targets) if isinstance(mark, Bound)}
+
+
+def said(settings: Mapping[str, Any], *targets: Callable[..., Any]) -> dict[str, Any]:
+    """Settings as results have them: those of `targets` marked LATER only where they are not at their default."""
+    later = {name for name, mark in _marks(*targets) if mark is LATER}
+    defaults = {name: value for target in targets for name, value in options_of(target).items() if name in later}
+    return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
+
+
+def _marks(*targets: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """What the annotations of plugins' keyword-only parameters say beside the type, by name."""
     for target in targets:
         # where the annotations are to be read: a class's parameters are its constructor's
         function = target if hasattr(target, "__globals__") else getattr(target, "__init__", None)
@@ -90,12 +105,9 @@ def bounds_of(*targets: Callable[..., Any]) -> dict[str, Bound]:
             declared = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
             try:
                 hint = get_type_hints(declared, names, include_extras=True)[parameter.name]
-            except NameError:  # imported for type checkers alone: no bound of ours
+            except NameError:  # imported for type checkers alone: no mark of ours
                 continue
-            for bound in getattr(hint, "__metadata__", ()):
-                if isinstance(bound, Bound):
-                    found[parameter.name] = bound
-    return found
+            yield from ((parameter.name, mark) for mark in getattr(hint, "__metadata__", ()))
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -33,6 +33,8 @@ class Side:
     trunk: Trunk | None = None
     #: the vocabulary head where it is frozen and all that comes after the last block, which then can be put off
     head: nn.Linear | None = None
+    #: what `cross_entropy` divides the sum over all tokens by, where that is not their number
+    divisor: int | None = None
 
     @cached_property
     def _frozen(self) -> Frozen | None:
@@ -67,8 +69,8 @@ class Side:
 
     @property
     def cross_entropy(self) -> Tensor:
-        """Scalar: mean of `token_nll` over the tokens of the batch."""
-        return self.token_nll.mean()
+        """Scalar: mean of `token_nll` over the tokens of the batch, or over what the recipe says in their place."""
+        return self.token_nll.mean() if self.divisor is None else self.token_nll.sum() / self.divisor
 
     @cached_property
     def nll(self) -> Tensor:

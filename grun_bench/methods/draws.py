@@ -6,10 +6,14 @@ the first question first: refusals (`idk`) and what the target model sampled (`a
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
+
+import torch
 
 from grun_bench.methods.order import shuffled, shuffled_batches
 from grun_bench.methods.recipes import Recipe
@@ -35,37 +39,73 @@ def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list
     Raises DataError for a text that is too short.
     """
     return [
-        lm.prompts.encode(question, answer)
+        encode(lm, question, [answer], recipe)[0]
         if question
         else lm.prompts.encode_text(answer, recipe.text_prompt, recipe.text_length)
         for question, answer in rows
     ]
 
 
+def encode(lm: LM, question: str, answers: Sequence[str], recipe: Recipe) -> list[Encoded]:
+    """A question with each of several answers, trained from where the recipe says."""
+    encoded = lm.prompts.encode_answers(question, answers)
+    if recipe.trained_from == "answer":
+        return encoded
+    start = lm.prompts.tag_start(question)
+    return [Encoded(each.prompt[:start], each.prompt[start:] + each.answer) for each in encoded]
+
+
 def pair_batches(
-    forget: int, retain: int, epochs: int, size: int, seed: int
+    forget: int, retain: int, epochs: int, size: int, seed: int, fixed: bool = False
 ) -> list[tuple[Sequence[int], Sequence[int]]]:
     """Row numbers of all epochs: each forget row once an epoch in random order, with as many retain rows beside it.
 
     Retain rows come from one shuffled pass after another over the retain set, so none is drawn twice before all were;
-    none at all where that set is empty.
+    none at all where that set is empty. With `fixed` each forget row has the same one always (see `partner`).
     """
     rng = Random(seed)
     kept = shuffled(range(retain), rng)
-    return [(rows, list(islice(kept, len(rows)))) for rows in shuffled_batches(range(forget), epochs, size, rng)]
+    own = [partner(row, retain) for row in range(forget)] if fixed and retain else []
+    return [
+        (rows, [own[row] for row in rows] if own else list(islice(kept, len(rows))))
+        for rows in shuffled_batches(range(forget), epochs, size, rng)
+    ]
+
+
+def partner(row: int, retain: int) -> int:
+    """The retain row of a forget row in GRUN's official code (renjie3/GRUN @ b59fd78), whatever the seed of the run.
+
+    It draws with the row's number as the seed, and adds that number: some retain rows are of several, most of none.
+    """
+    drawn = torch.randint(0, retain, (1,), generator=torch.Generator().manual_seed(row))
+    return (row + int(drawn)) % retain
 
 
 def draw_batches(sequences: Sequences, recipe: Recipe, seed: int) -> list[Draw]:
     """All batches of a training; beside each forget row a retain row and one of the other answers to its question."""
     count, rng, draws = len(sequences["forget"]), Random(seed), []
     others = {name: len(found) // count for name, found in sequences.items() if name not in ("forget", "retain")}
-    batches = pair_batches(count, len(sequences["retain"]), recipe.epochs, recipe.batch_size, seed)
+    wanted, epochs = recipe.steps * recipe.accumulate, recipe.epochs
+    if wanted:
+        epochs = math.ceil(wanted / math.ceil(count / recipe.batch_size))
+    kept, fixed = len(sequences["retain"]), recipe.partner == "fixed"
+    batches = pair_batches(count, kept, epochs, recipe.batch_size, seed, fixed)[: wanted or None]
+    seen: Counter[int] = Counter()
     for number, (forget, retain) in enumerate(batches):
         rows = {"forget": forget, "retain": retain}
         for name, of_each in others.items():
-            rows[name] = [row * of_each + rng.choice(range(of_each)) for row in forget]
+            rows[name] = [row * of_each + _other(recipe.others, of_each, row, seen[row], seed, rng) for row in forget]
+        seen.update(forget)
         draws.append(Draw(number / len(batches), rows))
     return draws
+
+
+def _other(how: str, of_each: int, row: int, epoch: int, seed: int, rng: Random) -> int:
+    """Which of the other answers to a question stands beside its row in an epoch."""
+    if how == "random":
+        return rng.choice(range(of_each))
+    own = Random(f"{seed} {row}").randrange(of_each)
+    return own if how == "fixed" else (own + epoch) % of_each
 
 
 def uses(sequences: Sequences, draws: Sequence[Draw], reference: bool, retain: bool) -> Iterator[Encoded]:

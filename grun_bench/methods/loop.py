@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,17 @@ HOLDS = {torch.float16: " in float16, which holds no number above 65,504 (bfloat
 class Schedule:
     """Settings of the optimiser (AdamW).
 
-    `warmup` is a share of all steps; `decay` is `linear` or `cosine`, to zero; `clip` bounds the gradient's norm;
-    gradients of `accumulate` consecutive batches are averaged into one step.
+    `warmup` is a share of all steps, of which the first has a rate of 0 with `warmup_from_zero`, else of one part;
+    `decay` is `linear` or `cosine`, to zero, or `constant`; `clip` bounds the gradient's norm; gradients of
+    `accumulate` consecutive batches are averaged into one step.
     """
 
     lr: float
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.0
-    decay: Literal["linear", "cosine"] = "linear"
+    warmup_from_zero: bool = False
+    decay: str = "linear"
     clip: float = 1.0
     accumulate: int = 1
 
@@ -44,9 +46,9 @@ class Schedule:
         """The learning rate of optimiser step `step` (from 0) of `total`, as a share of `lr`."""
         warm = round(self.warmup * total)
         if step < warm:
-            return (step + 1) / warm
+            return (step if self.warmup_from_zero else step + 1) / warm
         share = (step - warm) / max(1, total - warm)
-        return 1 - share if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+        return {"linear": 1 - share, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "constant": 1.0}[self.decay]
 
 
 def optimise(

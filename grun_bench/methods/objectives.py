@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid, mse_loss
 
 from grun_bench.core.registry import objective
-from grun_bench.core.settings import Bound, Count, NotNegative, Positive, Share, at_least
+from grun_bench.core.settings import LATER, Bound, Count, NotNegative, Positive, Share, at_least, one_of
+from grun_bench.methods.alternates import REQUESTS
 from grun_bench.methods.retain_terms import Positions
 
 if TYPE_CHECKING:
@@ -101,12 +102,18 @@ def dpo(batch: UnlearningBatch, *, beta: Positive = 0.1) -> Tensor:
 
 @objective("altpo", retain="ce", needs=("reference", "alternate"))
 def altpo(
-    batch: UnlearningBatch, *, beta: Positive = 0.1, alternates: Count = 5, temperature: Positive = 1.0
+    batch: UnlearningBatch,
+    *,
+    beta: Positive = 0.1,
+    alternates: Count = 5,
+    temperature: Positive = 1.0,
+    request: Annotated[str, one_of(*REQUESTS), LATER] = "llama-2",
+    new_tokens: Annotated[int, at_least(0), LATER] = 0,
 ) -> Tensor:
     """Alternate preference optimisation: another plausible answer preferred to the answer (AltPO, arXiv 2409.13474).
 
     The target model itself writes `alternates` other answers to each question, sampled at `temperature` before
-    training; each step takes one of them at random.
+    training (see `sample_alternates`); each step takes one of them, as the recipe's `others` says.
     """
     return _preference(batch.alternate, batch.forget, beta)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -61,9 +61,19 @@ class Step:
     def batch(self, draw: Draw) -> UnlearningBatch:
         """The sequences of a draw, to be run when something of them is read."""
         sides = {name: self.side(name, list(rows)) for name, rows in draw.rows.items() if rows}
+        if self.recipe.mean_over != "tokens":
+            self._divide(sides)
         return UnlearningBatch(
             sides.pop("forget"), sides, tokens=lambda text: self.lm.prompts.answer(text)[:-1], seed=self.seed
         )
+
+    def _divide(self, sides: Mapping[str, Side]) -> None:
+        """Cross-entropies are means over sequences, or over the tokens of the retain set and the answers beside it."""
+        trained = next((name for name in ("idk", "alternate") if name in sides), "forget")
+        pool = [side for name, side in sides.items() if name in (trained, "retain")]
+        pooled = sum(len(side.batch.targets) for side in pool)
+        for side in sides.values():
+            side.divisor = len(side.batch.labels) if self.recipe.mean_over == "sequences" else pooled
 
     def side(self, name: str, rows: list[int]) -> Side:
         """Some of the sequences of a name, as a batch with what is known of them under the target model."""

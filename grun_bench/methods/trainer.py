@@ -18,7 +18,7 @@ from grun_bench.methods.alternates import sample_alternates
 from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.batch import Side, UnlearningBatch
 from grun_bench.methods.checkpoints import Stateful
-from grun_bench.methods.draws import Draw, draw_batches, encode_rows, uses
+from grun_bench.methods.draws import Draw, draw_batches, encode, encode_rows, uses
 from grun_bench.methods.frozen import frozen_trunk
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.recipes import Recipe
@@ -55,7 +55,7 @@ class Pair(Unlearner):
         return self._settings
 
     def _options(self, target: Callable[..., Any]) -> dict[str, Any]:
-        return {name: self._settings[name] for name in options_of(target) if name in self._settings}
+        return {name: self._settings.get(name, default) for name, default in options_of(target).items()}
 
     @property
     def _reads_retain(self) -> bool:
@@ -118,6 +118,8 @@ class Pair(Unlearner):
             warmup=recipe.warmup,
             clip=recipe.clip,
             accumulate=recipe.accumulate,
+            decay=recipe.decay,
+            warmup_from_zero=recipe.warmup_from_zero,
         )
         beside: dict[str, Stateful] = {}
         if isinstance(step.objective, nn.Module):
@@ -193,13 +195,11 @@ class Pair(Unlearner):
         if context.stage == 0 and ("target" in needs or (context.stages > 1 and needs & {"reference", "alternate"})):
             adapter.keep_target()
         if "idk" in needs:
-            asked = [lm.prompts.encode_answers(question, REFUSALS) for question, _ in context.forget]
-            sequences["idk"] = [refusal for refusals in asked for refusal in refusals]
-        if "alternate" in needs:
-            count, temperature = self._settings["alternates"], self._settings["temperature"]
-            with adapter.disabled():
-                answers = sample_alternates(lm, context.forget, count, temperature, recipe.batch_size)
             questions = (question for question, _ in context.forget)
-            others = map(lm.prompts.encode_answers, questions, answers)
-            sequences["alternate"] = [other for each in others for other in each]
+            sequences["idk"] = [each for question in questions for each in encode(lm, question, REFUSALS, recipe)]
+        if "alternate" in needs:
+            with adapter.disabled():
+                answers = sample_alternates(lm, context.forget, recipe.batch_size, **self._options(sample_alternates))
+            asked = zip(context.forget, answers, strict=True)
+            sequences["alternate"] = [each for row, texts in asked for each in encode(lm, row[0], texts, recipe)]
         return sequences

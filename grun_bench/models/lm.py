@@ -75,6 +75,12 @@ class Prompts:
         bos = [self.tokenizer.bos_token_id] if self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id else []
         return bos + ids
 
+    def tag_start(self, question: str) -> int:
+        """The token of its prompt that begins the "Answer:" after a question; the prompt's end where there is none."""
+        tag = "Answer:" if self.style == "qa" else ""
+        text = self.text(question)
+        return len(self.prompt(question)) - len(self._ids(text)) + len(self._ids(text.removesuffix(tag)))
+
     def answer(self, answer: str, prefill: str = "") -> list[int]:
         """Token ids of the answer, or of what comes after the prefill; the end of sequence included."""
         return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]

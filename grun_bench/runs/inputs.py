@@ -83,7 +83,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     `session.in_force()`. Raises UsageError, DataError or ModelError for whatever cannot be had.
     """
     task = session.world.task(load_task(config.task, config.include))
-    method = method or _method(config, session)
+    method = method or _method(config, session, task)
     _check_options(config, task)
     names = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
     of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
@@ -113,10 +113,10 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     )
 
 
-def _method(config: RunConfig, session: Session) -> Method:
+def _method(config: RunConfig, session: Session, task: Task) -> Method:
     """The unlearner of a name; a bare objective is the same row as the pair that it stands for."""
     own = {key: value for key, value in config.overrides.items() if "." not in key}
-    unlearner = make_unlearner(config.unlearner, own, session.world, session.placement.dtype)
+    unlearner = make_unlearner(config.unlearner, own, session.world, session.placement.dtype, task.family)
     parsed = registry.parse_unlearner(config.unlearner)
     return Method(parsed if isinstance(parsed, str) else "+".join(parsed), unlearner)
 

@@ -100,7 +100,7 @@ class Task(_Strict):
     role and columns, or, for the names in `grun_bench.tasks.sets.USUAL`, by the source alone. `measures` are tasks of
     lm-eval by the name that their metrics get. Without `finetune` the model is the target model as it is. `access`:
     data set -> what to do when it cannot be had. `attacks`: what `--attacks all` means, every attack where there are
-    none.
+    none. `family` names the recipes that `--recipe` takes.
 
     `reworded` has other wordings of scored rows for attacks, as questions in another language: by attack, by the name
     of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
@@ -127,6 +127,8 @@ class Task(_Strict):
     attacks: list[str] = []
     reworded: Reworded = {}
     embedded: Embedded = Embedded()
+    #: in no result: what it decides is in the settings
+    family: str | None = Field(default=None, exclude=True)
 
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
@@ -168,7 +170,7 @@ class Task(_Strict):
     def in_toy_world(self) -> Task:
         """The task with what `embedded` sets in force."""
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
-        return Task(**(self.model_dump(exclude={"embedded"}) | changed))
+        return Task(family=self.family, **(self.model_dump(exclude={"embedded"}) | changed))
 
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""

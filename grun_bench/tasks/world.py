@@ -50,10 +50,10 @@ class World(ABC):
 
 
 class Published(World):
-    """Data sets from files, mirrors and the Hub, questions from lm-eval, the settings of the papers."""
+    """Data sets from files, mirrors and the Hub, questions from lm-eval, settings for models of usual size."""
 
     name = "published"
-    sections = ("paper",)
+    sections = ("default",)
     question_tasks = None
 
     def task(self, task: Task) -> Task:
@@ -70,7 +70,7 @@ class Toy(World):
     """Every data set by the name of its configuration from the tables of `toy_world`; settings for a tiny model."""
 
     name = "embedded"
-    sections = ("paper", "embedded")
+    sections = ("default", "embedded")
 
     def task(self, task: Task) -> Task:
         return task.in_toy_world()

@@ -7,11 +7,17 @@ from collections import Counter
 from itertools import islice
 from random import Random
 
+import pytest
+import torch
+from conftest import FORGET
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grun_bench.methods.draws import pair_batches
+from grun_bench.methods.draws import Draw, draw_batches, encode_rows, pair_batches
 from grun_bench.methods.order import shuffled, shuffled_batches, split
+from grun_bench.methods.recipes import Recipe
+from grun_bench.models.batch import Encoded
+from grun_bench.models.lm import LM
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 4), st.integers(1, 12), st.integers(0, 3))
@@ -58,3 +64,59 @@ def test_every_row_once_each_time_through(count: int, times: int, seed: int) -> 
     for order in (endless, epochs):
         assert all(sorted(order[start : start + count]) == list(range(count)) for start in range(0, len(order), count))
     assert endless == epochs
+
+
+# --- what recipes say of it -------------------------------------------------------------------------------------------
+
+
+def draws_of(forget: int, retain: int, refusals: int = 0, **recipe: object) -> list[Draw]:
+    """The draws of a training on so many rows, with so many refusals to each."""
+    counts = {"forget": forget, "retain": retain} | ({"idk": forget * refusals} if refusals else {})
+    sequences = {name: [Encoded([0], [1])] * count for name, count in counts.items()}
+    return draw_batches(sequences, Recipe(**recipe), 0)
+
+
+def met(draws: list[Draw], name: str, of_each: int = 1) -> dict[int, list[int]]:
+    """Forget row -> what stood beside it, epoch after epoch."""
+    found: dict[int, list[int]] = {}
+    for draw in draws:
+        for row, other in zip(draw.rows["forget"], draw.rows[name], strict=True):
+            found.setdefault(row, []).append(other - row * of_each if name == "idk" else other)
+    return found
+
+
+def test_fixed_partners_are_those_of_the_official_code() -> None:
+    """As its data set class draws them: torch's own generator seeded with the row, in all epochs the same."""
+    partners = met(draws_of(200, 3800, epochs=3, batch_size=16, partner="fixed"), "retain")
+    assert all(len(each) == 3 and len(set(each)) == 1 for each in partners.values())
+    with torch.random.fork_rng(devices=[]):
+        for row, (first, *_) in partners.items():
+            torch.manual_seed(row)
+            assert first == (row + torch.randint(0, 3800, (1,)).item()) % 3800
+    assert len({each[0] for each in partners.values()}) == 195
+
+
+def test_other_answers_are_drawn_as_the_recipe_says() -> None:
+    anew, fixed, each = (
+        met(draws_of(30, 30, 5, epochs=10, batch_size=8, others=how), "idk", 5) for how in ("random", "fixed", "each")
+    )
+    assert len({tuple(row) for row in anew.values()}) == 30
+    assert all(len(set(row)) == 1 for row in fixed.values()) and len({row[0] for row in fixed.values()}) == 5
+    # in ten epochs each of five twice
+    assert all(Counter(row) == dict.fromkeys(range(5), 2) for row in each.values())
+
+
+@pytest.mark.parametrize(("steps", "accumulate"), [(150, 1), (80, 16), (3, 2)])
+def test_steps_stand_in_place_of_epochs(steps: int, accumulate: int) -> None:
+    draws = draws_of(10, 7, steps=steps, accumulate=accumulate, batch_size=4, epochs=1)
+    assert len(draws) == steps * accumulate
+    assert [draw.progress for draw in draws] == [number / len(draws) for number in range(len(draws))]
+
+
+def test_training_may_begin_at_the_tag(lm: LM) -> None:
+    """As the official baselines have it: what follows the question's line is the answer."""
+    for recipe in (Recipe(), Recipe(trained_from="tag")):
+        for row, (question, answer) in zip(encode_rows(lm, FORGET, recipe), FORGET, strict=True):
+            before, after = ("", "Answer:") if recipe.trained_from == "tag" else ("Answer:", "")
+            assert lm.tokenizer.decode(row.prompt[1:]) == f"Question: {question}\n{before}"
+            assert lm.tokenizer.decode(row.answer[:-1]) == f"{after} {answer}"

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import get_scheduler
 
 from grun_bench.core.errors import Diverged
 from grun_bench.methods import loop as training
@@ -163,3 +164,26 @@ def test_optimise_hands_on_what_it_did(monkeypatch: pytest.MonkeyPatch, problem:
         parameters, batches_of(8), lambda rows: {"loss": problem.loss(parameters, rows)}, Schedule(0.1), "a label"
     )
     assert calls == history and len(calls) == 3
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(0.0, "linear"), (0.3, "linear"), (0.3, "cosine"), (0.3, "constant")])
+def test_schedules_are_hugging_faces(warmup: float, decay: str) -> None:
+    schedule = Schedule(1.0, warmup=warmup, decay=decay, warmup_from_zero=True)
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = "constant_with_warmup" if decay == "constant" else decay
+    scheduler = get_scheduler(name, optimiser, num_warmup_steps=round(warmup * 10), num_training_steps=10)
+    expected = []
+    for _ in range(10):
+        expected.append(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+    assert [schedule.factor(step, 10) for step in range(10)] == pytest.approx(expected, abs=1e-12)
+
+
+def test_warm_up_begins_with_a_part_unless_it_is_told_to_begin_with_zero() -> None:
+    factors = {
+        zero: [Schedule(1.0, warmup=0.3, warmup_from_zero=zero).factor(step, 10) for step in range(4)]
+        for zero in (False, True)
+    }
+    assert factors[False] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert factors[True] == pytest.approx([0, 1 / 3, 2 / 3, 1])

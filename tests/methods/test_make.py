@@ -23,9 +23,9 @@ def recipes(section: str) -> dict[str, dict[str, Any]]:
 def test_code_defaults_are_under_the_recipes() -> None:
     settings = make_unlearner("grun+npo", {}, PUBLISHED).settings
     assert settings["beta"] == 0.1 and settings["rank"] == 4  # written in the objective and the adapter alone
-    assert "lr" in recipes("paper")["grun"] and settings["lr"] == recipes("paper")["grun"]["lr"] != Recipe().lr
+    assert "lr" in recipes("default")["grun"] and settings["lr"] == recipes("default")["grun"]["lr"] != Recipe().lr
     # the pair's own recipe is over the adapter's
-    assert settings["forget_weight"] == recipes("paper")["grun+npo"]["forget_weight"]
+    assert settings["forget_weight"] == recipes("default")["grun+npo"]["forget_weight"]
 
 
 def test_the_embedded_recipe_is_over_the_papers() -> None:

@@ -84,6 +84,6 @@ class Grun(Reft):
 
     def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
         bce = nn.functional.binary_cross_entropy_with_logits
-        terms = [bce(logits.float(), torch.ones_like(logits, dtype=torch.float32)) for logits in forget.values()]
-        terms += [bce(logits.float(), torch.zeros_like(logits, dtype=torch.float32)) for logits in retain.values()]
+        terms = [bce(logits, torch.ones_like(logits)) for logits in (each.float() for each in forget.values())]
+        terms += [bce(logits, torch.zeros_like(logits)) for logits in (each.float() for each in retain.values())]
         return {"gate": self.gate_weight * torch.stack(terms).mean()}
