@@ -66,7 +66,7 @@ class TrainedWeights:
         self.parameters, self._way = [each for each in parameters if each.requires_grad], way
         copied = way == "float32"
         self.values = [
-            nn.Parameter(each.detach().float()) if copied and each.dtype != torch.float32 else each
+            nn.Parameter(each.detach().float()) if copied and torch.finfo(each.dtype).bits < 32 else each
             for each in self.parameters
         ]
         self._copies = [pair for pair in zip(self.parameters, self.values, strict=True) if pair[0] is not pair[1]]

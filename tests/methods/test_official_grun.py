@@ -105,7 +105,7 @@ def summed(logits: Tensor, batch: Batch) -> Tensor:
 def test_ten_steps_are_the_official_trainers(name: str, make_lm: Callable[..., LM]) -> None:
     lm = make_lm(dtype=torch.float64)
     unlearner = make_unlearner(
-        f"grun+{name}", {"recipe": "paper", "layers": list(LAYERS), "batch_size": 3}, PUBLISHED, "tofu"
+        f"grun+{name}", {"recipe": "paper", "layers": list(LAYERS), "batch_size": 3}, PUBLISHED, family="tofu"
     )
     assert isinstance(unlearner, Pair)
     recipe = Recipe(**vars(unlearner.recipe) | {"steps": STEPS})

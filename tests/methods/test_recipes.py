@@ -25,6 +25,9 @@ from grun_bench.methods.step import Step
 from grun_bench.models.batch import Encoded
 from grun_bench.models.lm import LM
 from grun_bench.results.store import read_result, result_files
+from grun_bench.runs.config import config_of
+from grun_bench.runs.inputs import resolve
+from grun_bench.runs.session import Session
 from grun_bench.tasks.task import load_task
 from grun_bench.tasks.world import PUBLISHED, TOY
 
@@ -34,6 +37,7 @@ ROWS = [
     for line in DOCUMENT.splitlines()
     if "+" in line[:80] and line[0] == "|"
 ]
+FILED = Path(__file__).parents[2] / "leaderboards" / "results"
 NAMED = ("paper", "open-unlearning")
 #: everything that is trained in some recipe but the default one
 PAIRS = [
@@ -141,6 +145,16 @@ def test_without_a_recipe_results_say_what_they_said() -> None:
         assert not plain.keys() & {*later, "request", "new_tokens", "recipe"}
         assert make_unlearner(name, {"recipe": "default", "decay": "linear"}, PUBLISHED).settings == plain
         assert make_unlearner(name, {"decay": "constant"}, PUBLISHED).settings == plain | {"decay": "constant"}
+
+
+@pytest.mark.parametrize("name", ["none", "retain", "full+npo", "lora+altpo", "grun+npo", "task-vector"])
+def test_filed_rows_of_the_toy_world_keep_their_ids(name: str) -> None:
+    path = min((FILED / "tofu_forget10" / "tiny" / name).glob("*.json"))
+    config = config_of(read_result(path), device="cpu")
+    session = Session.of(config)
+    with session.in_force():
+        inputs = resolve(config, session)
+        assert inputs.run_id(inputs.method) == read_result(path).run_id
 
 
 @pytest.mark.parametrize(
