@@ -19,7 +19,8 @@ import lm_eval.tasks
 
 from grun_bench.core import environment as env
 from grun_bench.integrations.lm_eval import measures as harness
-from grun_bench.models.loading import Placement, load, locate
+from grun_bench.models.loading import Placement, load
+from grun_bench.models.places import Commit, locate
 from grun_bench.tasks.task import Measure
 from grun_bench.tasks.world import PUBLISHED
 
@@ -34,7 +35,7 @@ TASKS = (
 
 
 def theirs(
-    model: Path | str, name: str, data: str, source: str, shots: int, limit: int | None, batch_size: int
+    model: Path | Commit, name: str, data: str, source: str, shots: int, limit: int | None, batch_size: int
 ) -> dict[int, list[float]]:
     """Question -> log-likelihood of each option, from lm-eval's command."""
     folder = next(mirror / data for mirror in env.mirrors() if (mirror / data).is_dir())
@@ -43,7 +44,8 @@ def theirs(
         task.parent.mkdir()
         task.write_text(f"include: {Path(lm_eval.tasks.__file__).parent / source}\ndataset_path: {folder}\n")
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf"]
-        command += ["--model_args", f"pretrained={model},dtype=float32", "--device", "cpu"]
+        where = f"{model.repository},revision={model.sha}" if isinstance(model, Commit) else model
+        command += ["--model_args", f"pretrained={where},dtype=float32", "--device", "cpu"]
         command += ["--tasks", name, "--include_path", str(task.parent), "--num_fewshot", str(shots)]
         command += ["--batch_size", str(batch_size), "--log_samples", "--output_path", work]
         command += ["--limit", str(limit)] if limit else []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
@@ -11,7 +13,7 @@ from grun_bench.leaderboard.compare import Number, compare
 from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
-from grun_bench.runs.config import RunConfig, config_of
+from grun_bench.runs.config import RunConfig, config_of, named_models
 from grun_bench.runs.front import DTYPES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
@@ -56,11 +58,12 @@ class Rerunner:
     def _config(self, result: Result, model: Path | None) -> RunConfig:
         attacks = result.attacks
         settings = {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
-        target, retain = (None, None) if result.toy else _named_models(result)
+        if result.reference.get("retain_log"):
+            raise UsageError(f"{result.run_id} was compared with a published retain log: it can only be recomputed.")
+        _, target, retain = named_models(result)
         dtype = result.hardware.get("dtype")
         return config_of(
             result,
-            model=None if result.toy else result.model,
             overrides=({} if model else result.unlearner.settings) | settings,
             target_model=target,
             retain_model=retain,
@@ -78,23 +81,15 @@ def _check(inputs: Inputs, result: Result) -> None:
     if found != result.dataset_hash:
         raise GrunBenchError(f"the data here ({found[:12]}) are not those of the row ({result.dataset_hash[:12]}).")
     models = dict(inputs.models.identity) | {"retain_log": None}
-    if models != result.reference:
+    if not _same(models, result.reference):
         raise GrunBenchError(f"the models here ({models}) are not those of the row ({result.reference}).")
 
 
-def _named_models(result: Result) -> tuple[str | None, str | None]:
-    """The target and the retain model that a row was run with, where its reference names them."""
-    reference = result.reference
-    if reference.get("retain_log"):
-        raise UsageError(f"{result.run_id} was compared with a published retain log: it can only be recomputed.")
-    names = reference.get("names")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{result.run_id}: $.reference.names: must name its models.")
-    if len(names) == 3:
-        return names[1], names[2]
-    if len(names) == 2:
-        return (None, names[1]) if "finetune" in reference else (names[1], None)
-    return None, None
+def _same(found: dict[str, Any], stated: dict[str, Any]) -> bool:
+    """Whether the models are those that were stated; older rows say neither the Hub's commit nor what lies beside."""
+    names, known = found.get("names", []), stated.get("names", [])
+    same = [one in (name, re.split("[@+]", name)[0]) for name, one in zip(names, known, strict=False)]
+    return len(names) == len(known) and all(same) and found | {"names": 0} == stated | {"names": 0}
 
 
 def differences(stated: Result, found: Result, share: float) -> list[Number]:

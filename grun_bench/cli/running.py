@@ -54,6 +54,10 @@ class RowOptions(OptionGroup):
     retain_model: Annotated[
         str | None, typer.Option("--retain", help="A retain model, fine-tuned without the forget set.")
     ] = None
+    revision: Annotated[
+        str | None,
+        typer.Option(help="A branch, tag or commit of --target on the Hub, else of --model; as in ORG/NAME@IT."),
+    ] = None
     retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")] = None
@@ -135,15 +139,15 @@ def attack(
     overrides = parsed(settings)
     if odd := [key for key in overrides if "." not in key]:
         raise UsageError(f"--set {odd[0]}: the row's settings stay; an attack's is written <attack>.{odd[0]}=value.")
+    given = {"model": model, "target_model": target, "retain_model": retain}
+    models = {key: name for key, name in given.items() if name or (key == "model" and target)}
     config = config_of(
         row,
         task=task or row.task,
-        model=model or (row.model if target is None else None),
-        target_model=target,
-        retain_model=retain,
         retain_log=retain_log,
         overrides=row.unlearner.settings | overrides,
         attacks=attacks,
+        **models,
         **machine.config() | {"output": path.resolve().parents[3]},
     )
     _show(attack_row(config, row, saved), as_json)

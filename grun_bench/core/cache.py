@@ -17,6 +17,8 @@ from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.progress import say
 
 KEY_FILE = "key.json"
+#: what the key file calls the hash of the files beside it
+CONTENT = "content_sha256"
 
 
 def digest(value: Any) -> str:
@@ -24,16 +26,35 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _content(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files, without its key."""
+    total = hashlib.sha256()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file() and each != folder / KEY_FILE):
+        with path.open("rb") as file:
+            total.update(path.relative_to(folder).as_posix().encode() + hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a folder was built to the end, and holds what it did then."""
+    try:
+        built = json.loads((folder / KEY_FILE).read_bytes()).get(CONTENT)
+    except (OSError, ValueError):
+        return False
+    return built is None or built == _content(folder)
+
+
 def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
     """The folder that `build(folder)` fills, built unless a whole one with this key is there.
 
-    Safe against two processes (a file lock; the second waits and uses the first's) and against being killed in the
-    middle (built beside its place and renamed when whole; what a killed build left is removed by the next).
+    Safe against two processes (a file lock; the second waits and uses the first's), against being killed in the middle
+    (built beside its place and renamed when whole; what a killed build left is removed by the next) and against files
+    that are no longer what was built (they are built again; folders of older versions do not say what that was).
     Raises UsageError when the cache cannot be written.
     """
     parent = cache_folder() / kind
     target = parent / digest(key)[:20]
-    if (target / KEY_FILE).exists():
+    if _whole(target):
         return target
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -48,15 +69,18 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
             f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can."
         ) from None
     try:
-        if (target / KEY_FILE).exists():
+        if _whole(target):
             return target
+        if (target / KEY_FILE).exists():
+            say(f"{target}: its files are not those that were built; building it again.")
         for left in parent.glob(f"{target.name}.building-*"):
             shutil.rmtree(left, ignore_errors=True)
         building = parent / f"{target.name}.building-{os.getpid()}"
         try:
             building.mkdir()
             build(building)
-            (building / KEY_FILE).write_text(json.dumps(key, indent=1, sort_keys=True, default=str) + "\n")
+            said = {CONTENT: _content(building), **key}
+            (building / KEY_FILE).write_text(json.dumps(said, indent=1, sort_keys=True, default=str) + "\n")
             shutil.rmtree(target, ignore_errors=True)
             building.replace(target)
         except OSError as error:

@@ -13,6 +13,12 @@ from grun_bench.core.errors import DataError
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git keeps in place of one that was not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
 def check_fetched(beginning: bytes, path: Path) -> None:
     """Raises DataError where the beginning of a file's content is that of a git-lfs pointer."""
     if beginning.startswith(_POINTER):

@@ -26,7 +26,7 @@ from grun_bench.methods.adapters.grun import Grun, make_gate
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.saving import Saved, check_new, read_card, write_folder
 from grun_bench.models.lm import Style
-from grun_bench.models.loading import locate, weights_sha256
+from grun_bench.models.places import folder_of, hub_id, identity
 
 #: class name -> the layer's key in file names: plain pyreft with today's pyvene, and GRUN's code with its own copy
 PLAIN_KEY = "layer_{}_comp_block_output_unit_pos_nunit_1#0"
@@ -99,11 +99,10 @@ def import_pyreft(
 
 def _origin(base: str) -> dict[str, Any]:
     """What a saved model says of its base: a folder by its path and the SHA-256 of its weights, else the name."""
-    given = Path(base).is_dir()
-    place = locate(base) if "/" in base or given else base
-    if not isinstance(place, Path):
-        return {"name": base}
-    return {"name": str(Path(base).resolve()) if given else base, "sha256": weights_sha256(place)}
+    if place := folder_of(base):
+        return identity(base, place) | ({"name": str(Path(base).resolve())} if Path(base).is_dir() else {})
+    # of which commit of the Hub it was nobody said
+    return {"name": hub_id(base)[0] if "/" in base else base}
 
 
 def _check_empty(out: Path) -> None:

@@ -12,7 +12,8 @@ from grun_bench.methods import tiny
 from grun_bench.methods.finetune import finetune
 from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import Placement, folder_name, load, locate, weights_sha256, write_model
+from grun_bench.models.loading import Placement, load, write_model
+from grun_bench.models.places import content_of, locate, name_of
 from grun_bench.models.protocols import CLEAN, identity, protocol_of
 from grun_bench.tasks.task import FineTuning
 from grun_bench.tasks.world import TINY
@@ -56,9 +57,8 @@ def load_finetuned(
     The pairs are put as the protocol puts them.
     """
     place = locate(base)
-    source = weights_sha256(place) if isinstance(place, Path) else base
     key = {
-        "base": source,
+        "base": content_of(place),
         "pairs": list(pairs),
         "finetune": recipe.model_dump(),
         "seed": seed,
@@ -68,14 +68,13 @@ def load_finetuned(
         key["protocol"] = identity(protocol)
 
     def build(folder: Path) -> None:
-        lm = load(base, placement)
+        lm = load(str(place), placement)
         lm.prompts = protocol_of(protocol).prompts(lm)
         finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}")
         write_model(lm.model, lm.tokenizer, folder)
 
     folder = cached_folder("models", key, build)
     lm = load(str(folder), placement)
-    name = folder_name(place) if isinstance(place, Path) else base
-    cached = f"models/{folder.name}"
-    lm.origin = {"name": name, "sha256": lm.origin["sha256"], "finetuned": role, "cache": cached} | recipe.model_dump()
+    own = {"name": name_of(base, place), "finetuned": role, "cache": f"models/{folder.name}"}
+    lm.origin = lm.origin | own | recipe.model_dump()
     return lm

@@ -157,6 +157,7 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
 def _load_base(saved: Saved, place: Placement) -> LM:
     from grun_bench.methods.made_models import load_tiny
     from grun_bench.models import loading
+    from grun_bench.models.places import folder_of, other_content
 
     origin = saved.base
     name = str(origin.get("name"))
@@ -171,13 +172,10 @@ def _load_base(saved: Saved, place: Placement) -> LM:
             )
         lm = loading.load(str(folder), place)
     else:
-        lm = loading.load(name, place)
-    for key in ("sha256", "revision"):
-        if origin.get(key) is not None and lm.origin.get(key) not in (None, origin[key]):
-            raise ModelError(
-                f"{name} is not the model that the adapter was trained on: its {key} is {lm.origin[key][:12]}, "
-                f"that one's {origin[key][:12]}."
-            )
+        commit = origin.get("revision")
+        lm = loading.load(name if commit is None or folder_of(name) else f"{name}@{commit}", place)
+    if other := other_content(lm.origin, origin):
+        raise ModelError(f"{name} is not the model that the adapter was trained on: {other}.")
     lm.origin = origin
     return lm
 

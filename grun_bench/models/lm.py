@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grun_bench.core.errors import DataError
+from grun_bench.core.errors import DataError, ModelError
 from grun_bench.core.patches import template_clock
 from grun_bench.models.batch import Encoded
 
@@ -46,8 +46,8 @@ class Prompts:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, style: Style) -> None:
         self.tokenizer = tokenizer
         self.style: Style = style
-        # SentencePiece tokenizers put a space before every text by themselves
-        self._space = "" if tokenizer.tokenize("a")[:1] == ["▁a"] else " "
+        # some put a space before every text by themselves, SentencePiece's by its sign and those of bytes by theirs
+        self._space = "" if "".join(tokenizer.tokenize("a")).startswith(("▁", "Ġ")) else " "
         self._answer_prefix = self._space if style == "qa" else ""
 
     def text(self, question: str, context: Pairs = ()) -> str:
@@ -58,14 +58,19 @@ class Prompts:
         return self.templated([*turns(context), {"role": "user", "content": question}], add_generation_prompt=True)
 
     def templated(self, chat: Turns, add_generation_prompt: bool = False) -> str:
-        """A chat by the tokenizer's template, on the fixed date."""
-        with template_clock(self.date):
-            return self.tokenizer.apply_chat_template(
-                chat,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                date_string=self.date.strftime("%d %b %Y"),
-            )
+        """A chat by the tokenizer's template, on the fixed date. Raises ModelError where it takes no such chat."""
+        try:
+            with template_clock(self.date):
+                return self.tokenizer.apply_chat_template(
+                    chat,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    date_string=self.date.strftime("%d %b %Y"),
+                )
+        except Exception as error:  # a template is a program, and a stranger's
+            roles = ", ".join(turn["role"] for turn in chat)
+            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ModelError(f"the chat template cannot write the turns {roles}: {said}.") from None
 
     def prompt(self, question: str, context: Pairs = (), prefill: str = "") -> list[int]:
         """Token ids of the prompt. A chat template writes its own special tokens; `qa` gets the tokenizer's."""
@@ -135,5 +140,7 @@ class LM:
 
     @property
     def pad_id(self) -> int:
+        """What fills batches up: the end of sequence where there is no padding token, or the model has no such row."""
         pad = self.tokenizer.pad_token_id
-        return pad if pad is not None else self.tokenizer.eos_token_id
+        known = pad is not None and pad < self.model.get_input_embeddings().weight.shape[0]
+        return pad if known else self.tokenizer.eos_token_id

@@ -1,8 +1,8 @@
-"""Models by name: folders, mirrors, the Hub."""
+"""Models by name, ready to use: what is loaded has to be what its folder or its commit of the Hub says."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,20 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
-from grun_bench.core import environment as env
-from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
-from grun_bench.core.patches import no_bars
+from grun_bench.core.patches import no_bars, quiet
+from grun_bench.core.progress import say
 from grun_bench.models.lm import LM, usual_prompts
-from grun_bench.models.trial import obstacle
+from grun_bench.models.places import check_whole, identity, locate, not_loaded
+from grun_bench.models.trial import not_numbers, obstacle, unreadable
 
+#: what to do with an adapter in place of a model
+MERGE = (
+    "merge it into its base with peft, and give the folder that comes of "
+    "`AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(OUT)`, with the tokenizer in it."
+)
 #: what transformers calls the dtype that it loads a model in
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
@@ -45,48 +51,75 @@ class Placement:
         return cls(str(found), dtype, trust_remote_code)
 
 
-def locate(name: str, hint: str = "") -> Path | str:
-    """A folder given as a path or found in a mirror; else the name, for the Hub.
-
-    Raises ModelError for what is neither, with `hint` saying what else may be named.
-    """
-    given = Path(name).expanduser()
-    if given.is_dir():
-        return given
-    for mirror in env.mirrors():
-        if (mirror / name).is_dir():
-            return mirror / name
-    if given.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise ModelError(f"model {name}: no such folder, and a Hub id is <org>/<name>{hint}.")
-    return name
-
-
 def load(name: str, placement: Placement) -> LM:
     """Load a model and its tokenizer.
 
     Raises ModelError with every place looked at, with what its folder lacks, or with why it cannot be scored.
     """
     place = locate(name)
-    if isinstance(place, Path) and not any(place.glob("*.safetensors")) and not any(place.glob("pytorch_model*.bin")):
-        raise ModelError(f"model folder {place} holds no weights (*.safetensors or pytorch_model*.bin).")
-    options: dict[str, Any] = {"trust_remote_code": placement.trust_remote_code}
+    source, revision = (str(place), {}) if isinstance(place, Path) else (place.repository, {"revision": place.sha})
+    options: dict[str, Any] = {"trust_remote_code": placement.trust_remote_code, **revision}
+    part = ""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        with no_bars():
-            model = AutoModelForCausalLM.from_pretrained(place, **{DTYPE: getattr(torch, placement.dtype)}, **options)
-    except (OSError, ValueError) as error:
-        looked = [str(mirror / name) for mirror in env.mirrors()] if isinstance(place, str) else []
-        where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in looked) + f"\n  {place}"
-        raise ModelError(f"model {name} could not be loaded: {str(error).splitlines()[0]}\nLooked in:{where}") from None
-    return ready(model.to(placement.device).eval(), tokenizer, identity(name, place, model))
+        if find_adapter_config_file(source, **revision):
+            raise ModelError(f"model {name} is an adapter of PEFT: {MERGE}")
+        if isinstance(place, Path):
+            check_whole(place)
+        part = ": its tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        part = ""
+        # what is missing or too much is said below, and it is an error
+        with no_bars(), quiet("transformers"):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **{DTYPE: getattr(torch, placement.dtype)},
+                **options,
+            )
+    except ModelError:
+        raise
+    except Exception as error:  # whatever strangers' files make of a foreign library
+        raise not_loaded(name, error, part) from None
+    if reason := _unlike_checkpoint(model, report):
+        raise ModelError(f"model {name}: {reason}.")
+    return ready(model.to(placement.device).eval(), tokenizer, identity(name, place))
+
+
+def _unlike_checkpoint(model: PreTrainedModel, report: dict[str, Any]) -> str | None:
+    """Why a model is not that of its checkpoint, by what transformers reports of loading it; None where it is."""
+    kind, known = type(model).__name__, {_layerless(name) for name in model.state_dict()}
+    if other := sorted(report["mismatched_keys"]):
+        name, has, wants = other[0]
+        sizes = [" x ".join(map(str, size)) for size in (has, wants)]
+        return f"{name} has another size in the checkpoint ({sizes[0]}) than by config.json ({sizes[1]})"
+    if missing := sorted(report["missing_keys"]):
+        return f"its checkpoint lacks {_named(missing)}, and {kind} would have them at random"
+    unused = sorted(report["unexpected_keys"])
+    if left := [name for name in unused if _layerless(name) in known]:
+        return f"config.json has fewer layers than the checkpoint, which has {_named(left)}: see num_hidden_layers"
+    if unused:
+        say(f"{model.config.name_or_path}: {kind} leaves {_named(unused)} of the checkpoint unused.")
+    return None
+
+
+def _layerless(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more weights" if len(names) > 3 else "")
 
 
 def ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: dict[str, Any]) -> LM:
     """A model with its tokenizer, prompts and origin. Raises ModelError where it cannot be scored."""
+    lm = LM(model, tokenizer, usual_prompts(tokenizer), origin)
+    if reason := not_numbers(model) or unreadable(lm):
+        raise ModelError(f"model {origin['name']}: {reason}.")
     if reason := obstacle(model):
         kind = f"{type(model).__name__} of transformers {transformers.__version__}"
         raise ModelError(f"model {origin['name']}: {kind} cannot be scored here: {reason}.")
-    return LM(model, tokenizer, usual_prompts(tokenizer), origin)
+    return lm
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -94,25 +127,3 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     with no_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def identity(name: str, place: Path | str, model: PreTrainedModel) -> dict[str, Any]:
-    """What a result says of a model: its name, and the Hub's commit or the SHA-256 of the folder's weights."""
-    if isinstance(place, str):
-        return {"name": name, "revision": getattr(model.config, "_commit_hash", None)}
-    return {"name": folder_name(place) if Path(name).is_dir() else name, "sha256": weights_sha256(place)}
-
-
-def folder_name(path: Path) -> str:
-    """The <org>/<name> that the last two parts of a folder's path make."""
-    return "/".join(path.resolve().parts[-2:])
-
-
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 over the names and contents of a model folder's weights, configuration and tokenizer."""
-    total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".bin", ".json", ".model") and path.name != KEY_FILE:
-            with path.open("rb") as file:
-                total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()

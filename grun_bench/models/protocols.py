@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from grun_bench.core.errors import unknown
+from grun_bench.core.errors import ModelError, unknown
 from grun_bench.models.batch import Encoded
 from grun_bench.models.lm import LM, Pairs, Prompts, Style, Turns, turns, usual_prompts
 
@@ -61,7 +60,7 @@ class OpenUnlearningPrompts(Prompts):
         system = [{"role": "system", "content": "You are a helpful assistant."}]
         try:
             self.templated([*system, {"role": "user", "content": "Who?"}])
-        except TemplateError:
+        except ModelError:
             return []
         return system
 

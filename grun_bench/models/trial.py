@@ -1,4 +1,5 @@
-"""A trial of a model that was loaded: what the engine's passes make of it has to be what its own passes give."""
+"""A trial of a model that was loaded: its weights, its tokenizer, and what the engine's passes make of it, which has
+to be what its own passes give."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from grun_bench.core.errors import ModelError
 from grun_bench.models.forward import evaluating
 from grun_bench.models.kv_cache import Slots
+from grun_bench.models.lm import LM
 from grun_bench.models.passes import Passes
 from grun_bench.models.work import Counts
 
@@ -16,6 +19,32 @@ BEGUN, MIDDLE, LAST = [[4, 5, 6], [8, 7, 6, 5, 4]], [[7, 8], [9, 10]], [[9], [10
 WHOLE = [[*begun, *middle, *last] for begun, middle, last in zip(BEGUN, MIDDLE, LAST, strict=True)]
 #: how far a position's logits may be off, in units of how far they are apart; in lower precision more
 TOLERANCE, COARSE = 1e-3, 0.1
+
+
+def not_numbers(model: PreTrainedModel) -> str | None:
+    """Which weights are not finite, in words; None where all are. One among thousands spoils the rows that meet it."""
+    bad = [name for name, value in model.named_parameters() if value.is_floating_point() and not _finite(value)]
+    return f"weights that are not numbers (NaN or infinite): {bad[0]}, {len(bad)} in all" if bad else None
+
+
+def _finite(value: Tensor) -> bool:
+    # a weight of eight bits cannot be asked itself
+    return bool((value if value.element_size() > 1 else value.float()).isfinite().all())
+
+
+def unreadable(lm: LM) -> str | None:
+    """Why questions and answers cannot be put to a model in its tokens, in words; None if they can."""
+    tokens = lm.model.get_input_embeddings().weight.shape[0]
+    if lm.tokenizer.eos_token_id is None:
+        return 'its tokenizer has no end of sequence, which ends every answer: say which, as "eos_token"'
+    try:
+        encoded = lm.prompts.encode("Who?", "Ada.")
+    except ModelError as error:
+        return str(error).rstrip(".")
+    most = max(lm.tokenizer.vocab_size - 1, *encoded.prompt, *encoded.answer)
+    if most >= tokens:
+        return f"its tokenizer has the token {most}, and its embedding has {tokens} tokens: it is that of another model"
+    return None
 
 
 @torch.no_grad()

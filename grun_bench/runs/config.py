@@ -1,4 +1,4 @@
-"""What the user asked for. It imports nothing, so that the command line can make it before anything is loaded."""
+"""What the user asked for. It imports errors alone, so that the command line can make it before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from grun_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from grun_bench.results.result import Result
@@ -32,6 +34,8 @@ class RunConfig:
     #: models that are fine-tuned already, with and without the forget set
     target_model: str | None = None
     retain_model: str | None = None
+    #: a branch, tag or commit of `target_model` on the Hub, of `model` where there is none; else what it has now
+    revision: str | None = None
     #: a published retain log in place of a retain model
     retain_log: Path | None = None
     #: `all` or names with commas between; they are made on the target and the retain model too
@@ -75,4 +79,21 @@ def config_of(row: Result, **changes: Any) -> RunConfig:
         "protocol": row.protocol,
         "dtype": row.hardware.get("dtype", "auto"),
     }
+    # the Hub may have moved on, and the row is of what it had then
+    asked = zip(("model", "target_model", "retain_model"), named_models(row), strict=True)
+    said |= {key: name for key, name in asked if name and "@" in name}
     return RunConfig(**said | changes)
+
+
+def named_models(row: Result) -> tuple[str | None, str | None, str | None]:
+    """The model, target and retain model that a row was run with, where its reference says so.
+
+    Raises UsageError for a reference that says it in no known way.
+    """
+    names = row.reference.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{row.run_id}: $.reference.names: must name its models.")
+    if len(names) == 2 and "finetune" in row.reference:
+        return names[0], None, names[1]
+    model, target, retain = [*names, None, None, None][:3]
+    return model, target, retain

@@ -14,6 +14,7 @@ from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.saving import load_fitted, read_card
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, ready
+from grun_bench.models.places import other_content
 from grun_bench.results.result import Result
 
 
@@ -40,12 +41,11 @@ class Kept(Unlearner):
         if self.card.adapter is None:
             return load_fitted(self.folder, self.placement)
         base = context.load_target()
-        for key in ("sha256", "revision"):
-            if base.origin.get(key) != self.card.base.get(key):
-                raise GrunBenchError(
-                    f"the target model here is not the one that the adapter of {self.result.run_id} was trained on: "
-                    f"its {key} is {str(base.origin.get(key))[:12]}, that one's {str(self.card.base.get(key))[:12]}."
-                )
+        if other := other_content(base.origin, self.card.base):
+            run = self.result.run_id
+            raise GrunBenchError(
+                f"the target model here is not the one that the adapter of {run} was trained on: {other}."
+            )
         return load_fitted(self.folder, self.placement, base)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
 from grun_bench.methods.made_models import load_finetuned, load_tiny
 from grun_bench.models.lm import LM
-from grun_bench.models.loading import Placement, folder_name, load, locate, weights_sha256
+from grun_bench.models.loading import Placement, load
+from grun_bench.models.places import content_of, folder_name, folder_of, hub_id, locate, pinned
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
@@ -48,6 +49,8 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """The embedded model with and without the task's forget set."""
     if config.retain_model:
         raise UsageError(f"--retain {config.retain_model}: {TINY} has its own; add --model or --target.")
+    if config.revision:
+        raise UsageError(f"--revision {config.revision}: {TINY} has none; add --model or --target.")
     forget = task.sources["forget"][0].config
     # multiple-choice questions ask for the lore; authors alone make the model that the TOFU tasks have
     lore = bool(task.measures)
@@ -58,13 +61,17 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
 
 def _published(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """Models by name: a pair that the task knows, those that were given, or the base fine-tuned as the task says."""
-    name = config.model or str(config.target_model)
-    known = next((pair for pair in task.models if name in (pair.base, pair.target)), None)
-    target = config.target_model or (known.target if known else None)
-    retain = config.retain_model or (known.retain if known else None)
-    folder = locate(name, f"; the embedded model is '{TINY}'")
-    label = folder_name(folder) if isinstance(folder, Path) and Path(name).is_dir() else name
-    identity: dict[str, Any] = {"names": [_identity(part) for part in (name, target, retain) if part]}
+    name, target, retain = _named(config, task)
+    label = folder_name(Path(name)) if Path(name).is_dir() else name.partition("@")[0]
+    reason = f"no retain model is known for {target or name}: give one with --retain."
+    if target in (None, name):
+        name = pinned(name)
+        target, first = target and name, content_of(locate(name))
+    else:  # it is not loaded, so the Hub need not have it
+        target, first = pinned(str(target)), content_of(folder) if (folder := folder_of(name)) else name
+    retain = retain and pinned(retain)
+    others = [content_of(locate(part)) for part in (target, retain) if part]
+    identity: dict[str, Any] = {"names": [first, *others]}
     load_retain = partial(load, retain, session.placement) if retain else None
     if target is None and task.finetune is not None:
         tune = partial(
@@ -82,9 +89,33 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
             load_retain or partial(tune, role="retain model", pairs=kept),
             identity | {"finetune": task.finetune.model_dump(), "seed": config.seed},
         )
-    target = target or name
-    reason = f"no retain model is known for {target}: give one with --retain."
-    return Models(label, partial(load, target, session.placement), load_retain, identity, reason)
+    return Models(label, partial(load, target or name, session.placement), load_retain, identity, reason)
+
+
+def _named(config: RunConfig, task: Task) -> tuple[str, str | None, str | None]:
+    """The model that was asked for and, where they are known, the target model that is run and its retain model.
+
+    Raises UsageError where a revision is asked for of a model that is not run, or of what has none.
+    """
+    config = _at_revision(config)
+    name = config.model or str(config.target_model)
+    plain = name if folder_of(name) else hub_id(name, f"; the embedded model is '{TINY}'")[0]
+    known = next((pair for pair in task.models if plain in (pair.base, pair.target)), None)
+    target = config.target_model or (known.target if known else None)
+    if target not in (None, plain, name) and plain != name:
+        raise UsageError(f"model {name}: {target} is run in its place; choose that one's commit with --target.")
+    return name, name if target == plain else target, config.retain_model or (known.retain if known else None)
+
+
+def _at_revision(config: RunConfig) -> RunConfig:
+    """With the revision, if any, as part of the name of the model that it is of."""
+    if config.revision is None:
+        return config
+    name = config.target_model or str(config.model)
+    if folder_of(name):
+        raise UsageError(f"--revision {config.revision}: {name} is a folder, and only models of the Hub have commits.")
+    chosen = f"{hub_id(name)[0]}@{config.revision}"
+    return replace(config, target_model=chosen) if config.target_model else replace(config, model=chosen)
 
 
 def unnamed_models(model: PreTrainedModel, retain: str | None, placement: Placement) -> Models:
@@ -92,13 +123,9 @@ def unnamed_models(model: PreTrainedModel, retain: str | None, placement: Placem
     label = model.config.name_or_path or type(model).__name__
     label = folder_name(Path(label)) if Path(label).is_dir() else label
     reason = "nobody said what this model was unlearned from: give base or retain_model."
+    retain = retain and pinned(retain)
     load_retain = partial(load, retain, placement) if retain else None
-    return Models(label, None, load_retain, {"names": [_identity(retain)] if retain else []}, reason)
+    return Models(label, None, load_retain, {"names": [content_of(locate(retain))] if retain else []}, reason)
 
 
 _BY_WORLD: dict[World, Callable[[RunConfig, Session, Task, Data], Models]] = {TOY: _toy, PUBLISHED: _published}
-
-
-def _identity(name: str) -> str:
-    place = locate(name)
-    return weights_sha256(place) if isinstance(place, Path) else name

@@ -117,3 +117,14 @@ def test_a_cache_that_is_a_file_is_an_error_that_says_what_to_set(
     monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="GRUN_BENCH_CACHE"):
         cached_folder("models", KEY, fill)
+
+
+def test_files_that_are_not_what_was_built_are_built_again(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = cached_folder("models", KEY, fill)
+    (folder / "second").write_bytes(bytes(5))
+    assert cached_folder("models", KEY, fill) == folder
+    assert (folder / "second").read_text() == "again"
+    assert str(folder) in capsys.readouterr().err
+    # what an older version built says nothing of its files
+    (folder / "key.json").write_text("{}")
+    assert cached_folder("models", KEY, lambda _: pytest.fail("built twice")) == folder
