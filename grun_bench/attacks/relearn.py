@@ -89,7 +89,7 @@ def trained_rows(subject: Subject, kind: str, share: float) -> list[Row]:
 
 def _batches(lm: LM, rows: Sequence[Row], steps: int, size: int, seed: int) -> list[Sequence[Encoded]]:
     """Batches of as many steps: each row once in random order, then again in another."""
-    sequences = [lm.prompts.encode(*row) for row in rows]
+    sequences = lm.encoded(rows)
     return list(split(list(islice(shuffled(sequences, Random(seed)), steps * size)), size))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -45,28 +48,75 @@ app.command("lm-eval", context_settings=harness.SETTINGS, short_help=harness.lm_
 ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+#: what a terminal without these signs shows; any other is a question mark
+_SIGNS = {"↑": "^", "↓": "v"}
+#: what a full disk and a reader that is gone make of a line
+_UNWRITTEN = (errno.ENOSPC, errno.EPIPE)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_SIGNS.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("grun-bench", _in_ascii)
+
+
+def _flushed() -> int:
+    """Writes out what is still held back. The exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unwritten(error)
+    return 0
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code where stdout takes no more: a reader that has read enough is no failure, a full disk is one."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return 0
+    print(f"error: the output could not be written ({error.strerror}).", file=sys.stderr)
+    return 1
+
+
 def main() -> None:
     """The entry point: expected errors as one message and an exit code, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        code = app(standalone_mode=False)
-    except ParserError as error:
-        _show_parser_error(error)
-        code = 2
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except GrunBenchError as error:
-        print(f"error: {lines(str(error))}", file=sys.stderr)
-        code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="grun-bench")
+    code = max(_done(), _flushed())
     if code == 130:
         print(
             "interrupted; nothing half-written is left, and the same command goes on with what is done.",
             file=sys.stderr,
         )
-    sys.exit(code or 0)
+    sys.exit(code)
+
+
+def _done() -> int:
+    """Does what was asked for. The exit code."""
+    try:
+        return app(standalone_mode=False) or 0
+    except ParserError as error:
+        _show_parser_error(error)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except GrunBenchError as error:
+        print(f"error: {lines(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as ended:
+        # how the libraries that print end the program when nobody reads on
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        return 0
+    except OSError as error:
+        if error.errno not in _UNWRITTEN:
+            raise
+        return _unwritten(error)
 
 
 def _show_parser_error(error: Any) -> None:

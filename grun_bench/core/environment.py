@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from grun_bench.core.errors import UsageError
+
 #: the packages whose versions can change a number
 PACKAGES = (
     *("grun-bench", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "scipy", "rouge-score"),
@@ -17,16 +19,26 @@ PACKAGES = (
 )
 
 
+def expanded(path: str | Path) -> Path:
+    """With the home folder in place of `~`. Raises UsageError where the system knows of none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{path}: this user has no home folder; set HOME, or GRUN_BENCH_CACHE and HF_HOME, to a folder."
+        ) from None
+
+
 def cache_folder() -> Path:
     """Where built models are kept: GRUN_BENCH_CACHE, else grun-bench in the user's cache folder."""
     if given := os.environ.get("GRUN_BENCH_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "grun-bench"
+        return expanded(given)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "grun-bench"
 
 
 def mirrors() -> list[Path]:
     """The folders of GRUN_BENCH_HUB, a `:`-separated list of mirrors laid out as <org>/<name>."""
-    return [Path(part).expanduser() for part in os.environ.get("GRUN_BENCH_HUB", "").split(os.pathsep) if part]
+    return [expanded(part) for part in os.environ.get("GRUN_BENCH_HUB", "").split(os.pathsep) if part]
 
 
 def packages() -> dict[str, str]:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grun_bench.core.environment import expanded
 from grun_bench.core.errors import UsageError
 from grun_bench.core.plugins import CLASSES, INCLUDED, Kind
 
@@ -63,7 +64,7 @@ def including(paths: Iterable[Path]) -> Iterator[None]:
 
     Within another such block they are added to its own. Raises UsageError when a path does not exist.
     """
-    found = [path.expanduser().resolve() for path in paths]
+    found = [expanded(path).resolve() for path in paths]
     for path in found:
         if not path.exists():
             raise UsageError(f"--include-path {path}: no such file or folder.")

@@ -61,7 +61,7 @@ class TaskVector(Unlearner):
         start = time.perf_counter()
         weights = TrainedWeights(lm.model.requires_grad_(True).parameters())
         before = [value.detach().clone() for value in weights.values]
-        sequences = [lm.prompts.encode(*row) for row in context.forget]
+        sequences = lm.encoded(context.forget)
         batches = list(shuffled_batches(sequences, self.epochs, self.batch_size, Random(context.seed)))
         torch.manual_seed(context.seed)
         lm.model.train()

@@ -36,14 +36,15 @@ class Draw:
 def encode_rows(lm: LM, rows: Sequence[tuple[str, str]], recipe: Recipe) -> list[Encoded]:
     """Training rows as token sequences: questions as prompt and answer, texts cut and split as the recipe says.
 
-    Raises DataError for a text that is too short.
+    Raises DataError for a text that is too short, and for a row that is longer than the model's context.
     """
-    return [
+    found = [
         encode(lm, question, [answer], recipe)[0]
         if question
         else lm.prompts.encode_text(answer, recipe.text_prompt, recipe.text_length)
         for question, answer in rows
     ]
+    return lm.within_context(rows, found)
 
 
 def encode(lm: LM, question: str, answers: Sequence[str], recipe: Recipe) -> list[Encoded]:

@@ -42,7 +42,7 @@ def train_on_answers(
 
 def finetune(lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str) -> None:
     """Full fine-tuning on answers, in place, with linear decay. Raises Diverged."""
-    sequences = [lm.prompts.encode(*pair) for pair in pairs]
+    sequences = lm.encoded(pairs)
     batches = list(shuffled_batches(sequences, recipe.epochs, recipe.batch_size, Random(seed)))
     schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
     torch.manual_seed(seed)

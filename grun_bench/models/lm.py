@@ -139,6 +139,37 @@ class LM:
         return self.model.device
 
     @property
+    def context(self) -> int | None:
+        """The most tokens that it was made for, where its configuration says so; with stretched positions, of those."""
+        config = self.model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None)
+        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+        stretched = [
+            each["factor"] * (each.get("original_max_position_embeddings") or most)
+            for each in (rope, *rope.values())
+            if most and isinstance(each, dict) and each.get("factor")
+        ]
+        return most and int(max([most, *stretched]))
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Raises DataError for a row, as `what` names it, of more tokens than the context."""
+        if self.context and tokens > self.context:
+            raise DataError(
+                f"{what} takes {tokens:,} tokens, and {self.model.config.name_or_path or 'the model'} was made for "
+                f"{self.context:,}: shorten it, take it out, or choose another model."
+            )
+
+    def encoded(self, rows: Pairs) -> list[Encoded]:
+        """Training rows as token sequences. Raises DataError as `within_context` and `Prompts.encode_text` do."""
+        return self.within_context(rows, [self.prompts.encode(*row) for row in rows])
+
+    def within_context(self, rows: Pairs, encoded: list[Encoded]) -> list[Encoded]:
+        """What rows were encoded to, none of it longer than the context. Raises DataError with the row that is."""
+        for number, (row, each) in enumerate(zip(rows, encoded, strict=True)):
+            self.check_length(len(each), f"training row {number} ({(row[0] or row[1])[:40]!r})")
+        return encoded
+
+    @property
     def pad_id(self) -> int:
         """What fills batches up: the end of sequence where there is no padding token, or the model has no such row."""
         pad = self.tokenizer.pad_token_id

@@ -36,7 +36,7 @@ class Commit:
 
 def folder_of(name: str) -> Path | None:
     """The folder that is given as a path or found in a mirror; None where there is none."""
-    return next((each for each in (Path(name).expanduser(), *_mirrored(name)) if each.is_dir()), None)
+    return next((each for each in (env.expanded(name), *_mirrored(name)) if each.is_dir()), None)
 
 
 def hub_id(name: str, hint: str = "") -> tuple[str, str | None]:
@@ -45,7 +45,7 @@ def hub_id(name: str, hint: str = "") -> tuple[str, str | None]:
     Raises ModelError for what is no name on the Hub, with `hint` saying what else may be named.
     """
     repository, _, revision = name.partition("@")
-    if Path(name).expanduser().is_absolute() or name.startswith(".") or repository.count("/") != 1:
+    if name.startswith(("/", "~", ".")) or repository.count("/") != 1:
         raise ModelError(f"model {name}: no such folder, and a Hub id is <org>/<name>{hint}.")
     return repository, revision or None
 
@@ -75,7 +75,7 @@ def not_loaded(name: str, error: Exception, part: str = "") -> ModelError:
     """The error for a model, or a part of it, that foreign code could not read, with every place looked at."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     kind = "" if isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__}: "
-    if Path(name).expanduser().is_dir():
+    if env.expanded(name).is_dir():
         return ModelError(f"model {name}{part} could not be loaded: {kind}{said}")
     where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in _mirrored(name)) + f"\n  {name}"
     return ModelError(f"model {name}{part} could not be loaded: {kind}{said}\nLooked in:{where}")

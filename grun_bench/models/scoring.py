@@ -77,6 +77,8 @@ def score(
     )
     with evaluating(lm.model):
         asked = [works_of(prompts, each, settings.generate) for each in examples]
+        for example, works in zip(examples, asked, strict=True):
+            lm.check_length(longest(works, settings.max_new_tokens), f"row {example.index} of '{example.set}'")
         gave = iter(_run(engine, "scoring", [work for works in asked for work in works]))
         scored = [joined(list(islice(gave, len(works)))) for works in asked]
         records = [_record(lm, protocol, *each) for each in zip(examples, asked, scored, strict=True)]
@@ -101,6 +103,12 @@ def works_of(prompts: Prompts, example: Example, generate: bool) -> list[Work]:
         return [Work(prompt, [each.answer for each in encoded], generate=generate, moments=True)]
     answers = [Work(each.prompt, [each.answer], moments=number == 0) for number, each in enumerate(encoded)]
     return [Work(prompt, generate=generate), *answers]
+
+
+def longest(works: Sequence[Work], new: int) -> int:
+    """The most tokens that an example may come to: the prompt with an answer, or with `new` generated tokens."""
+    after = [(each.prompt, max([new * each.generate, *map(len, each.continuations)])) for each in works]
+    return max(len(prompt) + most for prompt, most in after)
 
 
 def joined(parts: Sequence[Scored]) -> Scored:

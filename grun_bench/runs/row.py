@@ -19,7 +19,7 @@ from grun_bench.runs.filing import filed, place_of, result_of
 from grun_bench.runs.fit import fit, forget_checkpoints
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
-from grun_bench.runs.score import Asked, ask_fitted, total, values_of
+from grun_bench.runs.score import Asked, ask_fitted, check_same_tokens, total, values_of
 
 
 def row(
@@ -49,6 +49,8 @@ def _made(
         asked, cost = ask_fitted(inputs, trained.fitted)
         cost = total([*(each for _, each in earlier), cost])
     is_oracle = method is inputs.oracle
+    if retain is not None:
+        check_same_tokens(asked.records, retain)
     reason = inputs.models.no_retain if retain is None and not is_oracle else ""
     if trained.error:
         reason = f"training diverged: {trained.error}"

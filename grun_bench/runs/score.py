@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from grun_bench.attacks.base import Answers, Subject
 from grun_bench.core import environment as env
 from grun_bench.core import registry
+from grun_bench.core.errors import UsageError
 from grun_bench.methods.base import Fitted
+from grun_bench.metrics._common import NEEDS_RETAIN
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
@@ -98,6 +100,21 @@ def ask_fitted(inputs: Inputs, fitted: Fitted) -> tuple[Asked, Cost]:
     return asked, cost
 
 
+def check_same_tokens(records: Records, reference: Records) -> None:
+    """Raises UsageError, with the first row, where the retain model's tokenizer cuts answers otherwise.
+
+    What a token costs does not compare then, and every comparison with the retain model is of that.
+    """
+    others = {(row.set, row.index): row.answer.logprobs for row in reference}
+    for row in records:
+        ours, theirs = row.answer.logprobs, others.get((row.set, row.index))
+        if ours and theirs and len(ours) != len(theirs):
+            raise UsageError(
+                f"the answer of row {row.index} of '{row.set}' has {len(ours)} tokens here and {len(theirs)} for the "
+                "retain model: give one with the same tokenizer, since their losses a token do not compare."
+            )
+
+
 def total(costs: Sequence[Cost]) -> Cost:
     """The costs of all requests: what was trained and how long is in the last, scoring adds up, memory is the most."""
 
@@ -111,12 +128,16 @@ def total(costs: Sequence[Cost]) -> Cost:
 def values_of(
     inputs: Inputs, answers: Answers, reference: Records | None, metrics: Sequence[str], reason: str
 ) -> dict[str, Value]:
-    """Metric values of answers; those that are missing with `reason`, if any, in front."""
+    """Metric values of answers; with `reason`, if any, in front of what is missing because there is no reference.
+
+    Where there are no records at all, it is in front of everything.
+    """
     values = evaluate(answers.records, reference, metrics, inputs.task.sets)
     for measure, why in answers.missing.items():
         for key in {f"{measure}_{metric}" for metric in metrics} & set(values):
             values[key] = _explain(values[key], why)
-    return {key: _explain(value, reason) for key, value in values.items()} if reason else values
+    concerned = (key for key, value in values.items() if not len(answers.records) or NEEDS_RETAIN in str(value.reason))
+    return values | {key: _explain(values[key], reason) for key in concerned if reason}
 
 
 def _explain(value: Value, reason: str) -> Value:

@@ -27,8 +27,8 @@ def read(source: Source) -> tuple[list[Row], str]:
     Raises DataError with every place that was looked at, UsageError for an unknown configuration.
     """
     tried: list[str] = []
-    if Path(source.data).expanduser().is_file():
-        return read_rows([Path(source.data).expanduser()]), source.data
+    if env.expanded(source.data).is_file():
+        return read_rows([env.expanded(source.data)]), source.data
     for mirror in env.mirrors():
         folder = mirror / source.data
         if folder.is_dir():

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, Command
+from conftest import FORGET, RETAIN, SMALL, Command
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from grun_bench.methods.finetune import finetune
+from grun_bench.models.lm import LM, Prompts
+from grun_bench.plugin_checks.small_model import byte_tokenizer
 from grun_bench.results.store import result_files
+from grun_bench.tasks.task import FineTuning
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
 WEIGHTS = "model.safetensors"
@@ -131,3 +136,40 @@ def test_a_broken_folder_is_one_line(command: Command, hub: Path, folder: Path, 
     for part in [f"{folder.parent.name}/{folder.name}", *parts]:
         assert part in said.err, said.err
     assert not list(result_files(out))
+
+
+def test_a_padding_token_that_the_model_does_not_have_is_not_used(make_lm: Callable[..., LM]) -> None:
+    """Llama 2's tokenizer with a [PAD] of its own, as many have it: what fills batches up changes no weight."""
+
+    def trained(tokens: PreTrainedTokenizerBase) -> LM:
+        lm = make_lm()
+        lm.tokenizer, lm.prompts = tokens, Prompts(tokens, "qa")
+        finetune(lm, [*FORGET, *RETAIN], FineTuning(lr=1e-2, epochs=1, batch_size=4), 0, "training")
+        return lm
+
+    other = byte_tokenizer()
+    other.add_special_tokens({"pad_token": "[PAD]"})
+    assert other.pad_token_id == len(byte_tokenizer())
+    one, two = trained(byte_tokenizer()), trained(other)
+    for name, weight in one.model.state_dict().items():
+        assert torch.equal(weight, two.model.state_dict()[name]), name
+
+
+def test_a_retain_model_with_another_tokenizer_is_refused_with_the_row(
+    command: Command, hub: Path, folder: Path
+) -> None:
+    _json("tokenizer.json", **_of_merged_letters(folder / "tokenizer.json"))(folder)
+    out, models = folder.parent / "results", ["--target", SMALL, "--retain", folder]
+    said = command("run", "--unlearner", "none", "--task", hub / "small.yaml", "--output", out, *models)
+    assert said.code == 2 and "Traceback" not in said.err
+    (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert "row 0 of 'forget'" in line and "tokenizer" in line
+    # the retain model's own row is right, and no other is there
+    assert [path.parent.name for path in result_files(out)] == ["retain"]
+
+
+def _of_merged_letters(path: Path) -> dict[str, object]:
+    """A tokenizer's model in which two letters that go together are one token, in place of a byte of no text here."""
+    model = json.loads(path.read_text())["model"]
+    vocabulary = {{"Ā": "an"}.get(letter, letter): number for letter, number in model["vocab"].items()}
+    return {"model": model | {"vocab": vocabulary, "merges": ["a n"]}}

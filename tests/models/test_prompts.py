@@ -153,3 +153,28 @@ def test_texts_are_cut_and_split_at_a_share_of_their_tokens(tokenizer, share: fl
 def test_texts_of_one_token_are_refused(tokenizer) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(DataError, match="1 tokens"):
         Prompts(tokenizer, "qa").encode("", "")
+
+
+@pytest.mark.parametrize("pieces", [["▁a", "▁", "a"], ["▁", "a"]])
+def test_a_space_that_the_tokenizer_writes_is_not_written_twice(pieces: list[str]) -> None:
+    """SentencePiece's tokenizers put one before a text, whether or not they know a letter with it as one piece."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = [("<unk>", 0.0), ("</s>", 0.0), *((piece, -1.0) for piece in pieces)]
+    core = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    prompts = Prompts(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>"), "qa")
+    tokens = prompts.tokenizer.convert_ids_to_tokens(prompts.answer("a"))
+    assert "".join(tokens) == "▁a</s>"
+
+
+def test_nor_is_that_of_bytes() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE(vocab={name: number for number, name in enumerate(letters)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    prompts = Prompts(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>"), "qa")
+    assert prompts.tokenizer.convert_ids_to_tokens(prompts.answer("a")) == ["Ġ", "a", "<eos>"]

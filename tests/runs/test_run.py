@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -9,21 +10,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import FORGET, SMALL
 
+from grun_bench.attacks.base import Answers
 from grun_bench.core.errors import UsageError
 from grun_bench.methods.finetune import finetune
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import forward
 from grun_bench.models.lm import LM
+from grun_bench.results.record import load_records
 from grun_bench.results.result import Point, best_step
 from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.inputs import resolve
 from grun_bench.runs.run import run
+from grun_bench.runs.score import values_of
+from grun_bench.runs.session import Session
 from grun_bench.tasks.sets import ScoredSet, ScoredSets
 from grun_bench.tasks.task import FineTuning
 
@@ -199,3 +206,19 @@ def test_the_trunk_cache_is_part_of_the_cost(environment: Path, hub: Path, resul
     assert kept.result.cost.trunk_bytes > 0 == plain.result.cost.trunk_bytes
     assert kept.path == plain.path
     assert kept.result.history["forget"] == pytest.approx(plain.result.history["forget"], rel=1e-4)
+
+
+def test_a_number_that_is_none_is_not_explained_by_a_missing_retain_model(
+    environment: Path, hub: Path, results: Path
+) -> None:
+    asked = RunConfig("none", str(hub / "small.yaml"), target_model=SMALL)
+    inputs = resolve(asked, Session.of(asked))
+    records = load_records(next(results.rglob("none/*.records.jsonl.gz")))
+    for record in records.of("forget"):
+        record.answer = replace(
+            record.answer, logprobs=[math.nan], means=None, deviations=None, matches=None, loss=None
+        )
+    values = values_of(inputs, Answers(records, {}), None, inputs.metrics, inputs.models.no_retain)
+    assert "no retain model" in str(values["forget_quality"].reason)
+    assert "not finite in 4 of 4 rows" in str(values["forget_probability"].reason)
+    assert "no retain model" not in str(values["forget_probability"].reason)
