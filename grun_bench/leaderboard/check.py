@@ -7,7 +7,7 @@ Bootstrap intervals are left to `grun-bench verify`: they take nearly all of the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from grun_bench.core.progress import bar
 from grun_bench.leaderboard.compare import UNKNOWN, Number
 from grun_bench.leaderboard.consistency import inconsistencies
 from grun_bench.leaderboard.likeness import unlike
-from grun_bench.leaderboard.marks import read_marks
+from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
 from grun_bench.leaderboard.recompute import recompute
-from grun_bench.leaderboard.tree import parts, read_flags
+from grun_bench.leaderboard.tree import SUBMISSIONS, Part, parts, read_flags
 from grun_bench.results.filed import Filed, records_problem
 
 
@@ -51,21 +51,36 @@ def check(tree: Path, out: Path) -> Checked:
 
 def _read(tree: Path) -> Iterator[Filed | str]:
     """Every result, or what is wrong with it."""
+    marks: dict[str, Mark] = {}
     try:
         read_flags(tree)
+        marks = read_marks(tree)
     except GrunBenchError as error:
         yield str(error)
     for part in parts(tree):
-        try:
-            marks = read_marks(part.base)
-        except GrunBenchError as error:
-            yield str(error)
-            marks = {}
+        yield from _not_signed_off(part, marks)
         for path in part.paths():
             try:
                 yield part.read(path, marks)
             except GrunBenchError as error:
                 yield str(error)
+
+
+def _not_signed_off(part: Part, marks: Mapping[str, Mark]) -> Iterator[str]:
+    """What a submission says of its own verification, where the tree's reviewers did not say it."""
+    if not part.submission:
+        return
+    base = part.tree / SUBMISSIONS / part.submission
+    try:
+        brought = {f"{SUBMISSIONS}/{part.submission}/{path}": mark for path, mark in read_marks(base).items()}
+    except GrunBenchError as error:
+        yield str(error)
+        return
+    if any(marks.get(path) != mark for path, mark in brought.items()):
+        yield (
+            f"{base / VERIFICATION}: not signed off by {part.tree / VERIFICATION}. A submission brings none; reviewers "
+            f"run grun-bench verify {base}."
+        )
 
 
 def _wrong(filed: Sequence[Filed]) -> Iterator[str]:

@@ -26,11 +26,6 @@ class Part:
     tree: Path
     submission: str = ""
 
-    @property
-    def base(self) -> Path:
-        """The folder that holds the file of marks, whose paths are relative to it."""
-        return self.tree / SUBMISSIONS / self.submission if self.submission else self.tree
-
     def paths(self) -> list[str]:
         """Its result files, relative to the tree, in order."""
         if not self.submission:
@@ -41,7 +36,7 @@ class Part:
     def read(self, path: str, marks: Mapping[str, Mark], *, reviewed: bool = False) -> Filed:
         """A result of `paths` with its standing. Raises UsageError with the place when it is none."""
         filed = read_filed(self.tree, path, reviewed=reviewed)
-        mark = marks.get(path.removeprefix(f"{SUBMISSIONS}/{self.submission}/"))
+        mark = marks.get(path)
         tier: Tier = "imported" if filed.result.imported else "self-reported"
         if mark and mark.sha256 == filed.sha256 and not filed.result.imported:
             tier = mark.tier
@@ -60,8 +55,8 @@ def read_tree(tree: Path) -> Iterator[Filed]:
 
     Raises UsageError at the first that is none.
     """
+    marks = read_marks(tree)
     for part in parts(tree):
-        marks = read_marks(part.base)
         for path in part.paths():
             yield part.read(path, marks, reviewed=True)
 

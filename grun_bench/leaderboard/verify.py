@@ -17,6 +17,7 @@ from grun_bench.leaderboard.consistency import inconsistencies, task_problem
 from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks, write_marks
 from grun_bench.leaderboard.recompute import recompute
+from grun_bench.leaderboard.tree import SUBMISSIONS
 from grun_bench.results.filed import Filed
 from grun_bench.results.store import control_paths, read_filed
 
@@ -49,7 +50,8 @@ Rerun = Callable[[Filed, Path | None], list[Number]]
 def verify(folder: Path, tree: Path, include: tuple[Path, ...] = (), rerun: Rerun | None = None) -> list[Verified]:
     """Verify every result of a bundle, or of a folder of results; write what passed into it when all of it did.
 
-    `tree` is the folder of results where retain and target rows are looked for that the bundle lacks; `include` has
+    `tree` is the folder of results where retain and target rows are looked for that the bundle lacks; what passed of a
+    submission in this tree is written into the tree's own file, which signs it off. `include` has
     tasks that are not the harness's. Toy results of a folder need no records: they keep the mark that they have. Raises
     UsageError when the folder is neither.
     """
@@ -69,10 +71,7 @@ def verify(folder: Path, tree: Path, include: tuple[Path, ...] = (), rerun: Reru
             name, run_id = filed.result.unlearner.name, filed.result.run_id
             say(f"row {place} of {len(bundle.results)}: {name} {run_id}")
             found.append(_verify(bundle, filed, among, include, rerun))
-    if all(each.ok for each in found):
-        _write(bundle.folder, found)
-    else:
-        (folder / VERIFICATION).unlink(missing_ok=True)
+    _write(folder, tree, found if all(each.ok for each in found) else [])
     return found
 
 
@@ -104,13 +103,25 @@ def _verify(
     return found
 
 
-def _write(folder: Path, found: Iterable[Verified]) -> None:
+def _write(folder: Path, tree: Path, found: Iterable[Verified]) -> None:
+    """Replace the marks of a folder by what was found of it; those of other parts of a tree stay."""
+    submitted = folder.resolve().parent == (tree / SUBMISSIONS).resolve()
+    home, prefix = (tree, f"{SUBMISSIONS}/{folder.resolve().name}/") if submitted else (folder, "")
     day, harness = datetime.datetime.now(datetime.UTC).date().isoformat(), grun_bench.__version__
-    earlier, marks = read_marks(folder), {}
+    earlier = read_marks(home)
+    marks = {path: mark for path, mark in earlier.items() if _part(path) != prefix}
     for each in found:
-        path, sha256 = each.filed.path, each.filed.sha256
+        path, sha256 = prefix + each.filed.path, each.filed.sha256
         if each.tier != NO_RECORDS:
             marks[path] = Mark(sha256=sha256, tier=each.tier, date=day, harness=harness)
         elif path in earlier and earlier[path].sha256 == sha256:
             marks[path] = earlier[path]
-    write_marks(folder, marks)
+    if marks:
+        write_marks(home, marks)
+    else:
+        (home / VERIFICATION).unlink(missing_ok=True)
+
+
+def _part(path: str) -> str:
+    """The part of a tree that a result lies in, as its path begins: a submission's, or "" for the tree's own."""
+    return "/".join([*path.split("/")[:2], ""]) if path.startswith(f"{SUBMISSIONS}/") else ""

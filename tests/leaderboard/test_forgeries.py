@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import check
+from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import render, write
 from grun_bench.leaderboard.tree import read_tree
 from grun_bench.results.record import Continuation, Record
@@ -192,7 +194,8 @@ def submitted(tree: Path, name: str, change: Callable[[Path], Any] = lambda fold
     folder = tree / "submissions" / name / "results"
     shutil.copytree(tree / "small", folder / "small")
     change(folder)
-    (folder.parent / "card.json").write_text("{}")
+    card = {"name": name, "authors": ["Ada"], "paper": None, "code": None, "licence": "MIT", "tuning": "none"}
+    (folder.parent / "card.json").write_text(json.dumps(card))
     return folder
 
 
@@ -255,6 +258,37 @@ def test_a_submission_without_controls_that_was_compared_with_others_stands_apar
 
     submitted(tree, "easy", other_models)
     assert [board.apart for board in boards_of(tree)] == [False, True]
+
+
+def test_what_a_submission_says_of_its_own_verification_is_refused_until_the_tree_signs_it_off(
+    command: Any, tree: Path, hub: Path
+) -> None:
+    options = ["--results", tree, "--include-path", hub]
+    assert command("verify", tree, *options).code == 0
+    own = read_marks(tree)
+    base = submitted(tree, "mine", lambda folder: refile(of(folder), lambda data: data.update(seed=1))).parent
+    alone = Path(shutil.copytree(base, tree.parent / "mine"))
+    assert command("verify", alone, *options).code == 0
+    shutil.copy(alone / "verified.json", base)
+
+    def tiers() -> dict[str, set[str]]:
+        filed = list(read_tree(tree))
+        return {name: {each.tier for each in filed if each.submission == name} for name in ("", "mine")}
+
+    (line,) = found(tree)
+    assert line.startswith(f"{base}/verified.json: not signed off by {tree}/verified.json")
+    assert tiers() == {"": {"recomputed"}, "mine": {"self-reported"}}
+    (base / "verified.json").write_text('{"results/x.json": 1}')
+    assert any(f"{base}/verified.json: $.results/x.json" in line for line in found(tree))
+    shutil.copy(alone / "verified.json", base)
+    assert command("verify", base, *options).code == 0 and found(tree) == []
+    assert tiers() == {"": {"recomputed"}, "mine": {"recomputed"}}
+    assert own.items() <= read_marks(tree).items() and len(read_marks(tree)) == 2 * len(own)
+    # the tree's own is verified without them, and what fails loses its mark and no other's
+    assert command("verify", tree, *options).code == 0 and len(read_marks(tree)) == 2 * len(own)
+    edit(of(base / "results"), lambda data: data["results"]["small"].update({"retain_probability,none": 0.5}))
+    assert command("verify", base, *options).code == 1
+    assert read_marks(tree) == own
 
 
 # --- what readers of JSON refuse, in words that are safe to print -----------------------------------------------------

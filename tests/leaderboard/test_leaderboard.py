@@ -295,12 +295,13 @@ def test_tiers_come_from_the_verification_of_unchanged_files(tree: Path) -> None
     (first, second) = sorted((tree / "letters" / "org__small" / "grun+npo").glob("*.json"))
     (theirs,) = (tree / "submissions").glob("theirs/results/*/*/*/*.json")
     marks = {
-        path.relative_to(base).as_posix(): mark(path, tier)
-        for path, base, tier in ((first, tree, "re-run"), (second, tree, "recomputed"))
+        path.relative_to(tree).as_posix(): mark(path, tier)
+        for path, tier in ((first, "re-run"), (second, "recomputed"), (theirs, "recomputed"))
     }
     (tree / "verified.json").write_text(json.dumps(marks))
     base = tree / "submissions" / "theirs"
-    (base / "verified.json").write_text(json.dumps({theirs.relative_to(base).as_posix(): mark(theirs, "recomputed")}))
+    own = {theirs.relative_to(base).as_posix(): mark(theirs, "re-run")}
+    (base / "verified.json").write_text(json.dumps(own))  # which is nothing that a submission says of itself
     second.write_text(second.read_text() + " ")
     tiers = {Path(one.path).name: (one.tier, one.submission) for one in read_tree(tree)}
     assert tiers[first.name] == ("re-run", "") and tiers[second.name] == ("self-reported", "")
