@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.limits import at_most
 from grun_bench.core.progress import bar
 from grun_bench.leaderboard.compare import UNKNOWN, Number
 from grun_bench.leaderboard.consistency import inconsistencies
 from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
-from grun_bench.leaderboard.recompute import recompute
+from grun_bench.leaderboard.recompute import allowed_seconds, recompute
 from grun_bench.leaderboard.tree import SUBMISSIONS, Part, parts, read_flags
 from grun_bench.results.filed import Filed, records_problem
 
@@ -100,12 +101,13 @@ def _wrong(filed: Sequence[Filed]) -> Iterator[str]:
 def _wrong_numbers(filed: Filed, among: Sequence[Filed]) -> Iterator[str]:
     there = [records for records in filed.result.all_records() if filed.beside(records).exists()]
     try:
-        problem = records_problem(filed.file, there) if filed.left_out() else filed.problem()
-        if problem:
-            yield f"{problem}."
-        elif not filed.left_out():
-            yield from (f"{what}." for what in unlike(filed, among))
-            yield from (_told(each) for each in recompute(filed, among, intervals=False) if not each.ok)
+        with at_most(allowed_seconds(filed.result)):
+            problem = records_problem(filed.file, there) if filed.left_out() else filed.problem()
+            if problem:
+                yield f"{problem}."
+            elif not filed.left_out():
+                yield from (f"{what}." for what in unlike(filed, among))
+                yield from (_told(each) for each in recompute(filed, among, intervals=False) if not each.ok)
     except GrunBenchError as error:
         yield str(error)
 

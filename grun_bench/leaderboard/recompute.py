@@ -17,6 +17,8 @@ from grun_bench.results.record import Records
 from grun_bench.results.result import Point, Result
 from grun_bench.tasks.sets import ScoredSets
 
+#: what recomputing a result may take, for each row that its records have and beside them
+SECONDS_PER_ROW, SECONDS = 0.02, 60.0
 #: records by filter, as `Filed.records` gives them
 ByFilter = Mapping[str, Records]
 
@@ -35,6 +37,11 @@ def recompute(filed: Filed, among: Iterable[Filed], *, intervals: bool = True) -
     while _wrong(best) and (found := next(attempts, None)) is not None:
         best = min(best, found, key=_wrong)
     return best
+
+
+def allowed_seconds(result: Result) -> float:
+    """How long a result's records may take: some ten times of what usual ones do on a slow machine."""
+    return SECONDS + SECONDS_PER_ROW * sum(records.count for records in result.all_records())
 
 
 def _wrong(numbers: Iterable[Number]) -> int:

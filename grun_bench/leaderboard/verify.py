@@ -10,13 +10,14 @@ from typing import Literal
 
 import grun_bench
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.limits import at_most
 from grun_bench.core.progress import bar, say
 from grun_bench.leaderboard.bundle import MODELS, Bundle, read_bundle
 from grun_bench.leaderboard.compare import Number
 from grun_bench.leaderboard.consistency import inconsistencies, task_problem
 from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks, write_marks
-from grun_bench.leaderboard.recompute import recompute
+from grun_bench.leaderboard.recompute import allowed_seconds, recompute
 from grun_bench.leaderboard.tree import SUBMISSIONS
 from grun_bench.results.filed import Filed
 from grun_bench.results.store import control_paths, read_filed
@@ -79,17 +80,9 @@ def _verify(
     bundle: Bundle, filed: Filed, among: Sequence[Filed], include: tuple[Path, ...], rerun: Rerun | None
 ) -> Verified:
     found, result = Verified(filed), filed.result
-    bare = bundle.card is None and filed.left_out()
-    problem = (None if bare else filed.problem()) or task_problem(result, include)
-    found.problems += [problem] if problem else inconsistencies(result, include)
-    if found.problems:
-        return found
     try:
-        if bare:
-            found.tier = NO_RECORDS
-        else:
-            found.problems += unlike(filed, among)
-            found.numbers = recompute(filed, among)
+        with at_most(allowed_seconds(result)):
+            _recompute(found, among, include, bare=bundle.card is None and filed.left_out())
         if rerun is not None and found.ok:
             model = bundle.folder / MODELS / result.run_id if result.run_id in bundle.models else None
             if result.imported:
@@ -101,6 +94,18 @@ def _verify(
     except GrunBenchError as error:
         found.problems.append(str(error))
     return found
+
+
+def _recompute(found: Verified, among: Sequence[Filed], include: tuple[Path, ...], bare: bool) -> None:
+    """Fill in what needs no model; `bare` results have no records."""
+    filed, result = found.filed, found.filed.result
+    problem = (None if bare else filed.problem()) or task_problem(result, include)
+    found.problems += [problem] if problem else inconsistencies(result, include)
+    if bare:
+        found.tier = NO_RECORDS
+    elif not found.problems:
+        found.problems += unlike(filed, among)
+        found.numbers = recompute(filed, among)
 
 
 def _write(folder: Path, tree: Path, found: Iterable[Verified]) -> None:

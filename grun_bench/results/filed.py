@@ -24,6 +24,10 @@ TIERS: tuple[Tier, ...] = ("re-run", "recomputed", "imported", "self-reported")
 CONTROLS: tuple[Control, ...] = ("target", "retain model")
 
 
+#: bytes and values of all records of one result; a value takes up to 32 bytes of memory, however short it is written
+ALL_BYTES, ALL_VALUES = 2**30, 50_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Filed:
     """A result file. `path` is relative to the folder `root` that it was read from, with `/`.
@@ -95,8 +99,9 @@ def save_records(path: Path, records: Records, *parts: str) -> RecordsFile:
 def records_problem(path: Path, named: Iterable[RecordsFile]) -> str | None:
     """Why the records beside the result file `path` are not those that are named; None where all are.
 
-    Raises UsageError for what is no plain file, or too large.
+    Raises UsageError for what is no plain file, or too large, alone or together: whoever reads them holds all at once.
     """
+    size, values = 0, 0
     for records in named:
         file = path.with_name(records.file)
         if not file.is_file():
@@ -105,6 +110,9 @@ def records_problem(path: Path, named: Iterable[RecordsFile]) -> str | None:
         for piece in untrusted.pieces(file, RECORDS_BYTES):
             found.update(piece)
             lines += piece.count(b"\n")
+            size, values = size + len(piece), values + piece.count(b",")
+            if size > ALL_BYTES or values > ALL_VALUES:
+                untrusted.refuse(path, f"its records are more than {ALL_BYTES:,} bytes or {ALL_VALUES:,} values")
         if found.hexdigest() != records.sha256:
             return f"{records.file} was changed: its SHA-256 is {found.hexdigest()}, the result says {records.sha256}"
         if lines != records.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import shutil
@@ -13,14 +14,14 @@ from typing import Any
 import pytest
 from forging import Data, edit, records_of, refile, replace_records, restate
 
-from grun_bench.leaderboard import words
+from grun_bench.leaderboard import recompute, words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import check
 from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import render, write
 from grun_bench.leaderboard.tree import read_tree
-from grun_bench.results.record import Continuation, Record
+from grun_bench.results.record import Continuation, Generation, Record
 
 
 @pytest.fixture
@@ -289,6 +290,33 @@ def test_what_a_submission_says_of_its_own_verification_is_refused_until_the_tre
     edit(of(base / "results"), lambda data: data["results"]["small"].update({"retain_probability,none": 0.5}))
     assert command("verify", base, *options).code == 1
     assert read_marks(tree) == own
+
+
+# --- records that take too much ---------------------------------------------------------------------------------------
+
+
+def test_records_that_take_too_long_are_stopped(
+    command: Any, tree: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two texts of 4,000 words each take eight seconds to compare; there may be thousands."""
+    text = " ".join(f"{chr(97 + number % 26)}{number % 7}" for number in range(3900))
+
+    def long(record: Record) -> Record:
+        return replace(record, answer=replace(record.answer, text=text), generation=Generation(text[::-1]))
+
+    replace_records(of(tree), long)
+    for name, value in (("SECONDS", 0.5), ("SECONDS_PER_ROW", 0.0)):
+        monkeypatch.setattr(recompute, name, value)
+    assert any(line.startswith(f"{of(tree)}: stopped after ") for line in found(tree))
+    said = command("verify", tree, "--results", tree, "--include-path", hub)
+    assert said.code == 1 and "stopped after" in said.out
+
+
+def test_records_that_take_too_much_memory_are_not_read(tree: Path) -> None:
+    """Of a few kilobytes on the disk: fifty million zeros would be gigabytes of numbers."""
+    records = of(tree).with_suffix(".records.jsonl.gz")
+    records.write_bytes(gzip.compress(b'{"logprobs":[' + b"0," * 50_000_001, 1))
+    assert any("grun+npo" in line and "50,000,000 values" in line for line in found(tree))
 
 
 # --- what readers of JSON refuse, in words that are safe to print -----------------------------------------------------
