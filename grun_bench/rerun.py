@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.leaderboard.compare import Number, compare
+from grun_bench.metrics.about import bounds_by_name, bounds_of
 from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
@@ -101,7 +102,7 @@ def differences(stated: Result, found: Result, share: float) -> list[Number]:
     """
     task = stated.task
     one, other, rows = stated.results[task], found.results[task], stated.n_samples[task]
-    bounds = _bounds()
+    bounds = bounds_by_name()
 
     def allowed(key: str, value: float, new: float) -> float | None:
         named = MetricKey.parse(key)
@@ -112,8 +113,8 @@ def differences(stated: Result, found: Result, share: float) -> list[Number]:
             return max(DISTANCE, share)
         if named.is_recovery:
             return RECOVERY
-        low, high = next((each for name, each in bounds if metric == name or metric.endswith(f"_{name}")), (0.0, None))
-        if high is None or high - low == float("inf"):
+        low, high = bounds_of(metric, bounds)
+        if high - low == math.inf:
             return share * max(abs(value), abs(new))
         return (share + 1 / max(rows.get(metric, 1), 1)) * (high - low)
 
@@ -125,9 +126,3 @@ def differences(stated: Result, found: Result, share: float) -> list[Number]:
         else each
         for key, each in numbers.items()
     ]
-
-
-def _bounds() -> list[tuple[str, tuple[float, float]]]:
-    """Metric -> its least and greatest value, longest names first: keys end in them."""
-    found = ((name, registry.get("metric", name).bounds) for name in registry.names("metric"))
-    return sorted(found, key=lambda pair: -len(pair[0]))
