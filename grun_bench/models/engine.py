@@ -36,7 +36,7 @@ from grun_bench.models.kv_cache import KeyValues
 from grun_bench.models.limits import Limits
 from grun_bench.models.passes import Passes, Prefill
 from grun_bench.models.tree import Tree
-from grun_bench.models.windows import counts_columns, own_window
+from grun_bench.models.windows import counts_columns, overfills, own_window
 from grun_bench.models.work import Counts, Scored, Work
 
 
@@ -96,7 +96,11 @@ class Engine:
                 f"tokens in a cache of its own alone, and rows here have up to {longest}: transformers 5 is needed."
             )
         tree = max(sum(map(len, work.continuations)) for work in works)
-        return counts_columns(passes, prompt + max(tree, new + WITH_DRAFTS))
+        columns = prompt + max(tree, new + WITH_DRAFTS)
+        if overfills(self._model, columns):
+            self.limits.rows = 1  # by itself a row has no columns but its own
+            return True
+        return counts_columns(passes, columns)
 
 
 @dataclass

@@ -22,7 +22,7 @@ def counts_columns(passes: Passes, columns: int) -> bool:
     row with it in front.
     """
     config = passes.model.config.get_text_config()
-    if not any(value and name.endswith(NAMES) for name, value in vars(config).items()):
+    if not _has_window(passes.model):
         return False
     past = passes.run([[1, 2, 3]], [range(3)], None, last=0).past
     gap = max(0, min(columns, getattr(config, "max_position_embeddings", None) or columns) - 4)
@@ -33,6 +33,17 @@ def counts_columns(passes: Passes, columns: int) -> bool:
     pairs = [(both(keys, 0, 0), both(values, 0, 0)) for keys, values in past.layers]
     states = passes.run([[4], [4]], [[3], [3]], KeyValues(pairs, both(past.visible))).states
     return not alike(states[0], states[1])
+
+
+def overfills(model: PreTrainedModel, columns: int) -> bool:
+    """Whether a model with a window has no room for so many columns: GPT-Neo's mask is as wide as its context."""
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return _has_window(model) and columns > (room or columns)
+
+
+def _has_window(model: PreTrainedModel) -> bool:
+    config = model.config.get_text_config()
+    return any(value and name.endswith(NAMES) for name, value in vars(config).items())
 
 
 def own_window(model: PreTrainedModel) -> int | None:
