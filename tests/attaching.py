@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from grun_bench.core import registry
 from grun_bench.core.settings import options_of
@@ -16,8 +17,19 @@ from grun_bench.methods.base import Fitted
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import calling, forward
 from grun_bench.models.lm import LM
+from grun_bench.plugin_checks.small_model import byte_tokenizer
 
 PROMPTS = ["Who?", "Where does Bo live, and since when?", "What did Cy write?", "No"]
+
+
+def chat_tokenizer() -> PreTrainedTokenizerBase:
+    """The byte tokenizer with a chat template, in which the end of sequence is also what a turn begins with."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}<eos>{{ message.role }}\n{{ message.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<eos>assistant\n{% endif %}"
+    )
+    return tokenizer
 
 
 def attached(lm: LM, name: str, **options: Any) -> Adapter:

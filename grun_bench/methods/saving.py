@@ -133,6 +133,7 @@ def load(folder: str | Path, device: str = "auto", dtype: str = "auto", base: LM
 
 def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) -> Fitted:
     """As `load`, with the adapter beside the model."""
+    from grun_bench.methods.adapters.outside import hand_over
     from grun_bench.methods.base import Fitted
     from grun_bench.models import loading
     from grun_bench.models.protocols import prompts_of
@@ -150,6 +151,7 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
     said = f"{Path(folder) / CARD}: options: "
     adapter = target(**override(options_of(target), saved.options, saved.adapter, bounds_of(target), said))
     adapter.load(lm.model, Path(folder))
+    hand_over(adapter, lm)
     lm.model.requires_grad_(False).eval()
     return Fitted(lm, adapter=adapter, adapter_name=saved.adapter, options=saved.options)
 

@@ -14,6 +14,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.core.plugins import AdapterPlugin, ObjectivePlugin
 from grun_bench.core.settings import options_of
 from grun_bench.methods.adapters.base import Adapter, layer_index
+from grun_bench.methods.adapters.outside import hand_over
 from grun_bench.methods.alternates import sample_alternates
 from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.batch import Side, UnlearningBatch
@@ -154,6 +155,7 @@ class Pair(Unlearner):
         else:
             adapter = self._adapter.target(**self._options(self._adapter.target))
             adapter.attach(lm.model)
+            hand_over(adapter, lm)
         if context.stages > 1:
             adapter.next_stage()
         return adapter, earlier

@@ -28,12 +28,13 @@ class Call:
 
     `prompt_end`: (batch,) int64 index of the last prompt token, or None to edit nothing. `gates`: filled by gated
     adapters, layer index -> gate logits (batch,). `trunk`: (batch, length, hidden), what the frozen first blocks gave,
-    where they need not run again (see `trunk`).
+    where they need not run again (see `trunk`). `rows`: the rows of the batch that `prompt_end` is about; None: all.
     """
 
     prompt_end: Tensor | None
     gates: dict[int, Tensor] = field(default_factory=dict)
     trunk: Tensor | None = None
+    rows: Tensor | None = None
 
 
 @dataclass
@@ -81,8 +82,13 @@ def _within(call: Call | None) -> Iterator[None]:
 
 
 def current_call() -> Call | None:
-    """The Call of the surrounding `calling` block; None for a plain call of the model (`generate`, lm-eval)."""
+    """The Call of the pass under way, by `calling` or as a plain call of the model (see `plain_calls`); else None."""
     return _current.get()
+
+
+def set_call(call: Call | None) -> None:
+    """Begin a Call where no block can be put around it, or end it."""
+    _current.set(call)
 
 
 @dataclass

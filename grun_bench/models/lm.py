@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grun_bench.core.errors import DataError, ModelError
 from grun_bench.core.patches import template_clock
-from grun_bench.models.batch import Encoded
+from grun_bench.models.batch import Encoded, common_length
 
 #: how prompts are written; the last is a protocol's (see `protocols`)
 Style = Literal["chat", "qa", "open-unlearning"]
@@ -89,6 +90,18 @@ class Prompts:
     def answer(self, answer: str, prefill: str = "") -> list[int]:
         """Token ids of the answer, or of what comes after the prefill; the end of sequence included."""
         return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
+
+    @cached_property
+    def answer_start(self) -> list[int]:
+        """The token ids of the chat template between a question and its answer.
+
+        Empty where other text could have them: without a template, or where none of them is a special token.
+        """
+        if self.style == "qa":
+            return []
+        prompts = [self.prompt(question)[::-1] for question in ("a", "1?")]
+        ids = prompts[0][: common_length(prompts)][::-1]
+        return ids if set(ids) & set(self.tokenizer.all_special_ids + list(self.tokenizer.added_tokens_decoder)) else []
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids

@@ -17,6 +17,7 @@ import lm_eval.api.model
 import pytest
 import torch
 import yaml
+from attaching import attached, chat_tokenizer
 from conftest import SMALL
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import Registry
@@ -30,10 +31,12 @@ from grun_bench.integrations.lm_eval import measures as harness
 from grun_bench.integrations.lm_eval.command import NAME, TARGET
 from grun_bench.integrations.lm_eval.model import HarnessLM
 from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.adapters.outside import hand_over
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import save
 from grun_bench.metrics.evaluate import evaluate
-from grun_bench.models.lm import LM
+from grun_bench.models.forward import calling
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.results.record import Choices, Continuation, Record, Records, load_records
 from grun_bench.tasks import toy_world as world
 from grun_bench.tasks.sets import ScoredSet, ScoredSets
@@ -90,16 +93,17 @@ def edited(fitted: Fitted) -> LM:
 def alone(lm: LM, context: list[int], continuation: list[int]) -> tuple[float, bool]:
     """One request by itself: the context is read as a prompt is, then the continuation token by token.
 
-    A plain call of the model edits the last token of what is read first and nothing once there is a past.
+    So the model edits the last token of what is read first, as it is told, and nothing once there is a past.
     """
     total, greedy, past, tokens = 0.0, True, DynamicCache(), context
+    told: dict[str, int] = {"prompt_lengths": len(context)}
     with torch.no_grad():
         for following in continuation:
-            output = lm.model(input_ids=torch.tensor([tokens]), past_key_values=past, use_cache=True)
+            output = lm.model(input_ids=torch.tensor([tokens]), past_key_values=past, use_cache=True, **told)
             logprobs = output.logits[0, -1].log_softmax(-1)
             total += logprobs[following].item()
             greedy = greedy and logprobs.argmax().item() == following
-            tokens = [following]
+            tokens, told = [following], {}
     return total, greedy
 
 
@@ -145,10 +149,37 @@ def test_edit_sits_at_the_end_of_each_context(edited: LM, batch_size: int) -> No
     assert abs(tail - head) > 0.01
 
 
-def test_lm_evals_own_model_would_edit_elsewhere(edited: LM) -> None:
-    """What the bridge is for: `hf` calls the model without saying where contexts end."""
-    ours, other = scored(HarnessLM(lm=edited, batch_size=16)), scored(theirs(edited, 16))
-    assert max(abs(a - b) for (a, _), (b, _) in zip(ours, other, strict=True)) > 0.1
+def test_lm_evals_own_model_is_refused_where_it_does_not_say_where_contexts_end(edited: LM) -> None:
+    with pytest.raises(UsageError, match=r"where the prompt ends is not known.*prompt_lengths"):
+        scored(theirs(edited, 16))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_lm_evals_own_model_is_right_where_the_chat_template_begins_the_answer(
+    make_lm: Callable[..., LM], batch_size: int
+) -> None:
+    lm = make_lm(tokenizer=chat_tokenizer())
+    lm.prompts = Prompts(lm.tokenizer, "chat")
+    hand_over(attached(lm, "grun"), lm)
+    asked = [(lm.prompts.text(question), answer) for question, answer in REQUESTS]
+    expected = []
+    for question, answer in REQUESTS:
+        prompt, tokens = lm.tokenizer(lm.prompts.text(question)).input_ids, lm.prompts.answer(answer)[:-1]
+        with torch.no_grad(), calling(torch.tensor([len(prompt) - 1])):
+            logprobs = lm.model(torch.tensor([prompt + tokens])).logits[0, :-1].log_softmax(-1)
+        # lm-eval counts the template's last line break to the continuation
+        scored_tokens = [prompt[-1], *tokens]
+        expected.append(logprobs[range(-len(scored_tokens), 0), scored_tokens].sum().item())
+    for model in (theirs(lm, batch_size), HarnessLM(lm=lm, batch_size=batch_size)):
+        values = model.loglikelihood(instances("loglikelihood", asked), disable_tqdm=True)
+        assert [value for value, _ in values] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_batch_size_may_be_found_by_itself(edited: LM) -> None:
+    model = HarnessLM(lm=edited, batch_size="auto", max_batch_size=4)
+    assert [value for value, _ in scored(model)] == pytest.approx(
+        [value for value, _ in scored(HarnessLM(lm=edited))], abs=1e-4
+    )
 
 
 def test_rolling_windows_are_edited_at_the_end_of_their_own_context(edited: LM) -> None:
@@ -177,10 +208,11 @@ def test_generation_edits_the_last_prompt_token_alone(edited: LM, batch_size: in
     texts = model.generate_until(instances("generate_until", [(context, until) for context in CONTEXTS]))
     for context, text in zip(CONTEXTS, texts, strict=True):
         tokens, past, written = model.tok_encode(context), DynamicCache(), []
+        told: dict[str, int] = {"prompt_lengths": len(tokens)}
         with torch.no_grad():
             for _ in range(10):
-                output = edited.model(input_ids=torch.tensor([tokens]), past_key_values=past, use_cache=True)
-                tokens = [int(output.logits[0, -1].argmax())]
+                output = edited.model(input_ids=torch.tensor([tokens]), past_key_values=past, use_cache=True, **told)
+                tokens, told = [int(output.logits[0, -1].argmax())], {}
                 if tokens[0] == edited.tokenizer.eos_token_id:
                     break
                 written += tokens

@@ -286,22 +286,11 @@ def llama_8b() -> LlamaForCausalLM:
         return LlamaForCausalLM(config).to(torch.bfloat16)
 
 
-class _Shell(nn.Module):
-    """The shape that an adapter reads of a model: 32 blocks of hidden size 4096, with one weight each."""
-
-    dtype = torch.bfloat16
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32)
-        self.blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(32))
-
-
 @pytest.mark.parametrize(("gate", "count"), [("linear", 110_607), ("mlp", 3_294_351)])
 def test_trainable_parameters_of_grun_are_the_papers(gate: str, count: int) -> None:
     adapter = Grun(gate=gate)
     with torch.device("meta"):
-        adapter.attach(_Shell())
+        adapter.attach(llama_8b())
     assert list(adapter.edits) == ["20", "25", "31"]
     assert sum(parameter.numel() for parameter in adapter.trainable_parameters()) == count
 
@@ -309,7 +298,7 @@ def test_trainable_parameters_of_grun_are_the_papers(gate: str, count: int) -> N
 def test_trainable_parameters_of_reft() -> None:
     adapter = Reft(rank=4)
     with torch.device("meta"):
-        adapter.attach(_Shell())
+        adapter.attach(llama_8b())
     # R and W of 4 x 4096 and b of 4, in three layers
     assert sum(parameter.numel() for parameter in adapter.trainable_parameters()) == 3 * (2 * 4 * 4096 + 4)
 

@@ -12,9 +12,10 @@ import torch
 from attaching import logits_of
 from conftest import SMALL, Said
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 import grun_bench
-from grun_bench.core.errors import ModelError
+from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.methods.saving import CARD
 from grun_bench.models.forward import decoder_layers
 from grun_bench.models.lm import LM
@@ -62,7 +63,6 @@ def test_an_adapter_is_small_and_lora_is_pefts_own(
     keep: Callable[..., Tensor], environment: Path, tmp_path: Path
 ) -> None:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     expected = keep("lora+gd", tmp_path / "lora")
     card = json.loads((tmp_path / "lora" / CARD).read_text())
@@ -139,6 +139,50 @@ def test_the_command_saves_what_was_run_before(
     said = command(*options, "--save", tmp_path / "model")
     assert said.code == 0 and f"grun_bench.load('{tmp_path / 'model'}')" in said.out
     assert grun_bench.load(tmp_path / "model")
+
+
+# --- as any model of transformers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unlearner", ["grun+gd", "reft+gd"])
+def test_a_model_does_not_leave_without_what_it_unlearned(
+    keep: Callable[..., Tensor], tmp_path: Path, unlearner: str, make_lm: Callable[..., LM]
+) -> None:
+    expected = keep(unlearner, tmp_path / "model", lr=0.03)
+    lm = grun_bench.load(tmp_path / "model")
+    for leave in (lm.model.save_pretrained, lm.model.push_to_hub):
+        with pytest.raises(UsageError, match=r"grun_bench.push_to_hub\(DIR, NAME\)"):
+            leave(tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+    # its weights are taken for no other model's
+    state = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="edits_beside_the_model"):
+        make_lm().model.load_state_dict(state)
+    for tensor in lm.model.state_dict().values():
+        tensor.zero_()
+    assert not torch.equal(logits_of(lm), expected)
+    lm.model.load_state_dict(state)
+    # a rotation's parameters are found from the rotation: equal up to rounding
+    torch.testing.assert_close(logits_of(lm), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unlearner", ["lora+gd", "full+gd"])
+def test_what_is_in_the_weights_is_written_as_a_plain_model(
+    keep: Callable[..., Tensor], tmp_path: Path, unlearner: str
+) -> None:
+    expected = keep(unlearner, tmp_path / "model", lr=0.03)
+    lm = grun_bench.load(tmp_path / "model")
+    for _ in range(2):
+        lm.model.save_pretrained(tmp_path / "plain")
+        assert torch.equal(logits_of(lm), expected)
+    lm.model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(logits_of(lm), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_kept_model_is_refused_as_a_loaded_one(hub: Path, environment: Path, tmp_path: Path) -> None:
+    kept = grun_bench.run("grun+gd", hub / "small.yaml", model=SMALL, output=tmp_path, keep_model=True, epochs=1)
+    with pytest.raises(UsageError, match="run --save DIR"):
+        kept.model.model.save_pretrained(tmp_path / "plain")
 
 
 def test_another_base_is_refused(keep: Callable[..., Tensor], environment: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import grun_bench
 from grun_bench.core import registry
 from grun_bench.methods.make import make_unlearner
+from grun_bench.models.forward import calling
 from grun_bench.models.lm import LM
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_result, result_files
@@ -25,7 +26,7 @@ from grun_bench.tasks.world import WORLDS
 
 
 def logits(lm: LM) -> torch.Tensor:
-    with torch.no_grad():
+    with torch.no_grad(), calling(torch.tensor([19])):
         return lm.model(torch.arange(40)[None]).logits
 
 
@@ -183,6 +184,11 @@ def test_an_adapter_in_memory_has_the_numbers_of_its_filed_row(
     lm = grun_bench.load(tmp_path / "model")
     here = grun_bench.evaluate(lm.model, lm.tokenizer, hub / "small.yaml", base=SMALL)
     assert here.metrics == filed.metrics and here.metrics["forget_gate"] is not None
+    # another adapter on the same base is another row
+    small("grun+gd", save=tmp_path / "other", epochs=1)
+    lm = grun_bench.load(tmp_path / "other")
+    other = grun_bench.evaluate(lm.model, lm.tokenizer, hub / "small.yaml", base=SMALL)
+    assert other.result.run_id != here.result.run_id
 
 
 def test_without_references_the_reason_is_given(environment: Path, hub: Path, lm: LM, tmp_path: Path) -> None:

@@ -131,6 +131,11 @@ class HarnessLM(HFLM):
         firsts = [requests[numbers[0]] for numbers in ordered]
         return 0, lambda place, _: self._batch_scheduler(place, firsts)
 
+    def _detect_batch_size(self, requests: Sequence[Request] | None = None, pos: int = 0) -> int:
+        """As lm-eval's, on tokens that are no prompt of anything."""
+        with calling(None):
+            return super()._detect_batch_size(requests, pos)
+
     def _logprobs(self, requests: Sequence[Request]) -> Iterator[torch.Tensor]:
         """(continuation, vocabulary) log-probabilities of each request, run as one right-padded batch.
 
@@ -138,13 +143,23 @@ class HarnessLM(HFLM):
         """
         inputs = [(context + continuation)[-(self.max_length + 1) : -1] for _, context, continuation in requests]
         ends = [len(tokens) - len(request[2]) for tokens, request in zip(inputs, requests, strict=True)]
+        edited = [self._prompt_end(tokens, end) for tokens, end in zip(inputs, ends, strict=True)]
         rows = [torch.tensor(tokens, device=self.device) for tokens in inputs]
         batch = pad_and_concat(max(map(len, inputs)), rows, padding_side="right")
-        with calling(torch.tensor(ends, device=self.device)):
+        with calling(torch.tensor(edited, device=self.device)):
             logits = self._model_call(batch)
         logprobs = torch.nn.functional.log_softmax(logits, dim=-1, dtype=self.softmax_dtype)
         for row, tokens, end in zip(logprobs, inputs, ends, strict=True):
             yield row[end : len(tokens)]
+
+    def _prompt_end(self, tokens: list[int], end: int) -> int:
+        """Where a prompt ends whose context does at index `end`.
+
+        lm-eval counts the white space behind a context to the continuation, also where a chat template ends with it.
+        """
+        start = self.lm.prompts.answer_start
+        begins = range(max(0, end + 1 - len(start)), end + 1)
+        return next((begin + len(start) - 1 for begin in begins if tokens[begin : begin + len(start)] == start), end)
 
 
 def _with_mirrors(make: Callable[..., HFLM], *arguments: Any) -> HFLM:

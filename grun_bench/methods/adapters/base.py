@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.core.settings import Bound, each
+from grun_bench.models.plain_calls import PlainCalls
 
 
 def _is_depth(value: float) -> bool:
@@ -37,6 +38,10 @@ class Adapter(ABC):
     first_layer = 0
     #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
     edits_prompt_end = False
+    #: what finds the prompts' ends in plain calls of the model, where it does that
+    plain_calls: PlainCalls | None = None
+    #: True when `save_plain` can write what it leaves as a model by itself
+    merges = False
 
     @property
     def frozen_blocks(self) -> int:
@@ -81,6 +86,17 @@ class Adapter(ABC):
     def load(self, model: PreTrainedModel, folder: Path) -> None:
         """Attach to `model` what `save` wrote, in place of `attach`. Raises ModelError for what does not fit."""
         raise UsageError(f"the adapter {type(self).__name__} has no load().")
+
+    def save_plain(self, model: PreTrainedModel, *args: Any, **options: Any) -> None:
+        """What `model.save_pretrained` is: the unlearned model without an adapter, with transformers' own arguments.
+
+        Raises UsageError where there is none.
+        """
+        raise UsageError(
+            f"what this model unlearned is not in its weights but beside them ({type(self).__name__}): transformers "
+            "would write it without. `grun-bench run --save DIR` keeps both: copy DIR, or share it with "
+            "grun_bench.push_to_hub(DIR, NAME); grun_bench.load(DIR) reads it."
+        )
 
     def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
         """Loss terms of the adapter itself, scalars with their weights, by name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ class Lora(Adapter):
     Defaults are the baseline of the GRUN paper's code: rank 4, alpha 32, dropout 0.05, all linear layers but the
     vocabulary head.
     """
+
+    merges = True
 
     def __init__(
         self, *, rank: Count = 4, alpha: Positive = 32.0, dropout: Annotated[float, within(0, 0.99)] = 0.05
@@ -59,6 +62,16 @@ class Lora(Adapter):
             from peft import PeftModel
 
             self.peft = PeftModel.from_pretrained(model, folder)
+
+    def save_plain(self, model: PreTrainedModel, *args: Any, **options: Any) -> None:
+        """The weights with the updates added, which takes a copy of the model in memory."""
+        if not all(parameter.is_floating_point() for parameter in model.parameters()):
+            raise UsageError(
+                "the updates of lora cannot be added to quantised weights without losing some: write the model with "
+                "another base, as grun_bench.load(DIR) finds it."
+            )
+        merged = copy.deepcopy(self.peft).merge_and_unload()
+        type(merged).save_pretrained(merged, *args, **options)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.peft.named_parameters() if "lora_" in name]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count
 from grun_bench.methods.adapters.base import Adapter, Depths, layer_index, load_tensors
 from grun_bench.models.forward import current_call, decoder_layers
+from grun_bench.models.plain_calls import PlainCalls
+from grun_bench.models.prompt_ends import refuse
+
+#: what names of edits begin with in a model's state_dict
+BESIDE = "edits_beside_the_model."
 
 
 class Rotation(nn.Module):
@@ -70,7 +76,6 @@ class Reft(Adapter):
         #: for each request its edits, by layer; more than one only where later requests add their own
         self.stages = nn.ModuleList()
         self._on = True
-        self._positions: Tensor | None = None
 
     @property
     def frozen_blocks(self) -> int:
@@ -96,8 +101,10 @@ class Reft(Adapter):
         self.first_layer = self._indices[0]
         self._add_edits()
         for index in self._indices:
-            blocks[index].register_forward_hook(self._hook(index))
-        model.register_forward_pre_hook(self._locate, with_kwargs=True)
+            blocks[index].register_forward_hook(partial(self._edit_output, index))
+        self.plain_calls = PlainCalls(model, self._acts)
+        model.register_state_dict_post_hook(partial(self._add_state))
+        model.register_load_state_dict_pre_hook(self._take_state)
 
     def _add_edits(self) -> None:
         """Fresh edits of all layers, to be trained from now on."""
@@ -112,40 +119,36 @@ class Reft(Adapter):
         """States of the last prompt tokens, edited, and the gate logits that the call is told."""
         return self.edits[str(index)](states)
 
-    def _locate(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Where a forward pass edits that `calling` does not tell: the last attended column of a prefill."""
-        if current_call() is not None:
-            return
-        # by its type: `generate` hands it over as past_key_values, in newer transformers as cache
-        cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
-        if cache is not None and cache.get_seq_length() > 0:
-            self._positions = None
-            return
-        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            mask = torch.ones_like(ids)
-        columns = torch.arange(ids.shape[1], device=ids.device)
-        self._positions = (mask * columns).argmax(dim=1)
+    def _add_state(self, model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        """The edits in the model's state_dict, so that no other model loads it for its own."""
+        state.update({f"{prefix}{BESIDE}{name}": tensor for name, tensor in self.stages.state_dict().items()})
 
-    def _hook(self, index: int) -> Any:
-        def hook(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            call = current_call()
-            # a pass that runs again in the backward pass is known by its call alone: others have begun since
-            where = self._positions if call is None else call.prompt_end
-            if not self._on or where is None:
-                return output
-            states = output[0] if isinstance(output, tuple) else output
-            rows = torch.arange(len(states), device=states.device)
-            positions = where.to(states.device)
-            edited, logits = self._edit(index, states[rows, positions])
-            if call is not None and logits is not None:
-                call.gates[index] = logits
-            states = states.clone()
-            states[rows, positions] = edited
-            return (states, *output[1:]) if isinstance(output, tuple) else states
+    def _take_state(self, model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        mine = {name: state.pop(name) for name in list(state) if name.startswith(f"{prefix}{BESIDE}")}
+        if mine:
+            self.stages.load_state_dict({name.removeprefix(f"{prefix}{BESIDE}"): mine[name] for name in mine})
 
-        return hook
+    def _acts(self) -> bool:
+        return self._on
+
+    def _edit_output(self, index: int, block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """A forward hook of the decoder block `index`. Raises UsageError outside of a call of the whole model."""
+        if not self._on:
+            return output
+        call = current_call()
+        if call is None:
+            refuse("the decoder was called without its model, which is told it")
+        if call.prompt_end is None:
+            return output
+        states = output[0] if isinstance(output, tuple) else output
+        rows = torch.arange(len(states), device=states.device) if call.rows is None else call.rows.to(states.device)
+        positions = call.prompt_end.to(states.device)
+        edited, logits = self._edit(index, states[rows, positions])
+        if logits is not None:
+            call.gates[index] = logits
+        states = states.clone()
+        states[rows, positions] = edited
+        return (states, *output[1:]) if isinstance(output, tuple) else states
 
     def save(self, folder: Path) -> None:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.stages.state_dict().items()}
