@@ -79,6 +79,23 @@ def test_scores_and_texts_are_those_of_plain_passes(dtype: torch.dtype) -> None:
             assert scored.generated == whole[0, len(work.prompt) :].tolist()
 
 
+@pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str)
+def test_a_plain_call_is_edited_where_the_engines_passes_are(options: dict[str, Any]) -> None:
+    lm = trained("grun+npo", torch.float32, CUDA, lr=1e-2).lm
+    for question, answer in FORGET:
+        prompt, tokens = lm.prompts.prompt(question), lm.prompts.answer(answer)
+        ((_, scored),) = Engine(lm.model, stops=[1], max_new_tokens=8).run([Work(prompt, [tokens], True)])
+        whole = torch.tensor([prompt + tokens], device=CUDA)
+        labels = whole.masked_fill(torch.arange(whole.shape[1], device=CUDA) < len(prompt), -100)
+        with torch.no_grad():
+            loss = lm.model(whole, labels=labels).loss.item()
+        assert loss == pytest.approx(-sum(scored.continuations[0].logprobs) / len(tokens), rel=1e-3)
+        said = lm.model.generate(
+            whole[:, : len(prompt)], do_sample=False, max_new_tokens=8, eos_token_id=1, pad_token_id=2, **options
+        )
+        assert said[0, len(prompt) :].tolist() == scored.generated
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_training_ends_where_it_does_on_the_cpu(method: str) -> None:
     on_cpu, on_cuda = (logits(trained(method, torch.float32, device).lm) for device in ("cpu", CUDA))

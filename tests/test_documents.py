@@ -12,9 +12,12 @@ from typing import Any
 
 import pandas
 import pytest
+import torch
+from attaching import saved
 from conftest import SMALL, Command
 
 from grun_bench.core import registry
+from grun_bench.models.forward import calling
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Record, Records, load_records
 from grun_bench.results.store import read_result, result_files
@@ -153,7 +156,7 @@ def test_the_readme_from_python(
 ) -> None:
     """Its lines one after another, on the small model and its task in place of the published ones."""
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    block, of_saved = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     task = repr(str(hub / "small.yaml"))
     for written, here in {
         '"tofu_forget10", seed=1': f"{task}, model={SMALL!r}, epochs=1, seed=1",
@@ -170,6 +173,15 @@ def test_the_readme_from_python(
     own = rows[rows["unlearner"] == "grun+npo"].reset_index(drop=True)
     pandas.testing.assert_frame_equal(outcome.to_frame().reset_index(drop=True), own, check_dtype=False)
     assert names["theirs"].metrics["forget_quality"] is not None and names["theirs"].path is None
+    lm.origin = {"name": SMALL}
+    saved(lm, tmp_path / "my-model", "grun")
+    exec(of_saved, names)
+    encoded = lm.prompts.encode("Where was Basil Mahfouz Al-Kuwaiti born?", "Kuwait City.")
+    with calling(torch.tensor([len(encoded.prompt) - 1])):
+        logits = lm.model(torch.tensor([encoded.prompt + encoded.answer])).logits
+    torch.testing.assert_close(names["logits"], logits)
+    loss = torch.nn.functional.cross_entropy(logits[0, len(encoded.prompt) - 1 : -1], torch.tensor(encoded.answer))
+    assert names["loss"].item() == pytest.approx(loss.item(), rel=1e-5) and names["said"]
 
 
 def test_the_way_of_a_run_is_there() -> None:

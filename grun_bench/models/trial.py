@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from grun_bench.core.errors import ModelError
-from grun_bench.models.forward import evaluating
+from grun_bench.models.forward import calling, evaluating
 from grun_bench.models.kv_cache import Slots
 from grun_bench.models.lm import LM
 from grun_bench.models.passes import Passes
@@ -57,7 +57,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
     router of experts may tip over at one.
     """
     try:
-        with evaluating(model):
+        with evaluating(model), calling(None):
             given, expected = _in_parts(model), _whole(model)
     except torch.OutOfMemoryError:
         raise
