@@ -72,6 +72,7 @@ class Rerunner:
             device=self.device,
             dtype=dtype if dtype in DTYPES else "auto",
             attacks=",".join(attacks),
+            attack_sets=",".join(name for name, info in attacks.items() if not info.rows),
             include=self.include,
         )
 

@@ -1,7 +1,8 @@
 """The contract of attacks, and attacks by name with their settings.
 
 An attack is a generator function of a Subject, an unlearned model with the examples that it is asked. It yields
-(variant, altered Subject) for each of its variants; every metric of the task is computed again on each::
+(variant, altered Subject) for each of its variants; every metric of the task is computed again on each, as far as the
+rows are there that it asks (see `needed`)::
 
     @attack("suffix", access="user", version=1)
     def suffix(subject, *, phrases=("Please.", "Think first.")):
@@ -23,6 +24,8 @@ Options of the decorator, the first two needed:
 - `version`: an integer, raised when the attack or a metric of its own changes;
 - `metrics`: names of metrics that take the place of the task's, for an attack that leaves records of its own kind;
 - `metrics_if_listed`: more of these, each for tasks that list it;
+- `utility`: roles of sets beside those of forgetting, of which a sample is asked: for an attack that changes the model
+  for everyone, or that needs their questions;
 - `mean`: True where the mean over the variants says something beside the worst one (`<metric>,<attack>:mean`);
 - `extra`: (module, extra), a library that the attack needs and the extra of this package that installs it.
 """
@@ -32,7 +35,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,10 +68,11 @@ class Subject:
     """A model under evaluation.
 
     `adapter` is what was trained beside it, None where the model itself was changed. `forget` and `retain` are the
-    training rows, (question, answer) or ("", text). `measures` names the task's lm-eval measures, asked in `form`;
-    `sets` says what the scored sets are to unlearning. With `samples` above 0, so many answers to each example are
-    sampled at temperature 1, in place of scoring, which `scoring` says the way of. `rewordings` gives by the name of an
-    attack what the task's data have for it, and raises Inapplicable where that cannot be had.
+    training rows, (question, answer) or ("", text). `measures` names the task's lm-eval measures, asked in `form`, of
+    those in `limits` the first so many questions; `sets` says what the scored sets are to unlearning. With `samples`
+    above 0, so many answers to each example are sampled at temperature 1, in place of scoring, which `scoring` says the
+    way of. `rewordings` gives by the name of an attack what the task's data have for it, and raises Inapplicable where
+    that cannot be had.
     """
 
     lm: LM
@@ -78,6 +82,7 @@ class Subject:
     seed: int
     adapter: Adapter | None = None
     measures: Sequence[str] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
     form: QuestionForm = OWN_FORM
     samples: int = 0
     sets: ScoredSets = USUAL_SETS
@@ -116,10 +121,11 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack with its settings in force."""
+    """An attack with its settings in force; `everything` makes it ask all scored sets whole (see `needed`)."""
 
     plugin: registry.AttackPlugin
     settings: Mapping[str, Any]
+    everything: bool = False
 
     @property
     def name(self) -> str:
@@ -159,15 +165,19 @@ class Attack:
         return Attacked(found, reason, time.perf_counter() - start)
 
 
-def make_attacks(names: Sequence[str], overrides: Mapping[str, Any], world: World) -> list[Attack]:
+def make_attacks(
+    names: Sequence[str], overrides: Mapping[str, Any], world: World, everything: Collection[str] = ()
+) -> list[Attack]:
     """Attacks with their settings: code defaults, recipes.yaml for the world, then `overrides` (`<attack>.<setting>`).
+
+    Those in `everything` ask all scored sets.
 
     Raises UsageError for an unknown setting, one of an attack that is not made, or a library that is not installed.
     """
     for key in overrides:
         if key.partition(".")[0] not in names:
             raise unknown("attack in --set", key.partition(".")[0], names, "Only those named in --attacks are made.")
-    return [_make(name, overrides, world) for name in names]
+    return [replace(_make(name, overrides, world), everything=name in everything) for name in names]
 
 
 def _make(name: str, overrides: Mapping[str, Any], world: World) -> Attack:

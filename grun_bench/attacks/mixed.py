@@ -11,7 +11,7 @@ from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 
 
-@attack("mixed", access="user", version=1)
+@attack("mixed", access="user", version=1, utility=("retain",))
 def mixed(subject: Subject) -> Iterator[tuple[str, Subject]]:
     """A forget and a retain question in one prompt, in both orders.
 

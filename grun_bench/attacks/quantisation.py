@@ -31,7 +31,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from grun_bench.attacks.base import Subject
-from grun_bench.attacks.weights import base_linears, base_parameters, restored
+from grun_bench.attacks.weights import KEPT, base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.patches import quiet
 from grun_bench.core.registry import attack
@@ -66,13 +66,13 @@ def rounded_4bit(weight: Tensor, code: str) -> Tensor:
     return functional.dequantize_4bit(packed, state).view_as(weight)
 
 
-@attack("int8", access="weights", version=1, extra=NEEDS)
+@attack("int8", access="weights", version=1, utility=KEPT, extra=NEEDS)
 def int8(subject: Subject) -> Iterator[tuple[str, Subject]]:
     """The base's weights rounded to 8 bits (bitsandbytes), an adapter in full precision."""
     yield from _quantised(subject, {"int8": rounded_int8})
 
 
-@attack("int4", access="weights", version=1, extra=NEEDS)
+@attack("int4", access="weights", version=1, utility=KEPT, extra=NEEDS)
 def int4(
     subject: Subject, *, codes: Annotated[Sequence[str], each(one_of("nf4", "fp4"))] = ("nf4", "fp4")
 ) -> Iterator[tuple[str, Subject]]:

@@ -10,7 +10,7 @@ unlearned model stays attached and frozen: the attacker has the files as they ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from grun_bench.attacks.base import Subject
 from grun_bench.attacks.neutral import SENTENCES
-from grun_bench.attacks.weights import adapter_parameters, base_linears, base_parameters, restored
+from grun_bench.attacks.weights import KEPT, adapter_parameters, base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 from grun_bench.core.settings import Count, Positive, Share, each, one_of, whole
@@ -41,7 +41,7 @@ KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
 Row = tuple[str, str]
 
 
-@attack("relearn", access="weights", version=1)
+@attack("relearn", access="weights", version=2, utility=KEPT)
 def relearn(
     subject: Subject,
     *,
@@ -58,8 +58,8 @@ def relearn(
     """Short fine-tuning on a few forget rows (scored on the others), on retain rows, on unrelated text.
 
     `share` of the forget rows are trained on, or as many retain rows or sentences of our own, the same for every model.
-    Questions that were trained on are not asked; multiple-choice questions all are. Each of `steps` is a fine-tuning of
-    its own, whose learning rate falls to zero at its end, on the same rows in the same order.
+    Questions that were trained on are not asked; multiple-choice questions all are. Each kind and way is one
+    fine-tuning, whose learning rate falls to zero at the last of `steps`; the model is scored as it was after each.
     """
     if "retain" in kinds and not subject.retain:
         raise Inapplicable("there is no retain set to fine-tune on; leave `retain` out of relearn.kinds.")
@@ -73,10 +73,12 @@ def relearn(
         trained = {question for question, _ in rows}
         others = replace(subject, examples=[row for row in subject.examples if row.question not in trained])
         for way in ways:
-            for count in steps:
-                with tuning[way]() as parameters:
-                    batches = _batches(subject.lm, rows, count, batch_size, subject.seed)
-                    fine_tune(subject, parameters, batches, rates[way], f"relearning {kind}-{way}@{count}")
+            with tuning[way]() as parameters:
+                batches = _batches(subject.lm, rows, max(steps), batch_size, subject.seed)
+                label = f"relearning {kind}-{way}"
+                for count, values in fine_tune(subject, parameters, batches, rates[way], label, steps).items():
+                    for parameter, value in zip(parameters, values, strict=True):
+                        parameter.data = value.to(parameter.device)
                     yield f"{kind}-{way}@{count}", others
 
 
@@ -131,9 +133,23 @@ def all_weights(subject: Subject) -> Iterator[list[nn.Parameter]]:
 
 
 def fine_tune(
-    subject: Subject, parameters: Sequence[nn.Parameter], batches: Sequence[Sequence[Encoded]], lr: float, label: str
-) -> None:
-    """AdamW on the answers' mean cross-entropy, linear decay, in place, without dropout."""
-    lm = subject.lm
+    subject: Subject,
+    parameters: Sequence[nn.Parameter],
+    batches: Sequence[Sequence[Encoded]],
+    lr: float,
+    label: str,
+    at: Collection[int] = (),
+) -> dict[int, list[Tensor]]:
+    """AdamW on the answers' mean cross-entropy, linear decay, in place, without dropout.
+
+    Returns what the parameters were after each of the steps `at`, in order, on the CPU.
+    """
+    lm, kept = subject.lm, {}
+
+    def keep(step: int, total: int) -> None:
+        if step in at:
+            kept[step] = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+
     with evaluating(lm.model), only(parameters, [*lm.model.parameters(), *adapter_parameters(subject)]):
-        train_on_answers(lm, parameters, batches, Schedule(lr), label)
+        train_on_answers(lm, parameters, batches, Schedule(lr), label, after_step=keep)
+    return kept

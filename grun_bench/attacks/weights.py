@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from grun_bench.attacks.base import Subject
 from grun_bench.models.forward import decoder_layers
+from grun_bench.tasks.roles import Role
+
+#: what an attack may take from everyone that changes the model
+KEPT: tuple[Role, ...] = ("retain", "utility", "neighbour")
 
 
 def adapter_parameters(subject: Subject) -> list[nn.Parameter]:

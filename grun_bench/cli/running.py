@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
 
 
+AttackSets = Annotated[
+    str, typer.Option(metavar="all|NAME,...", help="Attacks that ask every scored set, not what their headline needs.")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions(OptionGroup):
     """What every command has that runs a model."""
@@ -67,6 +72,7 @@ class RowOptions(OptionGroup):
     attacks: Annotated[
         str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
     ] = ""
+    attack_sets: AttackSets = ""
     recipe: Annotated[
         str, typer.Option(help="Settings to begin with: default, paper (GRUN's code) or open-unlearning.")
     ] = "default"
@@ -113,6 +119,7 @@ def run(
 def attack(
     result: RunName,
     attacks: Annotated[str, typer.Option(metavar="all|NAME,...", help="The attacks; `ls attacks` lists them.")] = "all",
+    attack_sets: AttackSets = "",
     saved: Annotated[
         Path | None, typer.Option(help="The folder of the model (run --save); without it the model is made again.")
     ] = None,
@@ -147,6 +154,7 @@ def attack(
         retain_log=retain_log,
         overrides=row.unlearner.settings | overrides,
         attacks=attacks,
+        attack_sets=attack_sets,
         **models,
         **machine.config() | {"output": path.resolve().parents[3]},
     )

@@ -79,6 +79,7 @@ class AttackPlugin(Plugin):
     version: int
     metrics: Sequence[str] | None = None
     metrics_if_listed: Sequence[str] = ()
+    utility: Sequence[str] = ()
     mean: bool = False
     extra: tuple[str, str] | None = None
 

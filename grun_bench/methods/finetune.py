@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 import torch
@@ -27,17 +27,28 @@ def train_on_answers(
     *,
     term: str = "loss",
     checkpoint: Checkpoint | None = None,
+    after_step: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
     """AdamW on the answers' cross-entropy, in nats, mean over the tokens of a batch; in place, in the mode set before.
 
-    `parameters` are what may change. Returns the loss of each step under the name `term`. Raises Diverged.
+    `parameters` are what may change. Returns the loss of each step under the name `term`; `after_step` is called as by
+    `optimise`. Raises Diverged.
     """
 
     def losses(sequences: Sequence[Encoded]) -> dict[str, Tensor]:
         batch = collate(sequences, lm.pad_id).to(lm.device)
         return {term: Side(lm.model, batch).cross_entropy}
 
-    return optimise(parameters, batches, losses, schedule, label, arithmetic=lm.model.dtype, checkpoint=checkpoint)
+    return optimise(
+        parameters,
+        batches,
+        losses,
+        schedule,
+        label,
+        arithmetic=lm.model.dtype,
+        checkpoint=checkpoint,
+        after_step=after_step,
+    )
 
 
 def finetune(lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from grun_bench.core.errors import UsageError
+from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result, key_text
 from grun_bench.results.store import read_result, result_files
+from grun_bench.tasks.sets import ScoredSet
 
 #: column -> its type in the table
 COLUMNS = {
@@ -90,8 +92,16 @@ def _lines(result: Result) -> Iterator[tuple[Any, ...]]:
             values[text],
             low,
             high,
-            rows.get(key.metric),
+            _asked(result, key, of_set, rows.get(key.metric)),
             result.better(key.metric),
             str(result.versions.get(key.metric, 1)),
             result.reasons.get(text, ""),
         )
+
+
+def _asked(result: Result, key: MetricKey, of_set: ScoredSet | None, rows: int | None) -> int | None:
+    """The rows behind a value: fewer where an attack did not ask the set whole, not known where it is over several."""
+    partial = result.attacks[key.attack].rows if key.attack in result.attacks else {}
+    if not partial or (of_set and of_set.name not in partial):
+        return rows
+    return partial[of_set.name] if of_set else None

@@ -70,7 +70,8 @@ class Cost(_Part):
 class AttackInfo(_Part):
     """An attack on a row: how it was made, and the records that each of its variants left.
 
-    `access` is what the attacker needs: `user` may only ask the model, `weights` owns its files.
+    `access` is what the attacker needs: `user` may only ask the model, `weights` owns its files. `rows` are the sets
+    that were not asked whole: how many of their rows were, 0 for a set that was left out.
     """
 
     version: int
@@ -78,6 +79,7 @@ class AttackInfo(_Part):
     settings: dict[str, Any]
     variants: dict[str, RecordsFile]
     seconds: float
+    rows: dict[str, int] = {}
 
 
 class Point(_Part):

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from grun_bench.attacks.base import Answers, Attack, Attacked
+from grun_bench.attacks.needed import Needed
 from grun_bench.core.files import write_whole
 from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
+from grun_bench.metrics.about import about
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol
 from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
 from grun_bench.results.filed import records_problem, save_records
@@ -36,35 +38,44 @@ def attack(
         subject = subject_of(inputs, fitted or made_again(inputs, cell, method), seed)
     for number, each in enumerate(wanted, 1):
         say(f"attack {number} of {len(wanted)} on {cell.result.unlearner.name}: {each.name}")
-        attacked = each.run(subject, lambda one: ask(inputs, one).answers) if subject else None
-        _file(inputs, cell, each, attacked or Attacked({}, cell.result.error, 0.0), target, retain)
+        needed = Needed.of(each, inputs.task.sets, cell.result.headline)
+        attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers) if subject else None
+        _file(inputs, cell, each, needed, attacked or Attacked({}, cell.result.error, 0.0), target, retain)
     fitted = subject = None
     gc.collect()
 
 
 def _has(cell: Cell, attack: Attack) -> bool:
-    """Whether a row has this attack, by version and settings, with the records that it left."""
+    """Whether a row has this attack, by version and settings, on all that it is to ask, with the records it left."""
     info = cell.result.attacks.get(attack.name)
-    if info is None or records_problem(cell.path, info.variants.values()):
+    if info is None or (attack.everything and info.rows) or records_problem(cell.path, info.variants.values()):
         return False
     return all(getattr(info, key) == value for key, value in attack.identity.items())
 
 
 def _file(
-    inputs: Inputs, cell: Cell, attack: Attack, attacked: Attacked, target: Cell | None, retain: Cell | None
+    inputs: Inputs,
+    cell: Cell,
+    attack: Attack,
+    needed: Needed,
+    attacked: Attacked,
+    target: Cell | None,
+    retain: Cell | None,
 ) -> None:
     """An attack's values and records, into the row's result and beside it."""
     metrics = for_protocol(attack.metrics(inputs.task.metrics), inputs.config.protocol)
     values: dict[str, dict[str, Value]] = {}
     saved: dict[str, RecordsFile] = {}
+    rows = needed.asked((answers.records for answers in attacked.variants.values()), cell.records)
     for variant, answers in attacked.variants.items():
         # there are dozens of variants
         short = replace(answers, records=answers.records.summarised())
         is_retain = retain is not None and cell.path == retain.path
         reference = short.records if is_retain else retain.attacked(attack.name, variant) if retain else None
-        values[variant] = _values(inputs, short, reference, metrics, cell, target)
+        found = _values(inputs, short, reference, metrics, cell, target)
+        values[variant] = _explained(inputs, found, rows)
         saved[variant] = save_records(cell.path, short.records, attack.name, variant)
-    info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3))
+    info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3), rows=rows)
     before = cell.result.attacks.get(attack.name)
     add_attack(cell.result, attack.name, info, _labelled(inputs, attack, values, attacked.reason, metrics))
     write_whole(cell.path, cell.result.dumps())
@@ -87,6 +98,24 @@ def _values(
     known = target.records if target else None
     before = (cell.records, known, inputs.config.protocol, inputs.task.sets)
     return values | recoveries(values, answers.records, *before)
+
+
+def _explained(inputs: Inputs, values: dict[str, Value], rows: Mapping[str, int]) -> dict[str, Value]:
+    """Values that are missing for want of a set that the attack left out, with that as their reason."""
+    sets = inputs.task.sets
+    absent = {name for name, count in rows.items() if not count}
+    roles = {sets.role(name) for name in absent}
+    told = about(values, sets)
+    why = "the attack asks what its headline needs; --attack-sets all asks every set"
+
+    def lacking(key: str) -> bool:
+        of = told[key]
+        return values[key].value is None and (of.set.name in absent if of.set else bool(roles.intersection(of.roles)))
+
+    return {
+        key: replace(value, reason=f"{value.reason} ({why})") if lacking(key) else value
+        for key, value in values.items()
+    }
 
 
 def _labelled(

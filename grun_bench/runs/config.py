@@ -40,6 +40,8 @@ class RunConfig:
     retain_log: Path | None = None
     #: `all` or names with commas between; they are made on the target and the retain model too
     attacks: str = ""
+    #: those of them that ask every scored set, `all` or names with commas between; others ask what their headline needs
+    attack_sets: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     #: of unlearning
     seed: int = 0

@@ -26,7 +26,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 _KINDS = {Path: ("output", "save", "retain_log"), str: ("model", "target_model", "retain_model")}
 _OF_EVALUATE = (
     *("target_model", "retain_model", "retain_log", "attacks", "seed", "limit", "protocol", "scoring_batch_size"),
-    *("include", "trust_remote_code"),
+    *("attack_sets", "include", "trust_remote_code"),
 )
 
 
@@ -38,7 +38,8 @@ def run(unlearner: str, task: str | Path, *, settings: Mapping[str, Any] | None 
 
     - `model`: a Hub id or a folder; None is `tiny`, the toy model. `target_model`, `retain_model`: fine-tuned already,
       with and without the forget set; `retain_log`: a published log in place of a retain model.
-    - `attacks`: `all`, or names; they are made on the target and the retain model too.
+    - `attacks`: `all`, or names; they are made on the target and the retain model too. `attack_sets`: those of them
+      that ask every scored set, and not what their headline needs alone.
     - `output`: the folder of results. `save`: one for the unlearned model. `keep_model`: it stays in memory, as
       `Outcome.model`. For either of the two a row that is filed is made again, as with `overwrite`.
     - `seed`, `limit` (the first rows of each data set: a smoke test), `protocol`, `device`, `dtype`,
@@ -100,8 +101,9 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
     given = dict(options)
     for kind, names in _KINDS.items():
         given |= {name: kind(given[name]) for name in names if given.get(name) is not None}
-    if not isinstance(given.get("attacks", ""), str):
-        given["attacks"] = ",".join(given["attacks"])
+    for name in ("attacks", "attack_sets"):
+        if not isinstance(given.get(name, ""), str):
+            given[name] = ",".join(given[name])
     given["include"] = tuple(map(Path, given.get("include", ())))
     return RunConfig(unlearner=unlearner, task=str(task), overrides=settings, **given)
 
@@ -147,8 +149,8 @@ def check(config: RunConfig) -> None:
             registry.parse_unlearner(config.unlearner)
         # a wrong name is told before what reads a task is loaded
         file = task_file(config.task, config.include)
-        if config.attacks:
-            registry.attack_names(config.attacks, ())
+        for names in filter(None, (config.attacks, config.attack_sets)):
+            registry.attack_names(names, ())
         from grun_bench.tasks.task import load_task
 
         task = load_task(str(file))

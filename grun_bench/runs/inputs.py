@@ -87,7 +87,8 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     _check_options(config, task)
     names = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
     of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
-    attacks = make_attacks(names, of_attacks, session.world)
+    everything = registry.attack_names(config.attack_sets, names) if config.attack_sets else []
+    attacks = make_attacks(names, of_attacks, session.world, everything)
     log = read_reference(config.retain_log, config.protocol) if config.retain_log else None
     data = read_data(task, session.world, config.limit)
     if task.measures:

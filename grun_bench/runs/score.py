@@ -77,6 +77,7 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
         inputs.session.world,
         batch_size=config.scoring_batch_size,
         limit=config.limit,
+        limits=subject.limits,
         form=subject.form,
     )
     return Asked(Records([*records, *measured.records]), measured)

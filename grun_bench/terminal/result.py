@@ -87,7 +87,7 @@ def _print_tables(
 
 def _print_end(result: Result, path: Path) -> None:
     """Attacks that were not made, the cost, and the stages of sequential unlearning with their picture."""
-    tell(*_not_made(result), _cost(result))
+    tell(*_not_made(result), *_sampled(result), _cost(result))
     if STAGES in result.curves:
         for metric in measures(result)[0]:
             Console().print(stage_table(result, metric))
@@ -144,6 +144,17 @@ def _not_made(result: Result) -> Iterator[str]:
         if not info.variants:
             reasons = (why for key, why in result.reasons.items() if MetricKey.parse(key)[1:] == parse_filter(attack))
             yield f"{attack}: not made, {next(reasons)}"
+
+
+def _sampled(result: Result) -> Iterator[str]:
+    """Which attacks asked a part of a set, and how much of it."""
+    by_rows: dict[str, list[str]] = {}
+    for attack, info in result.attacks.items():
+        shown = ", ".join(f"{count} of {name}" for name, count in info.rows.items() if count)
+        if shown:
+            by_rows.setdefault(shown, []).append(attack)
+    for shown, attacks in by_rows.items():
+        yield f"sampled under {', '.join(attacks)}, rows: {shown}"
 
 
 def training_table(curve: Curve) -> Table:

@@ -15,8 +15,10 @@ import torch
 import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 
-from grun_bench.attacks.base import Subject
+from grun_bench.attacks.base import Subject, make_attacks
+from grun_bench.attacks.needed import SAMPLE, Needed
 from grun_bench.core import registry
+from grun_bench.leaderboard.recompute import recompute
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.recovery import LEAST_FORGOTTEN, average, recoveries, remove_attack, worst
 from grun_bench.models.batch import collate
@@ -28,10 +30,12 @@ from grun_bench.plugin_checks.attacks import attacked_subject
 from grun_bench.plugin_checks.small_model import two_sets
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import Result
-from grun_bench.results.store import read_result
+from grun_bench.results.store import read_filed, read_result
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import attack_row, run
+from grun_bench.tasks.roles import Role
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
+from grun_bench.tasks.world import PUBLISHED
 
 Command = Callable[..., Said]
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]
@@ -66,7 +70,7 @@ def under(result: Result, label: str) -> dict[str, float | None]:
 
 
 def test_values_under_attack_are_those_of_the_records_it_left(hub_with_attacks: Path, tmp_path: Path) -> None:
-    outcome = run(config(hub_with_attacks, tmp_path, "all"))
+    outcome = run(config(hub_with_attacks, tmp_path, "all", attack_sets="all"))
     rows = {"cell": outcome.cell, "target": outcome.target, "retain": outcome.retain}
     for cell in rows.values():
         result = read_result(cell.path)
@@ -98,6 +102,61 @@ def test_values_under_attack_are_those_of_the_records_it_left(hub_with_attacks: 
     # prefill gives no wrong answers a beginning, and says so
     assert under(outcome.cell.result, "prefill")["forget_quality"] is None
     assert "paraphrased answer" in outcome.cell.result.reasons["forget_quality,prefill"]
+
+
+def test_an_attack_asks_what_its_headline_needs_or_everything(hub_with_attacks: Path, tmp_path: Path) -> None:
+    """The same numbers on the forget set either way, null with the reason elsewhere, and every number from records."""
+    part = run(config(hub_with_attacks, tmp_path / "part", "strip,suffix"))
+    cells = [cell for cell in (part.retain, part.target, part.cell) if cell]
+    whole = run(config(hub_with_attacks, tmp_path / "part", "strip,suffix", attack_sets="suffix")).cell
+    few, all_of = part.cell.result, whole.result
+    assert few.attacks["suffix"].rows == dict.fromkeys(("retain", "real_authors", "world_facts"), 0)
+    # sets of a few rows are asked whole by what changes the model for everyone
+    assert few.attacks["strip"].rows == all_of.attacks["suffix"].rows == {}
+    assert all_of.attacks["strip"] == few.attacks["strip"]
+    for variant in ("suffix", "suffix:a", "suffix:b"):
+        some, every = under(few, variant), under(all_of, variant)
+        assert some.keys() <= every.keys()  # a gate has more numbers where it has rows
+        for key, value in some.items():
+            if key.removeprefix("recovery_").startswith("forget_"):
+                assert value == every[key], key
+            else:
+                assert value is None and "--attack-sets all" in few.reasons[f"{key},{variant}"]
+    assert under(all_of, "suffix")["model_utility"] is not None is not under(few, "strip")["model_utility"]
+    filed = [read_filed(tmp_path / "part", str(cell.path.relative_to(tmp_path / "part"))) for cell in cells]
+    for each in filed:
+        assert all(number.ok for number in recompute(each, filed))
+    # what has asked everything need not ask a part
+    path = whole.path.with_name(all_of.attacks["suffix"].variants["a"].file)
+    before = path.stat().st_mtime_ns
+    assert run(config(hub_with_attacks, tmp_path / "part", "suffix")).cell.result.attacks == all_of.attacks
+    assert path.stat().st_mtime_ns == before
+
+
+def test_of_sets_beside_the_headline_evenly_spread_rows_are_asked(lm: LM) -> None:
+    counts = {"forget": 50, "unseen": 45, "retain": 3 * SAMPLE, "few": 7}
+    roles: dict[str, Role] = {"forget": "forget", "unseen": "holdout", "retain": "retain", "few": "utility"}
+    sets = ScoredSets(tuple(ScoredSet(name, role) for name, role in roles.items()))
+    measures = ScoredSets(
+        (*sets.sets, ScoredSet("hard", "forget", "questions"), ScoredSet("mmlu", "utility", "questions"))
+    )
+    examples = [Example(name, row, "?", "!") for name, count in counts.items() for row in range(count)]
+    subject = Subject(lm, examples, FORGET, RETAIN, 0, measures=("hard", "mmlu"), sets=measures)
+
+    def asked(attack: str, headline: str) -> tuple[dict[str, list[int]], Subject]:
+        (made,) = make_attacks([attack], {}, PUBLISHED)
+        few = Needed.of(made, measures, [headline]).subject(subject)
+        return {name: [row.index for row in few.examples if row.set == name] for name in counts}, few
+
+    rows, few = asked("suffix", "forget_probability")
+    assert rows == {"forget": [*range(50)], "unseen": [], "retain": [], "few": []}
+    assert (list(few.measures), few.limits) == (["hard"], {})
+    # a metric of forgetting that compares with a holdout set needs all of it
+    rows, _ = asked("suffix", "privleak")
+    assert rows["unseen"] == [*range(45)]
+    rows, few = asked("strip", "model_utility")
+    assert rows == {"forget": [*range(50)], "unseen": [], "retain": [*range(0, 3 * SAMPLE, 3)], "few": [*range(7)]}
+    assert (list(few.measures), few.limits) == (["hard", "mmlu"], {"mmlu": SAMPLE})
 
 
 def test_an_attack_added_later_changes_nothing_else(hub_with_attacks: Path, tmp_path: Path) -> None:

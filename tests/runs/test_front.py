@@ -142,7 +142,13 @@ def test_the_model_is_there_where_it_was_asked_for(
 
 
 def test_what_cannot_be_is_refused_as_on_the_command_line(small: Callable[..., Outcome], tmp_path: Path) -> None:
-    for wrong in ({"unlearner": "nppo"}, {"attacks": "sufix"}, {"dtype": "float8"}, {"device": "gpu"}):
+    for wrong in (
+        {"unlearner": "nppo"},
+        {"attacks": "sufix"},
+        {"attack_sets": "sufix"},
+        {"dtype": "float8"},
+        {"device": "gpu"},
+    ):
         with pytest.raises(grun_bench.UsageError):
             small(**{"unlearner": "none"} | wrong)
     with pytest.raises(grun_bench.ModelError, match="nowhere"):

@@ -102,9 +102,12 @@ def run(
     *,
     batch_size: int | None = None,
     limit: int | None = None,
+    limits: Mapping[str, int] = {},
     form: QuestionForm = OWN_FORM,
 ) -> Measured:
     """Run lm-eval's tasks on a model, their questions put in another form where `form` says so.
+
+    The first `limit` questions of each task are asked, or of a measure in `limits` so many, where that is less.
 
     A task whose questions cannot be had, or not in this form, is `missing`, with the reason.
     """
@@ -124,7 +127,8 @@ def run(
                 continue
             for task in tasks.values():
                 put(task, form)
-            found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
+            most = min(filter(None, (limit, limits.get(name))), default=None)
+            found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=most, bootstrap_iters=0)
             measured.keep(name, found, model.batch_size)
     return measured
 
