@@ -27,7 +27,7 @@ def test_there_is_a_file_of_each_version_and_it_is_read(version: int) -> None:
 def test_nothing_of_version_1_is_lost() -> None:
     before = json.loads(stored(1).read_text())
     after = json.loads(read_result(stored(1)).dumps())
-    new = {"schema_version": 2, "attacks": {}, "curves": {}, "cost": before["cost"] | {"trunk_bytes": 0}}
+    new = {"schema_version": CURRENT, "attacks": {}, "curves": {}, "cost": before["cost"] | {"trunk_bytes": 0}}
     assert after == before | new
 
 
@@ -42,6 +42,12 @@ def test_attacks_and_curves_of_version_2_are_read() -> None:
     for point in result.curves["relearn:retain-lora"].points:
         stated = result.value("forget_probability", "relearn", f"retain-lora@{point.at}")
         assert point.values["forget_probability"] == stated and point.records is not None
+
+
+def test_attacks_before_version_3_asked_every_set() -> None:
+    assert {name: info.rows for name, info in read_result(stored(2)).attacks.items()} == {"suffix": {}, "relearn": {}}
+    left_out = dict.fromkeys(("real_authors", "retain", "world_facts"), 0)
+    assert read_result(stored(3)).attacks["suffix"].rows == left_out
 
 
 def test_the_steps_have_no_gap() -> None:
