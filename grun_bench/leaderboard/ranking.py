@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from grun_bench.core.plugins import Control
 
-#: the share of the target model's utility that a row must keep to be ranked by its forgetting
+#: the share of utility that a row must keep to be ranked by its forgetting: of the target's or the retain model's, the
+#: lower, for nobody must keep more than the model that never saw the forget set
 UTILITY_FLOOR = 0.9
 
 
@@ -54,12 +55,13 @@ class Ranking:
     def against(cls, entrants: Sequence[Entrant], by_utility: bool) -> Ranking:
         """The ranking in which these take part."""
         pins = {entrant.role: entrant for entrant in entrants if entrant.role}
+        utilities = [pin.utility for pin in pins.values() if pin.utility is not None]
         whole = pins["target"].utility if by_utility and "target" in pins else None
-        floor = None if whole is None else UTILITY_FLOOR * whole
+        floor = None if whole is None else UTILITY_FLOOR * min(utilities)
         return cls(floor, pins["retain model"].worst if "retain model" in pins else None, by_utility)
 
     def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
-        """The standing of each; target and retain model have no rank."""
+        """The standing of each; target and retain model have no rank, but the retain model says where it would be."""
         ranked = [place for place, entrant in enumerate(entrants) if self._ranked(entrant)]
         points = {place: self._point(entrants[place]) for place in ranked}
         order = sorted(ranked, key=lambda place: self._merit(entrants[place]))
@@ -70,13 +72,18 @@ class Ranking:
             marks = [*entrant.excluded]
             if place in ranks:
                 marks += ["below the floor"] * below + ["no attack"] * (not entrant.attacked)
+            elif entrant.role == "retain model" and ranked and self._known(entrant):
+                ahead = sum(self._merit(entrants[other])[:3] < self._merit(entrant)[:3] for other in ranked)
+                marks.append(f"would rank {ahead + 1}")
             pareto = place in ranks and not any(_beats(other, points[place]) for other in points.values())
             found.append(Standing(ranks.get(place), pareto, below, tuple(marks)))
         return found
 
     def _ranked(self, entrant: Entrant) -> bool:
-        known = entrant.worst is not None and (entrant.utility is not None or not self.by_utility)
-        return entrant.role is None and not entrant.excluded and known
+        return entrant.role is None and not entrant.excluded and self._known(entrant)
+
+    def _known(self, entrant: Entrant) -> bool:
+        return entrant.worst is not None and (entrant.utility is not None or not self.by_utility)
 
     def _point(self, entrant: Entrant) -> tuple[float, float]:
         return entrant.worst or 0.0, (entrant.utility or 0.0) if self.by_utility else 0.0

@@ -89,7 +89,7 @@ def rules(board: Board) -> list[str]:
     beyond = "" if board.beyond is None else f" (here {number(board.beyond)})"
     if board.utility:
         utility = plain(board, board.utility)
-        kept = f"at least {share} of the target model's {utility}"
+        kept = f"at least {share} of the target model's {utility}, or of the retain model's where that is lower"
         if board.floor is None:
             lines.append(f"There is no target row here, so no floor of {utility} (elsewhere {kept}) is asked for.")
         else:
