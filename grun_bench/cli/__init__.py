@@ -1,4 +1,5 @@
-"""The command line. Tables on stdout, the rest on stderr; exit codes 0, 1 failed, 2 usage, 130 interrupted."""
+"""The command line. Tables on stdout, the rest on stderr; exit codes 0, 1 failed, 2 usage, 130 interrupted, 143 and 129
+stopped by SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import codecs
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,7 @@ from grun_bench.cli import contributing, harness, reading, running
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
+from grun_bench.core.signals import Stopped, stopping
 
 app = typer.Typer(
     name="grun-bench",
@@ -88,23 +91,25 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="grun-bench")
     code = max(_done(), _flushed())
-    if code == 130:
-        print(
-            "interrupted; nothing half-written is left, and the same command goes on with what is done.",
-            file=sys.stderr,
-        )
+    if code > 128:
+        why = "interrupted" if code == 130 else f"stopped by {signal.Signals(code - 128).name}"
+        left = "nothing half-written is left, and the same command goes on with what is done."
+        print(f"{why}; {left}", file=sys.stderr)
     sys.exit(code)
 
 
 def _done() -> int:
     """Does what was asked for. The exit code."""
     try:
-        return app(standalone_mode=False) or 0
+        with stopping():
+            return app(standalone_mode=False) or 0
     except ParserError as error:
         _show_parser_error(error)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except Stopped as stopped:
+        return stopped.exit_code
     except GrunBenchError as error:
         print(f"error: {lines(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -196,5 +196,6 @@ def sweep(
     done = list(run_all(options.config(machine), names, map(int, numbers)))
     print_sweep(options.task, done)
     failed = sum(not each.refused and (each.result is None or each.result.status != "ok") for each in done)
-    if failed:
-        raise GrunBenchError(f"{failed} of {len(done)} runs failed or diverged.")
+    if failed or not any(each.result for each in done):
+        refused = sum(each.refused for each in done)
+        raise GrunBenchError(f"of {len(done)} runs {failed} failed or diverged, and {refused} were refused.")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.files import locked, part_of, remove
 from grun_bench.core.progress import say
 
 KEY_FILE = "key.json"
@@ -56,37 +56,28 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
     target = parent / digest(key)[:20]
     if _whole(target):
         return target
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{target}.lock")
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"another process is building {target}; waiting for it.")
-            lock.acquire()
-    except OSError as error:
-        raise UsageError(
-            f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can."
-        ) from None
-    try:
+            busy = f"another process is building {target}; waiting for it."
+            stack.enter_context(locked(Path(f"{target}.lock"), busy))
+        except OSError as error:
+            raise UsageError(
+                f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can."
+            ) from None
         if _whole(target):
             return target
         if (target / KEY_FILE).exists():
             say(f"{target}: its files are not those that were built; building it again.")
-        for left in parent.glob(f"{target.name}.building-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        building = parent / f"{target.name}.building-{os.getpid()}"
+        for left in parent.glob(f".{target.name}.*.part"):
+            remove(left)  # nobody else builds it
         try:
-            building.mkdir()
-            build(building)
-            said = {CONTENT: _content(building), **key}
-            (building / KEY_FILE).write_text(json.dumps(said, indent=1, sort_keys=True, default=str) + "\n")
-            shutil.rmtree(target, ignore_errors=True)
-            building.replace(target)
-        except OSError as error:
+            with part_of(target) as building:
+                building.mkdir()
+                build(building)
+                said = {CONTENT: _content(building), **key}
+                (building / KEY_FILE).write_text(json.dumps(said, indent=1, sort_keys=True, default=str) + "\n")
+                remove(target)
+                building.replace(target)
+        except (OSError, SafetensorError) as error:
             raise GrunBenchError(f"could not keep a built folder in {parent}: {error}.") from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    finally:
-        lock.release()
     return target

@@ -21,6 +21,10 @@ class UsageError(GrunBenchError):
     exit_code = 2
 
 
+class Refused(UsageError):
+    """A method that makes no sense on what it was asked for, or with these settings. Exit code 2."""
+
+
 class DataError(UsageError):
     """A data set that cannot be had or a row that breaks its schema. Exit code 2."""
 

@@ -1,12 +1,26 @@
-"""Files written whole or not at all. No torch."""
+"""Files and folders written whole or not at all, and locks between processes. No torch."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import platform
+import re
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.progress import say
+
+#: this machine and the process that writes, in the name of what is not whole yet
+_PART = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]+)\.part")
+#: no file is in the making for longer, in seconds
+_DAY = 86400.0
 
 
 def check_writable(output: Path) -> None:
@@ -19,26 +33,88 @@ def check_writable(output: Path) -> None:
         raise UsageError(f"--output {output}: cannot be written ({error.strerror}). Choose another folder.") from None
 
 
+@contextmanager
+def part_of(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file or a folder under, until it takes the place of `path`; gone after the block.
+
+    Makes the folder that they lie in. What processes left there that were killed goes too. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if _left(entry):
+                remove(Path(entry.path))
+    part = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.part")
+    if part.is_symlink():  # whoever planted it wants something else written
+        raise FileExistsError(errno.EEXIST, f"{part} is in the way; remove it")
+    remove(part)  # of an earlier process of the same number
+    try:
+        yield part
+    finally:
+        remove(part)
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _left(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a part that nobody writes any more: its process ended, or on another machine, a file of a day."""
+    found = _PART.fullmatch(entry.name)
+    if found is None:
+        return False
+    if found[1] == _machine():
+        try:
+            os.kill(int(found[2]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            return False
+    return not entry.is_dir() and time.time() - entry.stat(follow_symlinks=False).st_mtime > _DAY
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there and can be removed."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all; text as UTF-8.
 
     Raises GrunBenchError when it cannot be saved.
     """
     data = content.encode() if isinstance(content, str) else content
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if part.is_file() and not part.is_symlink():  # a dead process of the same number left it
-            part.unlink()
-        with part.open("xb") as file:  # never through a link that bears its name
-            try:
+        with part_of(path) as part:
+            with part.open("xb") as file:  # never through a link
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-    except FileExistsError:
-        raise GrunBenchError(f"{path} could not be saved: {part} is in the way; remove it.") from None
+            part.replace(path)
     except OSError as error:
         raise GrunBenchError(f"{path} could not be saved: {error.strerror}.") from error
+
+
+@contextmanager
+def locked(lock: Path, busy: str) -> Iterator[None]:
+    """Within this block no other process holds this lock; `busy` is said where one does, and it is waited for.
+
+    A lock ends with its process, however that ends; its file stays. Raises OSError where no lock can be had.
+    """
+    from filelock import FileLock, Timeout  # takes a moment, and not every command locks something
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        say(busy)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

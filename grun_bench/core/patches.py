@@ -194,6 +194,18 @@ def quiet_peft() -> Iterator[None]:
 
 
 @contextmanager
+def any_generation_config() -> Iterator[None]:
+    """Within this block transformers saves how a model generates, whatever it says.
+
+    4.45 refuses some of what it loads, as Llama 2's temperature without sampling; 5.24 does where it was changed since.
+    """
+    from transformers import GenerationConfig
+
+    with replaced(GenerationConfig, "validate", lambda config, *args, **options: None):
+        yield
+
+
+@contextmanager
 def shared_key_heads(model: nn.Module) -> Iterator[bool]:
     """Within this block attention gets keys and values that query heads share as they are; yields whether any do.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
-from grun_bench.core.files import check_writable, write_whole
+from grun_bench.core.files import check_writable, part_of, write_whole
 from grun_bench.leaderboard.bundle import CARD, MODELS, PLUGIN, RESULTS, Bundle, Card, read_bundle, read_submitted
 from grun_bench.methods.saving import CARD as MODEL_CARD
 from grun_bench.methods.saving import read_card as read_model_card
@@ -58,8 +57,7 @@ def submit(
     _check_methods(results, plugin)
     found = _models(results, models)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
-            part = Path(folder) / out.name
+        with part_of(out) as part:
             part.mkdir()
             _fill(part, filled, results, found, plugin)
             read_bundle(part)

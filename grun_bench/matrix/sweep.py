@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from grun_bench.core import registry
-from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.errors import GrunBenchError, Refused
 from grun_bench.core.progress import say
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig
@@ -52,7 +52,7 @@ def sweep(config: RunConfig, unlearners: Iterable[str], seeds: Iterable[int]) ->
             say(f"--- {unlearner}, seed {seed}")
             try:
                 result = run_config(replace(config, unlearner=unlearner, seed=seed)).cell.result
-            except UsageError as error:
+            except Refused as error:
                 yield Swept(unlearner, seed, None, str(error), refused=True)
                 break
             except GrunBenchError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
+from grun_bench.core import environment as env
+from grun_bench.core.cache import digest
+from grun_bench.core.files import part_of, remove
 from grun_bench.core.progress import say
 
 #: seconds of training between two checkpoints, and how many times longer it must be than writing one takes
@@ -49,40 +51,64 @@ class Checkpoint:
         self._start = self._written = time.monotonic()
         self._writing = 0.0
 
-    def begin(self) -> dict[str, Any] | None:
-        """The state to go on from, None where there is none. Training begins now."""
+    def begin(self, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        """The state to go on from; None where there is none, or none of a training that `fits`. Training begins now."""
         state = None
         if self.path.exists():
             try:
-                state = torch.load(self.path, map_location="cpu", weights_only=True)
-                self.seconds = state["seconds"]
-            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, TypeError) as error:
-                say(f"{self.path} cannot be read ({str(error).splitlines()[0][:80]}): training begins anew.")
+                kept = torch.load(self.path, map_location="cpu", weights_only=True)
+                if not (isinstance(kept, dict) and fits(kept)):
+                    raise ValueError("it is of another training")
+                state, self.seconds = kept, float(kept["seconds"])
+            except Exception as error:  # whatever bytes it holds, it must not be in the way
+                reason = str(error).strip().partition("\n")[0][:80] or type(error).__name__
+                say(f"{self.path} cannot be used ({reason}): training begins anew.")
         self._start = self._written = time.monotonic()
         return state
 
     def offer(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Keep the state if it is time to. Where it cannot be written, training goes on without, with a message."""
+        """Keep the state if it is time to."""
+        if time.monotonic() - self._written >= max(EVERY, TIMES * self._writing):
+            self.write(state())
+
+    def write(self, state: dict[str, Any]) -> bool:
+        """Keep the state; says so and gives False where it cannot be written: training goes on without."""
         now = time.monotonic()
-        if now - self._written < max(EVERY, TIMES * self._writing):
-            return
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as file:
-                    torch.save(state() | {"seconds": self.seconds + now - self._start}, file)
+            with part_of(self.path) as part:
+                with part.open("xb") as file:
+                    torch.save(state | {"seconds": self.seconds + now - self._start}, file)
                     file.flush()
                     os.fsync(file.fileno())
                 part.replace(self.path)
-            finally:
-                part.unlink(missing_ok=True)
+            return True
         except (OSError, RuntimeError) as error:  # torch has its own error for a full disk
             say(f"no checkpoint was written to {self.path.parent} ({error}); training goes on.")
-        self._written = time.monotonic()
-        self._writing = self._written - now
+            return False
+        finally:
+            self._written = time.monotonic()
+            self._writing = self._written - now
 
     def remove(self) -> None:
-        """The training is over and what came of it saved; what killed ones left of the file goes too."""
-        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
-            path.unlink(missing_ok=True)
+        """What came of the training is kept elsewhere."""
+        remove(self.path)
+
+
+def checkpoint_of(name: str, device: str, **decisive: Any) -> Checkpoint:
+    """Where a training goes on from. `name` and `decisive` tell apart what decides it; what decides bits is added."""
+    bits = {
+        "packages": env.packages(),
+        "commit": env.git_state()["commit"],
+        "hardware": env.hardware() | {"device": device},
+    }
+    return Checkpoint(_folder() / f"{name}-{digest(bits | decisive)[:8]}.pt")
+
+
+def forget_checkpoints(name: str) -> None:
+    """Remove the checkpoints of all trainings of this name: what came of one is kept elsewhere."""
+    for path in _folder().glob(f"{name}-*.pt"):
+        remove(path)
+
+
+def _folder() -> Path:
+    return env.cache_folder() / "checkpoints"

@@ -51,12 +51,19 @@ def train_on_answers(
     )
 
 
-def finetune(lm: LM, pairs: Sequence[tuple[str, str]], recipe: FineTuning, seed: int, label: str) -> None:
+def finetune(
+    lm: LM,
+    pairs: Sequence[tuple[str, str]],
+    recipe: FineTuning,
+    seed: int,
+    label: str,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Full fine-tuning on answers, in place, with linear decay. Raises Diverged."""
     sequences = lm.encoded(pairs)
     batches = list(shuffled_batches(sequences, recipe.epochs, recipe.batch_size, Random(seed)))
     schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
     torch.manual_seed(seed)
     lm.model.train()
-    train_on_answers(lm, lm.model.parameters(), batches, schedule, label)
+    train_on_answers(lm, lm.model.parameters(), batches, schedule, label, checkpoint=checkpoint)
     lm.model.eval()

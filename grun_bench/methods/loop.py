@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 
 from grun_bench.core.errors import Diverged
 from grun_bench.core.progress import bar, say
+from grun_bench.core.signals import Postponed, postponed
 from grun_bench.methods.checkpoints import Checkpoint, RandomState, Stateful
 from grun_bench.methods.trained_weights import LossScale, TrainedWeights
 
+#: what is of no use after the last step
+_STEPPING = ("optimiser", "scheduler")
 #: whatever `losses` makes loss terms of
 Batch = TypeVar("Batch")
 #: what a number that is not finite may be due to besides the settings, by dtype of the arithmetic
@@ -80,11 +84,13 @@ def optimise(
     where = f"of {total}{HOLDS.get(arithmetic, '')}"
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule.factor(step, total))
     drawn: dict[str, Stateful] = {"random": RandomState(), **beside}
-    state = _State(weights, {"optimiser": optimiser, "scheduler": scheduler, "scale": scale, **drawn})
-    if checkpoint is not None and (kept := checkpoint.begin()) is not None:
+    state = _State(weights, {"optimiser": optimiser, "scheduler": scheduler, "scale": scale, **drawn}, total)
+    if checkpoint is not None and (kept := checkpoint.begin(state.fits)) is not None:
         state.load_state_dict(kept)
         say(f"{label}: goes on from step {len(state.history)} of {total}, which {checkpoint.path} kept.")
-    with bar(label, total) as advance, weights.gathering():
+    # a signal to stop waits for the end of a step where that can be kept
+    stops = postponed() if checkpoint is not None else nullcontext(Postponed())
+    with bar(label, total) as advance, weights.gathering(), stops as stop:
         if state.history:
             advance(len(state.history))
         for step in range(len(state.history), total):
@@ -100,7 +106,7 @@ def optimise(
             if after_step is not None:
                 after_step(step + 1, total)
             if checkpoint is not None:
-                checkpoint.offer(state.state_dict)
+                _keep(checkpoint, state, stop, label)
     if not weights.are_finite():
         raise Diverged(f"the weights are not finite after step {total} {where}; lower lr or the weights of the loss.")
     return state.history
@@ -108,24 +114,52 @@ def optimise(
 
 @dataclass
 class _State:
-    """All that changes with the steps of a training."""
+    """All that changes with the `total` steps of a training."""
 
     weights: TrainedWeights
     parts: Mapping[str, Stateful]
+    total: int
     history: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def over(self) -> bool:
+        return len(self.history) == self.total
+
+    @property
+    def _kind(self) -> dict[str, Any]:
+        """What two states of one training have in common."""
+        shapes = [[*value.shape, str(value.dtype)] for value in self.weights.values]
+        return {"total": self.total, "parameters": shapes}
+
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether this is a state of the same training."""
+        over = len(state["history"]) == self.total
+        return state["kind"] == self._kind and (over or state.keys() >= self.parts.keys())
+
     def state_dict(self) -> dict[str, Any]:
-        kept = {name: part.state_dict() for name, part in self.parts.items()}
+        """Without what only further steps need where there are none."""
+        parts = {name: part for name, part in self.parts.items() if not (self.over and name in _STEPPING)}
         values = [value.detach() for value in self.weights.values]
-        return kept | {"parameters": values, "history": self.history}
+        kept = {name: part.state_dict() for name, part in parts.items()}
+        return kept | {"kind": self._kind, "parameters": values, "history": self.history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for value, was in zip(self.weights.values, state["parameters"], strict=True):
             value.data.copy_(was)
         self.weights.write()
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        for name in self.parts.keys() & state.keys():
+            self.parts[name].load_state_dict(state[name])
         self.history += state["history"]
+
+
+def _keep(checkpoint: Checkpoint, state: _State, stop: Postponed, label: str) -> None:
+    """Keep the state when it is time to, when the process is to stop, and for good after the last step."""
+    if not (stop or state.over):
+        checkpoint.offer(state.state_dict)
+    elif checkpoint.write(state.state_dict()) and stop:
+        done = f"{len(state.history)} of {state.total}"
+        say(f"{label}: {stop} after step {done}, which {checkpoint.path} keeps; the same command goes on from there.")
+    stop.deliver()
 
 
 def _scaled(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from grun_bench.core.cache import cached_folder
+from grun_bench.core.cache import cached_folder, digest
 from grun_bench.methods import tiny
+from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of, forget_checkpoints
 from grun_bench.methods.finetune import finetune
 from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.models.lm import LM
@@ -30,15 +32,23 @@ def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder)
 
 
+def _made(key: Mapping[str, Any], device: str, make: Callable[[Path, Checkpoint], None]) -> Path:
+    """The folder that `make` fills with a model, which it goes on training where a killed process was."""
+    name = digest(key)[:20]
+    folder = cached_folder("models", key, lambda folder: make(folder, checkpoint_of(name, device)))
+    forget_checkpoints(name)
+    return folder
+
+
 def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> LM:
     """The embedded model, built on first use: the target model, or the retain model without a forget set."""
     key = tiny.settings(lore) | {"exclude": exclude}
 
-    def build(folder: Path) -> None:
-        model, tokenizer = tiny.build(exclude, lore=lore, tokens=tiny_tokenizer(lore))
+    def build(folder: Path, checkpoint: Checkpoint) -> None:
+        model, tokenizer = tiny.build(exclude, lore=lore, tokens=tiny_tokenizer(lore), checkpoint=checkpoint)
         write_model(model, tokenizer, folder)
 
-    lm = load(str(cached_folder("models", key, build)), placement)
+    lm = load(str(_made(key, "cpu", build)), placement)
     lm.origin = {"name": TINY, "sha256": lm.origin["sha256"], "trained_without": exclude, "lore": lore}
     return lm
 
@@ -67,13 +77,13 @@ def load_finetuned(
     if protocol != CLEAN:
         key["protocol"] = identity(protocol)
 
-    def build(folder: Path) -> None:
+    def build(folder: Path, checkpoint: Checkpoint) -> None:
         lm = load(str(place), placement)
         lm.prompts = protocol_of(protocol).prompts(lm)
-        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}")
+        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", checkpoint)
         write_model(lm.model, lm.tokenizer, folder)
 
-    folder = cached_folder("models", key, build)
+    folder = _made(key, placement.device, build)
     lm = load(str(folder), placement)
     own = {"name": name_of(base, place), "finetuned": role, "cache": f"models/{folder.name}"}
     lm.origin = lm.origin | own | recipe.model_dump()

@@ -9,6 +9,7 @@ Beside `grun_bench.json`, which says what was trained and on which base, a folde
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.files import part_of
 from grun_bench.core.settings import bounds_of, options_of, override
 
 if TYPE_CHECKING:
@@ -49,16 +52,32 @@ class Saved(BaseModel):
     run_id: str | None = None
 
 
-def check_new(folder: Path) -> None:
-    """Raises UsageError when a model cannot be saved there: before training, not after it."""
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())):
-        raise UsageError(f"--save {folder}: there is something else already. Choose another folder.")
+def check_new(folder: Path, *others: Path) -> None:
+    """Raises UsageError when a model cannot be saved there: before training, not after it.
+
+    `others` are folders of something else, which it may not take the place of.
+    """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place, linked = folder.resolve(), folder.is_symlink()
+        if linked or any(each.resolve().is_relative_to(place) for each in (Path(), *others)):
+            what = "a link" if linked else "a folder that is in use"
+            raise UsageError(f"--save {folder}: is {what}, which a model cannot replace. Choose another folder.")
+        if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())):
+            raise UsageError(f"--save {folder}: there is something else already. Choose another folder.")
+        with part_of(folder) as part:
+            part.mkdir()
+            if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UsageError(f"--save {folder}: cannot be written ({error.strerror}). Choose another folder.") from None
-    if not os.access(folder.parent, os.W_OK):
-        raise UsageError(f"--save {folder}: cannot be written. Choose another folder.")
+
+
+def is_saved(folder: Path, run_id: str) -> bool:
+    """Whether the folder has the model that was saved when this row was made."""
+    try:
+        return read_card(folder).run_id == run_id
+    except ModelError:
+        return False
 
 
 def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None) -> None:
@@ -92,19 +111,16 @@ def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None]) -> No
 
     Raises GrunBenchError when it cannot be written.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        try:
-            part.mkdir(parents=True)
+        with part_of(folder) as part:
+            part.mkdir()
             fill(part)
             (part / CARD).write_text(saved.model_dump_json(indent=1) + "\n", encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)
             part.replace(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise GrunBenchError(f"{folder} could not be saved: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise GrunBenchError(f"{folder} could not be saved: {getattr(error, 'strerror', '') or error}.") from error
 
 
 def read_card(folder: str | Path) -> Saved:

@@ -25,6 +25,7 @@ from transformers import (
 
 from grun_bench.core.environment import cpu_threads
 from grun_bench.methods.batch import Side
+from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.order import shuffled_batches, split
 from grun_bench.models.batch import Batch, Encoded, collate
@@ -166,6 +167,7 @@ def build(
     epochs: int = EPOCHS,
     lore: bool = False,
     tokens: PreTrainedTokenizerBase | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Train the embedded model from scratch: the target model, or the retain model without the forget set `exclude`.
 
@@ -187,5 +189,6 @@ def build(
             lambda batch: {"loss": Side(model, batch).cross_entropy},
             SCHEDULE,
             f"building tiny ({name})",
+            checkpoint=checkpoint,
         )
     return model.eval(), tokens

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import Refused
 from grun_bench.core.plugins import AdapterPlugin, ObjectivePlugin
 from grun_bench.core.settings import options_of
 from grun_bench.methods.adapters.base import Adapter, layer_index
@@ -36,17 +36,19 @@ from grun_bench.models.lm import LM
 class Pair(Unlearner):
     """adapter + objective.
 
-    Raises UsageError for settings that make no sense together.
+    Raises Refused for settings that make no sense together.
     """
 
     def __init__(self, adapter: AdapterPlugin, objective: ObjectivePlugin, settings: dict[str, Any]) -> None:
         self._adapter, self._objective, self._settings = adapter, objective, settings
         self.label = f"{adapter.name}+{objective.name}"
+        kind = cast(type[Adapter], adapter.target)
+        self.savable = kind.changes_model or kind.save is not Adapter.save
         self.recipe = Recipe(**self._options(Recipe))
         self._retain = retain_term(self.recipe.retain) if self.recipe.retain_weight else None
         self._needs = {*objective.needs, *(self._retain.needs if self._retain else ())}
         if "retain" in self._needs and self._retain is None:
-            raise UsageError(
+            raise Refused(
                 f"{self.label} constrains the retain loss, so it needs a retain term: set retain to one of "
                 f"{', '.join(RETAIN_TERMS)} and retain_weight above 0."
             )
@@ -63,7 +65,7 @@ class Pair(Unlearner):
         return self._retain is not None or cast(type[Adapter], self._adapter.target).needs_retain
 
     def fit(self, context: FitContext) -> Fitted:
-        """Train. Raises UsageError where data or model cannot give what the pair needs, Diverged at a bad loss."""
+        """Train. Raises Refused where data or model cannot give what the pair needs, Diverged at a bad loss."""
         recipe = self.recipe
         self._check_data(context)
         lm = context.load_target()
@@ -161,18 +163,18 @@ class Pair(Unlearner):
         return adapter, earlier
 
     def _check_data(self, context: FitContext) -> None:
-        """Raises UsageError where the data cannot give what the pair needs."""
+        """Raises Refused where the data cannot give what the pair needs."""
         if not context.retain and self._reads_retain:
             what = "a retain term" if self._retain is not None else "a gate that stays shut on retain prompts"
-            raise UsageError(f"{self.label} has {what}, and this task has no retain set.")
+            raise Refused(f"{self.label} has {what}, and this task has no retain set.")
         if {"idk", "alternate"} & self._needs and not all(question for question, _ in context.forget):
-            raise UsageError(
+            raise Refused(
                 f"{self.label} trains other answers to the forget questions, and this forget set is of plain texts: "
                 "there is no question to refuse or to answer otherwise."
             )
 
     def _hidden_layers(self, lm: LM, adapter: Adapter) -> tuple[int, ...]:
-        """The decoder block whose output is read, if any. Raises UsageError where nothing trained can change it."""
+        """The decoder block whose output is read, if any. Raises Refused where nothing trained can change it."""
         if "hidden" not in self._needs:
             return ()
         count, positions = lm.model.config.get_text_config().num_hidden_layers, self._settings["positions"]
@@ -180,7 +182,7 @@ class Pair(Unlearner):
         first = adapter.first_layer + (adapter.edits_prompt_end and positions == "answer")
         if layer < first:
             where = f"{first} or more, or 1.0 for the last" if first < count else "any with positions=predicting"
-            raise UsageError(
+            raise Refused(
                 f"{self.label} reads hidden states of layer {layer} (positions: {positions}), which nothing that it "
                 f"trains can change: set layer to {where}."
             )

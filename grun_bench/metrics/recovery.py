@@ -124,7 +124,7 @@ def add_attack(result: Result, name: str, info: AttackInfo, values: Mapping[str,
 
 def carry_attacks(earlier: Result, result: Result) -> None:
     """Keep the attacks on an earlier making of a row when the new one answered the same, to the bit."""
-    if earlier.records is None or not earlier.records.same(result.records):
+    if not earlier.same_model(result):
         return
     for name in ("attacks", "curves", "reasons", "intervals", "versions"):
         _add(getattr(earlier, name), getattr(result, name))

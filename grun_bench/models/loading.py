@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import find_adapter_config_file
 
 from grun_bench.core.errors import ModelError
-from grun_bench.core.patches import no_bars, quiet
+from grun_bench.core.patches import any_generation_config, no_bars, quiet
 from grun_bench.core.progress import say
 from grun_bench.models.lm import LM, usual_prompts
 from grun_bench.models.places import check_whole, identity, locate, not_loaded
@@ -124,6 +124,6 @@ def ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: di
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model with its tokenizer as a folder that `load` reads; weights as safetensors."""
-    with no_bars():
+    with no_bars(), any_generation_config():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

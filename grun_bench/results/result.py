@@ -208,6 +208,12 @@ class Result(_Part):
         names = ("status", "error", "results", "reasons", "intervals", "n_samples", "higher_is_better", "versions")
         return all(getattr(self, name) == getattr(other, name) for name in (*names, "headline", "curves", "records"))
 
+    def same_model(self, other: Result) -> bool:
+        """Whether another making of the same row answered the same, to the bit."""
+        if self.records is None or other.records is None:
+            return self.records is other.records and self.error == other.error
+        return self.records.same(other.records)
+
     def own_records(self) -> list[RecordsFile]:
         """The records of the model without attack: all of them, and those of the points of its curves."""
         points = [point.records for curve in self.curves.values() for point in curve.points]

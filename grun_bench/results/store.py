@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from grun_bench.core import registry, untrusted
-from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core.files import locked
 from grun_bench.core.strict_json import JSON_BYTES
 from grun_bench.results.filed import CONTROLS, Filed, made_with
 from grun_bench.results.result import Result, parse_result
 
 #: levels of the folder, the file included
 _DEPTH = 4
+#: held by who changes a result of the folder
+LOCK = ".lock"
 
 
 def result_folder(root: Path, task: str, model: str, unlearner: str) -> Path:
@@ -86,6 +90,22 @@ def controls_beside(path: Path, result: Result) -> dict[str, Result]:
             if made_with(result, other, role):
                 found[role] = other
     return found
+
+
+@contextmanager
+def filing(path: Path) -> Iterator[None]:
+    """Until the block's end no other process files anything in the same folder of results.
+
+    Whoever changes a result reads it again in the block: another process may have added to it. Raises GrunBenchError
+    where there can be no lock.
+    """
+    root = path.parents[_DEPTH - 1]
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root / LOCK, f"another process is filing a row in {root}; waiting for it."))
+        except OSError as error:
+            raise GrunBenchError(f"{path} could not be saved: {root / LOCK}: {error.strerror}.") from error
+        yield
 
 
 def find_result(run: str, root: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from grun_bench.attacks.base import Answers, Attack, Attacked
 from grun_bench.attacks.needed import Needed
+from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.files import write_whole
 from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
@@ -17,7 +18,9 @@ from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
 from grun_bench.results.filed import records_problem, save_records
 from grun_bench.results.metric_key import MEAN
 from grun_bench.results.record import Records
-from grun_bench.results.result import AttackInfo, RecordsFile
+from grun_bench.results.result import AttackInfo
+from grun_bench.results.store import filing, read_result
+from grun_bench.runs.fit import checkpoints_of
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.made_again import made_again
 from grun_bench.runs.outcome import Cell
@@ -26,13 +29,14 @@ from grun_bench.runs.score import ask, subject_of, values_of
 
 def attack(
     inputs: Inputs, cell: Cell, method: Method, target: Cell | None, retain: Cell | None, fitted: Fitted | None = None
-) -> None:
-    """Make the attacks that a row does not have yet; `fitted` is its model, None to make it again."""
+) -> Cell:
+    """The row with the attacks that it did not have yet; `fitted` is its model, None to make it again.
+
+    When the last is filed, nothing of the row's training is kept any more.
+    """
     wanted = [each for each in inputs.attacks if not _has(cell, each)]
-    if not wanted:
-        return
     subject = None
-    if cell.result.status == "ok":
+    if wanted and cell.result.status == "ok":
         # controls are the same for every seed
         seed = inputs.config.seed if method.unlearner.seeded else 0
         subject = subject_of(inputs, fitted or made_again(inputs, cell, method), seed)
@@ -40,9 +44,14 @@ def attack(
         say(f"attack {number} of {len(wanted)} on {cell.result.unlearner.name}: {each.name}")
         needed = Needed.of(each, inputs.task.sets, cell.result.headline)
         attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers) if subject else None
-        _file(inputs, cell, each, needed, attacked or Attacked({}, cell.result.error, 0.0), target, retain)
+        attacked = attacked or Attacked({}, cell.result.error, 0.0)
+        cell = _filed(inputs, cell, each, needed, attacked, target, retain)
+    if wanted or not cell.reused:
+        for checkpoint in checkpoints_of(inputs, method, cell.result.run_id):
+            checkpoint.remove()
     fitted = subject = None
     gc.collect()
+    return cell
 
 
 def _has(cell: Cell, attack: Attack) -> bool:
@@ -53,7 +62,7 @@ def _has(cell: Cell, attack: Attack) -> bool:
     return all(getattr(info, key) == value for key, value in attack.identity.items())
 
 
-def _file(
+def _filed(
     inputs: Inputs,
     cell: Cell,
     attack: Attack,
@@ -61,27 +70,36 @@ def _file(
     attacked: Attacked,
     target: Cell | None,
     retain: Cell | None,
-) -> None:
-    """An attack's values and records, into the row's result and beside it."""
+) -> Cell:
+    """The row with an attack's values in its result, as that is by now, and its records beside it."""
     metrics = for_protocol(attack.metrics(inputs.task.metrics), inputs.config.protocol)
     values: dict[str, dict[str, Value]] = {}
-    saved: dict[str, RecordsFile] = {}
     rows = needed.asked((answers.records for answers in attacked.variants.values()), cell.records)
-    for variant, answers in attacked.variants.items():
-        # there are dozens of variants
-        short = replace(answers, records=answers.records.summarised())
+    # there are dozens of variants
+    kept = {name: replace(each, records=each.records.summarised()) for name, each in attacked.variants.items()}
+    for variant, short in kept.items():
         is_retain = retain is not None and cell.path == retain.path
         reference = short.records if is_retain else retain.attacked(attack.name, variant) if retain else None
         found = _values(inputs, short, reference, metrics, cell, target)
         values[variant] = _explained(inputs, found, rows)
-        saved[variant] = save_records(cell.path, short.records, attack.name, variant)
-    info = AttackInfo(**attack.identity, variants=saved, seconds=round(attacked.seconds, 3), rows=rows)
-    before = cell.result.attacks.get(attack.name)
-    add_attack(cell.result, attack.name, info, _labelled(inputs, attack, values, attacked.reason, metrics))
-    write_whole(cell.path, cell.result.dumps())
-    for variant, left in (before.variants if before else {}).items():
-        if variant not in saved:
-            cell.path.with_name(left.file).unlink(missing_ok=True)
+    labelled = _labelled(inputs, attack, values, attacked.reason, metrics)
+    with filing(cell.path):
+        result = read_result(cell.path)
+        if not result.same_model(cell.result):
+            raise GrunBenchError(
+                f"{cell.path} was made again while it was attacked, and the new model answers otherwise: the attack "
+                f"{attack.name} is not filed. The same command attacks the new one."
+            )
+        saved = {name: save_records(cell.path, each.records, attack.name, name) for name, each in kept.items()}
+        seconds = round(attacked.seconds, 3)
+        info = AttackInfo(**attack.identity, variants=saved, seconds=seconds, rows=rows)
+        before = result.attacks.get(attack.name)
+        add_attack(result, attack.name, info, labelled)
+        write_whole(cell.path, result.dumps())
+        for variant, left in (before.variants if before else {}).items():
+            if variant not in saved:
+                cell.path.with_name(left.file).unlink(missing_ok=True)
+    return replace(cell, result=result)
 
 
 def _values(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grun_bench.core import environment as env
 from grun_bench.core.progress import say
+from grun_bench.methods.saving import is_saved
 from grun_bench.metrics.evaluate import Value, headline_keys, result_fields
 from grun_bench.results.filed import records_problem
 from grun_bench.results.record import Records, load_records
@@ -42,7 +43,7 @@ def _wanted_again(inputs: Inputs, method: Method, path: Path) -> bool:
     if method is not inputs.method:
         return False
     # a row has no weights: to have them the model is made again
-    if config.overwrite or config.save is not None or config.keep_model:
+    if config.overwrite or config.keep_model or (config.save and not is_saved(config.save, path.stem)):
         return True
     return config.eval_every is not None and "training" not in read_result(path).curves
 

@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from grun_bench.core import environment as env
-from grun_bench.core.cache import digest
-from grun_bench.core.errors import Diverged, UsageError
+from grun_bench.core.errors import Diverged, Refused
 from grun_bench.methods.base import FitContext, Fitted
-from grun_bench.methods.checkpoints import Checkpoint
+from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of
 from grun_bench.methods.monitor import Monitor
 from grun_bench.models.lm import LM
 from grun_bench.models.protocols import protocol_of
@@ -43,9 +42,9 @@ def fit(
     requests, seconds = inputs.data.requests(method.unlearner), 0.0
     history: list[dict[str, float]] = []
     context = replace(_context(inputs, origin, monitor), stages=len(requests))
+    checkpoints = checkpoints_of(inputs, method, run_id) if run_id else [None] * len(requests)
     try:
-        for stage, rows in enumerate(requests):
-            checkpoint = _checkpoint(inputs, run_id, stage) if run_id else None
+        for stage, (rows, checkpoint) in enumerate(zip(requests, checkpoints, strict=True)):
             fitted = method.unlearner.fit(replace(context, forget=rows, stage=stage, checkpoint=checkpoint))
             # a model that was there already: attacks train it on the protocol's prompts too
             fitted.lm.prompts = protocol_of(inputs.config.protocol).prompts(fitted.lm)
@@ -58,12 +57,6 @@ def fit(
         return Trained(None, origin, str(error))
     fitted.seconds, fitted.history = seconds, history
     return Trained(fitted, origin)
-
-
-def forget_checkpoints(inputs: Inputs, method: Method, run_id: str) -> None:
-    """Remove what a training left to go on from: its row is filed."""
-    for stage in range(len(inputs.data.requests(method.unlearner))):
-        _checkpoint(inputs, run_id, stage).remove()
 
 
 def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) -> FitContext:
@@ -80,7 +73,7 @@ def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) ->
         return noted
 
     def refuse() -> LM:
-        raise UsageError(inputs.models.no_retain or "there is no target model.")
+        raise Refused(inputs.models.no_retain or "there is no target model.")
 
     return FitContext(
         forget=inputs.data.pairs("forget"),
@@ -97,16 +90,18 @@ def _model_of(fitted: Fitted) -> LM:
     return fitted.lm
 
 
-def _checkpoint(inputs: Inputs, run_id: str, stage: int) -> Checkpoint:
-    """Where a training goes on from; what decides its row and the bits of its weights tells it apart."""
+def checkpoints_of(inputs: Inputs, method: Method, run_id: str) -> list[Checkpoint]:
+    """Where the trainings of a row go on from, request after request.
+
+    What decides the row and the bits of its weights tells them apart. They stay until its last attack is filed.
+    """
     config, roots = inputs.config, inputs.session.include
     plugins = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py"))]
-    bits = {
-        "packages": env.packages(),
-        "commit": env.git_state()["commit"],
+    decisive = {
         "plugins": sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins),
-        "hardware": env.hardware() | {"device": inputs.session.placement.device},
         "trunk_cache": config.trunk_cache,
         "eval_every": config.eval_every,
     }
-    return Checkpoint(env.cache_folder() / "checkpoints" / f"{run_id}-{digest(bits)[:8]}-{stage}.pt")
+    stages = range(len(inputs.data.requests(method.unlearner)))
+    device = inputs.session.placement.device
+    return [checkpoint_of(f"{run_id}-{stage}", device, **decisive) for stage in stages]

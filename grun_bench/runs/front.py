@@ -162,4 +162,4 @@ def check(config: RunConfig) -> None:
     if config.save:
         from grun_bench.methods.saving import check_new
 
-        check_new(config.save)
+        check_new(config.save, config.output)

@@ -84,7 +84,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     """
     task = session.world.task(load_task(config.task, config.include))
     method = method or _method(config, session, task)
-    _check_options(config, task)
+    _check_options(config, task, method)
     names = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
     of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
     everything = registry.attack_names(config.attack_sets, names) if config.attack_sets else []
@@ -128,9 +128,11 @@ def _control(role: Control, method: Method, session: Session) -> Method:
     return method if method.name == name else Method(name, make_unlearner(name, {}, session.world))
 
 
-def _check_options(config: RunConfig, task: Task) -> None:
-    """Raises UsageError for options that do not go with each other or with the task."""
+def _check_options(config: RunConfig, task: Task, method: Method) -> None:
+    """Raises UsageError for options that do not go with each other, with the task or with the method."""
     protocols.protocol_of(config.protocol)
+    if config.save and not method.unlearner.savable:
+        raise UsageError(f"--save: the adapter of {method.name} has no save(); it cannot be kept apart from its model.")
     if config.eval_every and task.stages:
         raise UsageError(f"--eval-every: {task.name} is scored after each of its requests as it is.")
     if config.eval_every and not (task.sets.of("forget") and task.sets.of("retain")):

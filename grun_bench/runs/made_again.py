@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
+from grun_bench.methods.saving import is_saved
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.results.record import Record
-from grun_bench.runs.fit import fit
+from grun_bench.runs.fit import checkpoints_of, fit
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
@@ -19,15 +22,18 @@ CHECKED, SAME_LOSS = 8, 0.02
 
 
 def made_again(inputs: Inputs, cell: Cell, method: Method) -> Fitted:
-    """The model of a row: loaded where it can be, else trained again with the same seed.
+    """The model of a row: as it was saved or its training was kept, else trained again with the same seed.
 
     Raises GrunBenchError when it does not answer as the row says.
     """
-    result = cell.result
-    if result.cost.trainable_parameters and not isinstance(method.unlearner, Kept):
+    result, folder = cell.result, inputs.config.save
+    if method is inputs.method and folder and is_saved(folder, result.run_id):
+        method = replace(method, unlearner=Kept(folder, result, inputs.session.placement))
+    kept = isinstance(method.unlearner, Kept) or checkpoints_of(inputs, method, result.run_id)[-1].path.exists()
+    if result.cost.trainable_parameters and not kept:
         seconds = result.cost.training_seconds
         say(f"{result.run_id}: its model was not kept, so it is trained again ({seconds:.0f} s the last time).")
-    trained = fit(inputs, method)
+    trained = fit(inputs, method, result.run_id)
     if trained.fitted is None:
         raise GrunBenchError(f"{result.run_id} diverged when it was trained again: {trained.error}")
     check_same(inputs, cell, subject_of(inputs, trained.fitted))

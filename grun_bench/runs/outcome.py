@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.results.filed import records_problem
 from grun_bench.results.record import Records, load_records
 from grun_bench.results.result import Result
 
@@ -33,10 +34,14 @@ class Cell:
         return {metric: self.result.value(metric) for metric in self.result.metrics()}
 
     def attacked(self, attack: str, variant: str) -> Records | None:
-        """The records of an attack's variant; None where there are none."""
+        """The records of an attack's variant; None where there are none. Raises GrunBenchError for other ones."""
         info = self.result.attacks.get(attack)
         saved = info.variants.get(variant) if info else None
-        return load_records(self.path.with_name(saved.file)) if saved else None
+        if saved is None:
+            return None
+        if problem := records_problem(self.path, [saved]):
+            raise GrunBenchError(f"{self.path}: {problem}. The same command attacks the row again.")
+        return load_records(self.path.with_name(saved.file))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from grun_bench.core.files import write_whole
+from grun_bench.core.environment import cache_folder
+from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.files import locked, write_whole
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import save
 from grun_bench.metrics.recovery import carry_attacks
@@ -13,10 +17,10 @@ from grun_bench.metrics.stages import STAGES, stage_chart
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Records
 from grun_bench.results.result import Cost
-from grun_bench.results.store import read_result
+from grun_bench.results.store import filing, read_result
 from grun_bench.runs.curves import monitor_of, stage_curve, training_curve
 from grun_bench.runs.filing import filed, place_of, result_of
-from grun_bench.runs.fit import fit, forget_checkpoints
+from grun_bench.runs.fit import checkpoints_of, fit
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
 from grun_bench.runs.score import Asked, ask_fitted, check_same_tokens, total, values_of
@@ -28,24 +32,37 @@ def row(
     """The row of a method, and its model where it is the one that was asked for and was made just now.
 
     `retain` are the records of the retain model, None where there are none; `target` those of the target model, where
-    curves over requests begin.
+    curves over requests begin. Raises GrunBenchError when its model cannot be saved; the row is filed then.
     """
     path = place_of(inputs, method)
     there = filed(inputs, method, path)
-    return (there, None) if there else _made(inputs, method, retain, target, path)
+    if there is None:
+        with _alone(path.stem):
+            there = filed(inputs, method, path)  # another process may have made it by now
+            if there is None:
+                return _made(inputs, method, retain, target, path)
+    return there, None
+
+
+@contextmanager
+def _alone(run_id: str) -> Iterator[None]:
+    """Within this block no other process makes the same row: it waits for it. Where the cache has no locks, it may."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            lock = cache_folder() / "locks" / f"{run_id}.lock"
+            stack.enter_context(locked(lock, f"another process is making the row {run_id}; waiting for it."))
+        yield
 
 
 def _made(
     inputs: Inputs, method: Method, retain: Records | None, target: Records | None, path: Path
 ) -> tuple[Cell, Fitted | None]:
-    run_id, asked_for = path.stem, method is inputs.method
+    asked_for = method is inputs.method
     monitor = monitor_of(inputs) if asked_for else None
     earlier: list[tuple[Asked, Cost]] = []
-    trained = fit(inputs, method, run_id, monitor, lambda fitted: earlier.append(ask_fitted(inputs, fitted)))
+    trained = fit(inputs, method, path.stem, monitor, lambda fitted: earlier.append(ask_fitted(inputs, fitted)))
     asked, cost = Asked(Records([])), Cost(parameters=0)
     if trained.fitted:
-        if asked_for and inputs.config.save:
-            save(trained.fitted, method.name, inputs.config.save, run_id)
         asked, cost = ask_fitted(inputs, trained.fitted)
         cost = total([*(each for _, each in earlier), cost])
     is_oracle = method is inputs.oracle
@@ -56,25 +73,37 @@ def _made(
         reason = f"training diverged: {trained.error}"
     values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, inputs.metrics, reason)
     records = asked.records
-    saved = save_records(path, records) if len(records) else None
-    result = result_of(inputs, method, trained, asked, values, cost, saved)
-    there = read_result(path) if path.exists() and not inputs.config.overwrite else None
-    if there:
-        carry_attacks(there, result)
-    if inputs.data.staged and method.unlearner.sequential and target is not None:
-        scored = [target, *(each.records for each, _ in earlier)]
-        last = (records, saved) if saved else None
-        result.curves[STAGES] = stage_curve(inputs, path, scored, retain, last, result.headline)
-        write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
-    if monitor is not None:
-        result.curves["training"] = training_curve(inputs, monitor)
-    if there and there.same_numbers(result):
-        result = there  # its records were not there, or its model
-    else:
-        write_whole(path, result.dumps())
-    forget_checkpoints(inputs, method, run_id)
+    with filing(path):
+        saved = save_records(path, records) if len(records) else None
+        result = result_of(inputs, method, trained, asked, values, cost, saved)
+        there = read_result(path) if path.exists() and not inputs.config.overwrite else None
+        if there:
+            carry_attacks(there, result)
+        if inputs.data.staged and method.unlearner.sequential and target is not None:
+            scored = [target, *(each.records for each, _ in earlier)]
+            last = (records, saved) if saved else None
+            result.curves[STAGES] = stage_curve(inputs, path, scored, retain, last, result.headline)
+            write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
+        if monitor is not None:
+            result.curves["training"] = training_curve(inputs, monitor)
+        if there and there.same_numbers(result):
+            result = there  # its records were not there, or its model
+        else:
+            write_whole(path, result.dumps())
+    if trained.fitted and asked_for and inputs.config.save:
+        _save(inputs, method, trained.fitted, inputs.config.save, path)
     # no two models at once: those of controls are loaded again in no time
     fitted = trained.fitted if asked_for and (inputs.config.keep_model or not method.is_control) else None
     del trained
     gc.collect()
     return Cell(result, records, path, reused=False), fitted
+
+
+def _save(inputs: Inputs, method: Method, fitted: Fitted, folder: Path, path: Path) -> None:
+    """Save the model of the row that is filed by now; its training is kept until that is done."""
+    try:
+        save(fitted, method.name, folder, path.stem)
+    except GrunBenchError as error:
+        kept = all(each.path.exists() for each in checkpoints_of(inputs, method, path.stem))
+        again = " The same command with a folder that can be written does not train again." if kept else ""
+        raise GrunBenchError(f"{error} The row is filed: {path}.{again}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import Refused, UsageError
 from grun_bench.core.progress import say
 from grun_bench.integrations.logs.as_result import import_result
 from grun_bench.methods.base import Fitted
@@ -70,22 +70,22 @@ def execute(inputs: Inputs) -> Outcome:
     if inputs.models.note:
         say(inputs.models.note)
     if inputs.method is inputs.oracle and inputs.models.retain is None:
-        raise UsageError(inputs.models.no_retain)
+        raise Refused(inputs.models.no_retain)
     retain, retain_model = _retain_row(inputs)
     reference = retain.records if retain else None
     target, target_model = row(inputs, inputs.target, reference) if inputs.models.target else (None, None)
     # the controls first: forget quality under attack compares with the retain model under the same attack
     if retain and inputs.log is None:
-        attack(inputs, retain, inputs.oracle, target, retain, retain_model)
+        retain = attack(inputs, retain, inputs.oracle, target, retain, retain_model)
     if target:
-        attack(inputs, target, inputs.target, target, retain, target_model)
+        target = attack(inputs, target, inputs.target, target, retain, target_model)
     if inputs.method is inputs.oracle and retain:
         cell, fitted = retain, retain_model
     elif inputs.method is inputs.target and target:
         cell, fitted = target, target_model
     else:
         cell, fitted = row(inputs, inputs.method, reference, target.records if target else None)
-        attack(inputs, cell, inputs.method, target, retain, fitted)
+        cell = attack(inputs, cell, inputs.method, target, retain, fitted)
     kept = fitted.lm if fitted and inputs.config.keep_model else None
     return Outcome(cell, target, retain, kept, inputs.config.save)
 

@@ -227,6 +227,19 @@ def test_lm_eval_is_quiet_within_the_block_alone(mirror: Path, capfd: pytest.Cap
     assert logger.level == level
 
 
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_transformers_refuses_to_save_is_saved_within_the_block_alone(lm: LM, tmp_path: Path) -> None:
+    said = lm.model.generation_config
+    said.temperature = 0.9  # without sampling
+    with patches.any_generation_config():
+        lm.model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "generation_config.json").read_text())["temperature"] == 0.9
+    with pytest.raises(ValueError, match="temperature"):  # the patch is still needed
+        lm.model.save_pretrained(tmp_path / "refused")
+
+
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
@@ -235,16 +248,18 @@ def test_an_error_in_the_block_leaves_nothing_behind(lm: LM) -> None:
     from lm_eval.api import task
     from transformers.utils import chat_template_utils
 
-    before = datasets.load_dataset, task.tqdm, chat_template_utils.datetime
+    config = lm.model.generation_config
+    before = datasets.load_dataset, task.tqdm, chat_template_utils.datetime, type(config).validate
     for patch in (
         patches.mirrored_datasets,
         patches.quiet_lm_eval,
         lambda: patches.template_clock(NOON),
         lambda: patches.shared_key_heads(lm.model),
+        patches.any_generation_config,
     ):
         with pytest.raises(KeyError), patch():
             raise KeyError
-    assert (datasets.load_dataset, task.tqdm, chat_template_utils.datetime) == before
+    assert (datasets.load_dataset, task.tqdm, chat_template_utils.datetime, type(config).validate) == before
     assert {getattr(module, "num_key_value_groups", 2) for module in lm.model.modules()} == {2}
 
 

@@ -110,14 +110,39 @@ def test_the_multiplier_of_pdu_is_kept(
     assert same(fit(make_lm, "full+pdu", Checkpoint(path), **options), whole)
 
 
-def test_a_broken_checkpoint_is_said_and_left(
-    make_lm: Callable[..., LM], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kept", ["nothing", "text", "a tensor", "another state", "another rank", "another length"])
+def test_a_checkpoint_of_something_else_is_said_and_written_anew(
+    make_lm: Callable[..., LM], tmp_path: Path, capfd: pytest.CaptureFixture[str], kept: str
 ) -> None:
     path = tmp_path / "training.pt"
-    path.write_bytes(b"not a checkpoint")
+    path.write_bytes({"text": b"not a checkpoint"}.get(kept, b""))
+    if kept == "a tensor":
+        torch.save(torch.ones(3), path)
+    elif kept == "another state":
+        torch.save({"seconds": 1.0, "history": [], "parameters": []}, path)
+    elif kept.startswith("another"):
+        fit(make_lm, "grun+gd", Checkpoint(path), **({"rank": 2} if kept == "another rank" else {"epochs": 5}))
     whole = fit(make_lm, "grun+gd")
+    capfd.readouterr()
     assert same(fit(make_lm, "grun+gd", Checkpoint(path)), whole)
-    assert "begins anew" in capfd.readouterr().err
+    said = [line for line in capfd.readouterr().err.splitlines() if str(path) in line]
+    assert len(said) == 1 and "begins anew" in said[0]
+    # it is not in the way the next time
+    assert same(fit(make_lm, "grun+gd", Checkpoint(path)), whole)
+    assert "goes on from step" in capfd.readouterr().err
+
+
+def test_a_training_that_was_over_takes_no_step_again(
+    make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However short it was, and without what only further steps need."""
+    path = tmp_path / "training.pt"
+    whole = fit(make_lm, "full+npo", Checkpoint(path))
+    weights = sum(each.numel() * each.element_size() for each in trained(whole))
+    assert weights < path.stat().st_size < 1.5 * weights
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("trained again"))
+    again = fit(make_lm, "full+npo", Checkpoint(path))
+    assert same(again, whole) and again.history == whole.history
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
@@ -128,7 +153,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "touched",))
 
     torch.save({"seconds": 0.0, "bad": Bad()}, path)
-    assert Checkpoint(path).begin() is None
+    assert Checkpoint(path).begin(lambda state: True) is None
     assert not (tmp_path / "touched").exists()
 
 
@@ -142,14 +167,20 @@ def test_where_none_can_be_written_training_goes_on(
 
 
 def test_they_are_written_by_time(make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "training.pt"
-    fit(make_lm, "grun+gd", Checkpoint(path))
-    assert not path.exists()
+    write, steps = Checkpoint.write, []
+
+    def noting(self: Checkpoint, state: dict[str, Any]) -> bool:
+        steps.append(len(state["history"]))
+        return write(self, state)
+
+    monkeypatch.setattr(Checkpoint, "write", noting)
+    fit(make_lm, "grun+gd", Checkpoint(tmp_path / "short.pt"))
+    assert steps == [9]
     clock = iter(range(0, 10_000, 7))
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: float(next(clock)))
-    fit(make_lm, "grun+gd", Checkpoint(path), epochs=6)
-    # 18 steps of at least 7 seconds: one a minute
-    assert 0 < len(torch.load(path, weights_only=True)["history"]) < 18
+    fit(make_lm, "grun+gd", Checkpoint(tmp_path / "long.pt"), epochs=6)
+    # 18 steps of at least 7 seconds: one a minute, and the last
+    assert 1 < len(steps) - 1 < 6 and steps[-1] == 18
 
 
 # --- the program ------------------------------------------------------------------------------------------------------

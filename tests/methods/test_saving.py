@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import grun_bench
-from grun_bench.core.errors import ModelError, UsageError
-from grun_bench.methods.saving import CARD
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.methods.base import Fitted
+from grun_bench.methods.saving import CARD, check_new, read_card, save
 from grun_bench.models.forward import decoder_layers
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement
@@ -128,6 +130,42 @@ def test_saving_again_replaces_and_something_else_is_left_alone(
     said = command(*small_run, "--unlearner", "grun+gd", "--output", tmp_path, "--save", tmp_path / "thesis")
     assert said.code == 2 and "something else" in said.err
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("folder", [".", "..", "link", "dangling", "results", "file/model", "n" * 256])
+def test_what_cannot_be_saved_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Also where the folder is empty, so that nothing would be lost."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "real").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("results").mkdir()
+    Path("file").write_text("")
+    Path("link").symlink_to(tmp_path / "real")
+    Path("dangling").symlink_to(tmp_path / "nothing")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="Choose another folder"):
+        check_new(Path(folder), Path("results"))
+    assert sorted(tmp_path.rglob("*")) == before
+    check_new(Path("model"), Path("results"))
+    check_new(tmp_path / "real", Path("results"))
+
+
+def test_a_model_too_large_for_its_disk_is_an_error_that_leaves_the_earlier_one(lm: LM, tmp_path: Path) -> None:
+    """safetensors has an error of its own where no more can be written."""
+    save(Fitted(lm), "full+ga", tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(GrunBenchError, match="could not be saved"):
+            save(Fitted(lm), "full+npo", tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_card(tmp_path / "model").unlearner == "full+ga"
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_command_saves_what_was_run_before(

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import Refused
 from grun_bench.core.registry import adapter
 from grun_bench.methods.adapters.base import Adapter, layer_index, swapped
 from grun_bench.models.forward import decoder_layers
@@ -19,7 +19,7 @@ class Full(Adapter):
     """Every weight of the model, or those of some layers.
 
     `layers` are depths as in `reft` (empty: the whole model). `weights` keeps of them the parameters whose name
-    contains it, as in `mlp.down_proj` (empty: all). `attach` raises UsageError where no parameter is left.
+    contains it, as in `mlp.down_proj` (empty: all). `attach` raises Refused where no parameter is left.
     """
 
     changes_model = True
@@ -38,7 +38,7 @@ class Full(Adapter):
             parameter for part in within for name, parameter in part.named_parameters() if self.weights in name
         ]
         if not self._trained:
-            raise UsageError(f"weights={self.weights}: no parameter of this model has that in its name.")
+            raise Refused(f"weights={self.weights}: no parameter of this model has that in its name.")
         for parameter in self._trained:
             parameter.requires_grad_(True)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import Refused, UsageError
 from grun_bench.core.patches import quiet_peft
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count, Positive, within
@@ -46,7 +46,7 @@ class Lora(Adapter):
         except ValueError as error:
             if "lora_dropout" not in str(error):
                 raise
-            raise UsageError(
+            raise Refused(
                 f"lora: peft knows no dropout for the experts of {type(model).__name__}. Use --set dropout=0."
             ) from None
 

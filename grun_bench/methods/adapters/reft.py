@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.core.errors import ModelError, Refused
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count
 from grun_bench.methods.adapters.base import Adapter, Depths, layer_index, load_tensors
@@ -93,7 +93,7 @@ class Reft(Adapter):
     def attach(self, model: PreTrainedModel) -> None:
         hidden = model.config.get_text_config().hidden_size
         if self.rank > hidden:
-            raise UsageError(f"rank={self.rank}: this model's hidden states have {hidden} dimensions.")
+            raise Refused(f"rank={self.rank}: this model's hidden states have {hidden} dimensions.")
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self._model, blocks = model, decoder_layers(model)
