@@ -55,15 +55,15 @@ from grun_bench.tasks import toy_world as world
 
 #: commands by the name of a life; TASK, STAGED and MODEL are paths
 LIVES = {
-    "grun": ["--unlearner grun+npo --task TASK --set epochs=6 --attacks prefix,strip,fewshot --save MODEL"],
-    "full": ["--unlearner npo --task TASK --set epochs=6 --attacks prefix,fewshot --save MODEL"],
-    "watched": ["--unlearner lora+gd --task TASK --set epochs=6 --eval-every 3 --attacks strip"],
-    "vector": ["--unlearner task-vector --task TASK --set epochs=6 --set batch_size=2 --attacks fewshot"],
-    "stages": ["--unlearner grun+npo --task STAGED --set epochs=4 --attacks strip"],
+    "grun": ["--unlearner grun+npo --task TASK --set epochs=20 --attacks prefix,strip,fewshot --save MODEL"],
+    "full": ["--unlearner npo --task TASK --set epochs=20 --attacks prefix,fewshot --save MODEL"],
+    "watched": ["--unlearner lora+gd --task TASK --set epochs=20 --eval-every 10 --attacks strip"],
+    "vector": ["--unlearner task-vector --task TASK --set epochs=20 --set batch_size=2 --attacks fewshot"],
+    "stages": ["--unlearner grun+npo --task STAGED --set epochs=15 --attacks strip"],
     "together": [
-        "--unlearner grun+gd --task TASK --set epochs=6 --attacks strip",
-        "--unlearner lora+npo --task TASK --set epochs=6 --attacks prefix",
-        "--unlearner ga --task TASK --set epochs=6 --attacks fewshot,strip",
+        "--unlearner grun+gd --task TASK --set epochs=20 --attacks strip",
+        "--unlearner lora+npo --task TASK --set epochs=20 --attacks prefix",
+        "--unlearner ga --task TASK --set epochs=20 --attacks fewshot,strip",
         "--unlearner none --task TASK --attacks prefix,fewshot,strip",
     ],
 }
@@ -99,7 +99,7 @@ def make_world(folder: Path) -> None:
         "metrics": ["forget_quality", "probability", "extraction_strength"],
         "headline": ["forget_quality"],
         "max_new_tokens": 2,
-        "finetune": {"lr": 1e-3, "epochs": 3, "batch_size": 2},
+        "finetune": {"lr": 1e-3, "epochs": 8, "batch_size": 2},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(task))
     (folder / "staged.yaml").write_text(yaml.safe_dump(task | {"stages": [[0, 2], [2, 4]]}))

@@ -44,6 +44,10 @@ def test_starting_up() -> None:
     assert "an unknown attack" in run("startup.py", "--rounds", "1", codes=(0, 1))
 
 
+def test_kills() -> None:
+    assert "10 kills" in run("kills.py", "--kills", "10")
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
 def test_training_speed_on_tiny() -> None:
     """All ways of `grun+npo` begin with the same loss."""

@@ -379,6 +379,26 @@ def test_leaderboard_pins_the_references(command: Command, results: Path, tmp_pa
     assert command("leaderboard", "--results", results, "--out", tmp_path, "--check").code == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "unlearners", "code", "said"),
+    [
+        ([], ["none", "full+pdu"], 0, "refused"),
+        ([], ["full+pdu"], 1, "of 1 runs 0 failed or diverged, and 1 were refused"),
+        (["--retain", "org/nothing"], ["none", "ga"], 1, "of 2 runs 2 failed or diverged, and 0 were refused"),
+    ],
+)
+def test_a_sweep_fails_where_a_run_failed_or_none_was_made(
+    command: Command, hub: Path, tmp_path: Path, more: list[str], unlearners: list[str], code: int, said: str
+) -> None:
+    """A pair that makes no sense is no failure; a model that cannot be had is one."""
+    task = yaml.safe_load((hub / "small.yaml").read_text()) | {"retain": []}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    named = [part for name in unlearners for part in ("--unlearner", name)]
+    target = ["--model", SMALL, "--target", SMALL]
+    found = command("sweep", "--task", tmp_path / "task.yaml", *target, "--output", tmp_path / "out", *named, *more)
+    assert found.code == code and said in found.out + found.err
+
+
 def test_diverged_row_is_kept_marked_and_a_failure(
     command: Command, small_run: list[str], results: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grun_bench import cli
-from grun_bench.results.store import read_result
+from grun_bench.results.store import LOCK, read_result
 
 Command = Callable[..., Said]
 
@@ -106,7 +106,8 @@ def bundle(original: Path, tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def row_in(bundle: Path, unlearner: str = "grun+npo") -> Path:
