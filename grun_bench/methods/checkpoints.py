@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,10 +99,17 @@ def checkpoint_of(name: str, device: str, **decisive: Any) -> Checkpoint:
     """Where a training goes on from. `name` and `decisive` tell apart what decides it; what decides bits is added."""
     bits = {
         "packages": env.packages(),
-        "commit": env.git_state()["commit"],
+        "commit": _commit(),
         "hardware": env.hardware() | {"device": device},
     }
     return Checkpoint(_folder() / f"{name}-{digest(bits | decisive)[:8]}.pt")
+
+
+@cache
+def _commit() -> str | None:
+    """That of the code as it was loaded: another may be checked out while it runs."""
+    commit: str | None = env.git_state()["commit"]
+    return commit
 
 
 def forget_checkpoints(name: str) -> None:
