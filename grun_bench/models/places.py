@@ -142,9 +142,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def check_whole(folder: Path) -> None:
-    """Raises ModelError for a folder without weights, and names a file that was not fetched, or only in part."""
+    """Raises ModelError for a folder without weights or configuration, and names a file that was not fetched whole."""
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise ModelError(f"model folder {folder} holds no weights (*.safetensors or pytorch_model*.bin).")
+    if not (folder / "config.json").exists():
+        raise ModelError(f"model folder {folder} holds no config.json: it is no whole model of transformers.")
     for path in _files(folder):
         if is_pointer(path):
             raise ModelError(f"{path}: a git-lfs pointer, not the file; `git lfs pull` in its folder fetches it.")

@@ -37,7 +37,8 @@ def run(unlearner: str, task: str | Path, *, settings: Mapping[str, Any] | None 
     name or the path of its YAML. Options, all of them fields of `grun_bench.runs.config.RunConfig`:
 
     - `model`: a Hub id or a folder; None is `tiny`, the toy model. `target_model`, `retain_model`: fine-tuned already,
-      with and without the forget set; `retain_log`: a published log in place of a retain model.
+      with and without the forget set; `retain_log`: a published log in place of a retain model. `revision`: a branch,
+      tag or commit of the target model on the Hub, else of the model; `<org>/<name>@<revision>` names one too.
     - `attacks`: `all`, or names; they are made on the target and the retain model too. `attack_sets`: those of them
       that ask every scored set, and not what their headline needs alone.
     - `output`: the folder of results. `save`: one for the unlearned model. `keep_model`: it stays in memory, as

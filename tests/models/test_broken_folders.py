@@ -98,6 +98,7 @@ BROKEN = {
     "a pointer as weights": (_write(WEIGHTS, POINTER), [WEIGHTS, "git-lfs"]),
     "a pointer as tokenizer": (_write("tokenizer.json", POINTER), ["tokenizer.json", "git-lfs"]),
     "a pointer as configuration": (_write("config.json", POINTER), ["config.json", "git-lfs"]),
+    "no configuration": (lambda folder: (folder / "config.json").unlink(), ["config.json", "no whole model"]),
     "a configuration that is no JSON": (_write("config.json", "{"), ["config.json"]),
     "an architecture that nobody knows": (_json("config.json", model_type="nonesuch"), ["nonesuch"]),
     "a broken tokenizer": (_write("tokenizer.json", '{"version": 3}'), ["tokenizer"]),
