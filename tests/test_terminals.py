@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from grun_bench.core.environment import expanded
+from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import UsageError
 from grun_bench.results.store import result_files
 
@@ -50,11 +50,23 @@ def test_a_terminal_without_arrows_gets_signs_that_it_has(results: Path) -> None
     assert "model utility ^" in texts[0] and "model utility ↑" in texts[1]
 
 
-def test_a_user_without_a_home_is_told_what_to_set(command: Command, hub: Path, tmp_path: Path) -> None:
-    nobody = "~no-such-user"
-    with pytest.raises(UsageError, match=r"HOME.*GRUN_BENCH_CACHE"):
-        expanded(f"{nobody}/cache")
-    for arguments in (["--model", f"{nobody}/model"], ["--include-path", f"{nobody}/plugins"]):
-        task = ["--task", hub / "small.yaml", "--output", tmp_path]
-        said = command("run", "--unlearner", "none", *task, *arguments)
-        assert said.code == 2 and said.err.startswith("error: ") and said.err.count("\n") == 1
+def test_a_user_without_a_home_has_one_in_the_cache_or_is_told_what_to_set(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system answers for a user that it does not know."""
+    monkeypatch.setenv("HOME", "~")
+    assert command("ls", "tasks").code == 0
+    assert os.environ["HOME"] == os.environ["GRUN_BENCH_CACHE"]
+    monkeypatch.setenv("HOME", "~")
+    for name in ("GRUN_BENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    said = command("run", "--unlearner", "none", "--task", "tofu_forget10", "--include-path", "~/plugins")
+    assert said.code == 2 and "set HOME or GRUN_BENCH_CACHE" in said.err and said.err.count("\n") == 1
+    with pytest.raises(UsageError, match="set HOME or GRUN_BENCH_CACHE"):
+        cache_folder()
+
+
+def test_a_folder_of_a_user_that_is_not_there_is_one_line(command: Command, hub: Path, tmp_path: Path) -> None:
+    task = ["--task", hub / "small.yaml", "--output", tmp_path]
+    said = command("run", "--unlearner", "none", *task, "--model", "~no-such-user/model")
+    assert said.code == 2 and said.err.startswith("error: ~no-such-user/model: ") and said.err.count("\n") == 1

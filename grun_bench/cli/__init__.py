@@ -87,6 +87,8 @@ def _unwritten(error: OSError) -> int:
 def main() -> None:
     """The entry point: expected errors as one message and an exit code, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if os.path.expanduser("~") == "~" and (cache := os.environ.get("GRUN_BENCH_CACHE")):  # noqa: PTH111
+        os.environ["HOME"] = cache  # libraries keep things there, and some do not start without a home
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="grun-bench")

@@ -24,9 +24,7 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(
-            f"{path}: this user has no home folder; set HOME, or GRUN_BENCH_CACHE and HF_HOME, to a folder."
-        ) from None
+        raise UsageError(f"{path}: this user has no home folder; set HOME or GRUN_BENCH_CACHE to a folder.") from None
 
 
 def cache_folder() -> Path:
