@@ -35,6 +35,8 @@ class Call:
     gates: dict[int, Tensor] = field(default_factory=dict)
     trunk: Tensor | None = None
     rows: Tensor | None = None
+    #: what an adapter keeps of the pass
+    kept: Any = None
 
 
 @dataclass

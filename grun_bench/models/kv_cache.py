@@ -8,14 +8,45 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
+
+from grun_bench.core.errors import UsageError
+
+if hasattr(transformers.cache_utils, "DynamicLayer"):  # since transformers 4.56
+    from transformers.cache_utils import DynamicLayer
 
 
 def cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
     """The cache as models take it: by the name `cache` since transformers 5.24, `past_key_values` before."""
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     return {name: cache}
+
+
+def add_numbers(cache: Cache, layer: int, numbers: Tensor) -> None:
+    """Keep numbers (batch, count, width) of a pass's columns, as keys of a layer beyond the model's, in order.
+
+    So they go wherever keys and values go: rows that are copied, reordered, dropped or cropped. Raises UsageError for a
+    cache that takes no such layer.
+    """
+    if not isinstance(cache, DynamicCache) and not hasattr(cache, "layers"):
+        raise UsageError(
+            f"this model keeps its gates beside keys and values, and a {type(cache).__name__} of transformers "
+            f"{transformers.__version__} has no place for them: generate with a DynamicCache, or without a cache."
+        )
+    if hasattr(cache, "layers") and not isinstance(cache, Slots):
+        cache.layers += [DynamicLayer() for _ in range(layer + 1 - len(cache.layers))]
+    cache.update(numbers[..., None], numbers[..., None][..., :0], layer)
+
+
+def numbers_of(cache: Cache | None, layer: int) -> Tensor | None:
+    """What `add_numbers` kept of earlier passes: (batch, count, columns); None for nothing."""
+    if isinstance(cache, Slots):
+        return cache.keys(layer)[..., 0]
+    kept = [] if cache is None else KeyValues.of(cache, torch.empty(0)).layers
+    keys = kept[layer][0] if layer < len(kept) else None
+    return keys[..., 0] if isinstance(keys, Tensor) and keys.numel() else None
 
 
 @dataclass
@@ -143,6 +174,10 @@ class Slots(_Past):
         """One row, as views."""
         part = slice(row, row + 1), slice(None), slice(self.width)
         return KeyValues([(keys[part], values[part]) for keys, values in self._pairs], self.visible[part[0]])
+
+    def keys(self, layer: int) -> Tensor:
+        """The keys of a layer that are part of the past, as a view."""
+        return self._pairs[layer][0][: self.rows, :, : self.width]
 
     # ---- what transformers asks of a cache
 

@@ -53,12 +53,16 @@ class Edit(nn.Module):
 
         The change, `factor` times, is added to `onto` (the states themselves where None) and has its shape and dtype.
         """
-        onto, rotation = states if onto is None else onto, self.rotation.weight
-        shift = (self.source(states) - states.to(rotation.dtype) @ rotation) @ rotation.T
+        onto = states if onto is None else onto
         if self.gate is None:
-            return (onto + factor * shift).to(onto.dtype), None
+            return (onto + factor * self.shift(states)).to(onto.dtype), None
         logits = self.gate(states)
-        return (onto + factor * shift * torch.sigmoid(logits)).to(onto.dtype), logits.squeeze(-1)
+        return (onto + factor * self.shift(states) * torch.sigmoid(logits)).to(onto.dtype), logits.squeeze(-1)
+
+    def shift(self, states: Tensor) -> Tensor:
+        """R^T (W h + b - R h) of states (..., hidden), in fp32."""
+        rotation = self.rotation.weight
+        return (self.source(states) - states.to(rotation.dtype) @ rotation) @ rotation.T
 
 
 @adapter("reft")
@@ -102,7 +106,7 @@ class Reft(Adapter):
         self._add_edits()
         for index in self._indices:
             blocks[index].register_forward_hook(partial(self._edit_output, index))
-        self.plain_calls = PlainCalls(model, self._acts)
+        self._watch(model)
         model.register_state_dict_post_hook(partial(self._add_state))
         model.register_load_state_dict_pre_hook(self._take_state)
 
@@ -127,6 +131,10 @@ class Reft(Adapter):
         mine = {name: state.pop(name) for name in list(state) if name.startswith(f"{prefix}{BESIDE}")}
         if mine:
             self.stages.load_state_dict({name.removeprefix(f"{prefix}{BESIDE}"): mine[name] for name in mine})
+
+    def _watch(self, model: PreTrainedModel) -> None:
+        """Learn of every call of the model where it edits."""
+        self.plain_calls = PlainCalls(model, self._acts)
 
     def _acts(self) -> bool:
         return self._on
