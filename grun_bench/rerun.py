@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.leaderboard.compare import Number, compare
+from grun_bench.leaderboard.likeness import ALIKE, distance
 from grun_bench.metrics.about import bounds_by_name, bounds_of
+from grun_bench.metrics.recovery import remove_attack
 from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
@@ -18,11 +21,14 @@ from grun_bench.runs.config import RunConfig, config_of, named_models
 from grun_bench.runs.front import DTYPES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
+from grun_bench.runs.outcome import Outcome
 from grun_bench.runs.run import execute
 from grun_bench.runs.session import Session
 
 #: what a mean over n rows may differ by, as a share of its metric's range: so much, and one row more
 RESCORED, RETRAINED = 0.02, 0.05
+#: the attack that asks in other words, which every method that is made again is put to
+REWORDED = "paraphrase"
 #: what a KS distance D may differ by, and a recovery (a quotient of differences)
 DISTANCE, RECOVERY = 0.1, 0.1
 
@@ -50,11 +56,16 @@ class Rerunner:
             with session.in_force():
                 inputs = resolve(config, session, method)
                 _check(inputs, result)
-                return execute(inputs).cell.result
+                outcome = execute(inputs)
         except GrunBenchError:
             raise
         except Exception as error:  # settings are a stranger's, and a plugin's code is too
             raise GrunBenchError(f"cannot be made again ({type(error).__name__}: {error})") from error
+        _check_reworded(outcome)
+        made = outcome.result
+        for attack in made.attacks.keys() - result.attacks.keys():
+            remove_attack(made, attack)
+        return made
 
     def _config(self, result: Result, model: Path | None) -> RunConfig:
         attacks = result.attacks
@@ -71,10 +82,25 @@ class Rerunner:
             output=self.output,
             device=self.device,
             dtype=dtype if dtype in DTYPES else "auto",
-            attacks=",".join(attacks),
+            attacks=",".join(dict.fromkeys((*attacks, REWORDED))),
             attack_sets=",".join(name for name, info in attacks.items() if not info.rows),
             include=self.include,
         )
+
+
+def _check_reworded(outcome: Outcome) -> None:
+    """Raises GrunBenchError where a method answers questions in other words as the retain model does."""
+    if registry.role_of(outcome.result.unlearner.name) or not outcome.target or not outcome.retain:
+        return
+    for variant in outcome.result.attacks[REWORDED].variants:
+        cells = (outcome.cell, outcome.target, outcome.retain)
+        own, target, retain = (cell.attacked(REWORDED, variant) for cell in cells)
+        apart, whole = distance(own, retain), distance(target, retain)
+        if apart <= ALIKE * whole < math.inf:
+            raise GrunBenchError(
+                f"asked in other words it answers as the retain model does: {apart:.2g} nats a token from it where the "
+                f"target model is {whole:.2g}."
+            )
 
 
 def _check(inputs: Inputs, result: Result) -> None:

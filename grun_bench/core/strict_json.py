@@ -22,6 +22,8 @@ MAX_LINES = 50_000
 JSON_DEPTH = 32
 #: whole numbers that JSON of other languages can hold
 LARGEST_INT = 2**63 - 1
+#: what saved tokenizers say where they have no limit
+NO_LIMIT = int(1e30)
 
 T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -147,8 +149,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _int(text: str) -> Any:
-    odd = len(text) > 20 or abs(int(text)) > LARGEST_INT
-    return _Odd(f"a whole number beyond {LARGEST_INT}") if odd else int(text)
+    value = int(text) if len(text) < 40 else math.inf
+    return value if abs(value) <= LARGEST_INT or value == NO_LIMIT else _Odd(f"a whole number beyond {LARGEST_INT}")
 
 
 def _float(text: str) -> Any:

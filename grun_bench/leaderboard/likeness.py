@@ -72,7 +72,8 @@ def _other_rows(filed: Filed, control: Filed) -> Iterator[str]:
             yield f"$.records: not the questions and answers of {control.path}: {where}"
     for name, info in filed.result.attacks.items():
         known = control.result.attacks.get(name)
-        there = known.variants if known and (known.version, known.settings) == (info.version, info.settings) else {}
+        alike = known and (known.version, known.settings, known.rows) == (info.version, info.settings, info.rows)
+        there = known.variants if known and alike else {}
         for variant in info.variants:
             label, place = MetricKey("", name, variant).filter, f"$.attacks.{name}.variants.{variant}"
             rows = _numbers(filed, label)

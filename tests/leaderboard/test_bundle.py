@@ -345,6 +345,22 @@ def test_models_are_scored_again(command: Command, bundle: Path, hub: Path) -> N
     assert said.code == 1 and "forget_gate" in said.out, said.out
 
 
+def test_a_retain_model_in_the_place_of_the_saved_one_is_noticed_by_other_words(
+    command: Command, bundle: Path, hub: Path, tmp_path: Path
+) -> None:
+    """Whatever its records say, and however it would answer the very questions of the evaluation."""
+    from grun_bench.runs.config import RunConfig
+    from grun_bench.runs.run import run
+
+    run(RunConfig("retain", str(hub / "small.yaml"), tmp_path / "out", model=SMALL, save=tmp_path / "retain"))
+    (model,) = bundle.glob("models/*")
+    shutil.rmtree(model)
+    shutil.copytree(tmp_path / "retain", model)
+    edit(model / "grun_bench.json", lambda data: data.update(unlearner="grun+npo", run_id=model.name))
+    said = command("verify", bundle, "--rerun", "--include-path", hub)
+    assert said.code == 1 and "in other words it answers as the retain model" in " ".join(said.out.split()), said.out
+
+
 @pytest.mark.slow
 def test_rows_without_a_model_are_trained_again(command: Command, bundle: Path, hub: Path) -> None:
     shutil.rmtree(bundle / "models")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,12 +60,17 @@ def test_the_worked_example(tmp_path: Path) -> None:
 
     # the pull request, in a tree that has no other results, and what reviewers make of it
     (block,) = re.findall(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)
-    (work / "leaderboards" / "results" / "submissions").mkdir(parents=True)
+    own = work / "leaderboards" / "results"
+    (own / "submissions").mkdir(parents=True)
+    for name in ("none", "retain"):  # the project's, with which rows are ranked
+        shutil.copytree(work / "results" / "tofu_forget10" / "tiny" / name, own / "tofu_forget10" / "tiny" / name)
     type_in("\n".join(line for line in block.splitlines() if not line.startswith("git ")))
     assert row_on_the_page() == ("3", "1", "self-reported")
     type_in("grun-bench verify leaderboards/results/submissions/unlikelihood && grun-bench leaderboard")
     assert row_on_the_page() == ("3", "1", "recomputed")
-    type_in("cp -r unlikelihood-prefix leaderboards/results/submissions/ && grun-bench leaderboard")
+    assert not (own / "submissions" / "unlikelihood" / "verified.json").exists()
+    type_in("rm unlikelihood-prefix/verified.json && cp -r unlikelihood-prefix leaderboards/results/submissions/")
+    type_in("grun-bench leaderboard")
     assert row_on_the_page()[:2] == ("3", "2")
     type_in("grun-bench leaderboard --check")
 
@@ -73,12 +79,17 @@ def test_the_document_says_what_the_program_does() -> None:
     from grun_bench import rerun as rerunning
     from grun_bench.core import untrusted
     from grun_bench.leaderboard.compare import TOLERANCE
+    from grun_bench.leaderboard.likeness import ALIKE
+    from grun_bench.leaderboard.recompute import SECONDS, SECONDS_PER_ROW
     from grun_bench.leaderboard.submit import CARD_TEMPLATE
+    from grun_bench.results.filed import ALL_BYTES, ALL_VALUES
 
     assert f"{TOLERANCE:g}".replace("e-09", "e-9") in TEXT
     assert f"({rerunning.RESCORED} + 1/n)" in TEXT and f"({rerunning.RETRAINED} + 1/n)" in TEXT
     assert f"recovery under attack | {rerunning.DISTANCE} |" in TEXT and rerunning.DISTANCE == rerunning.RECOVERY
     assert f"at most {untrusted.MAX_FILES:,} files" in TEXT
+    assert f"{ALL_VALUES:,} values" in TEXT and ALL_BYTES == 2**30 and ALIKE == 0.1
+    assert f"{SECONDS:.0f} seconds and {SECONDS_PER_ROW} for each line" in TEXT
     fields = re.findall(r"^(\w+):", CARD_TEMPLATE, flags=re.MULTILINE)
     block = re.search(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
     assert block is not None and re.findall(r"^(\w+):", block[1], flags=re.MULTILINE) == fields
