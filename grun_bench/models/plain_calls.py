@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from grun_bench.core.errors import UsageError
 from grun_bench.models.forward import Call, current_call, set_call
-from grun_bench.models.prompt_ends import Seen
+from grun_bench.models.prompt_ends import NO_PADDING, Seen, refuse
 
 
 class PlainCall(Call):
@@ -106,4 +106,6 @@ class PlainCalls:
             # as transformers takes it
             padded = whole is ids and pad is not None and pad not in (stops if isinstance(stops, list) else [stops])
             mask = (whole != pad).long() if padded else torch.ones(whole.shape[:2], dtype=torch.long)
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            refuse(NO_PADDING)
         return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1).tolist()

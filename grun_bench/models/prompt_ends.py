@@ -17,6 +17,7 @@ _ADVICE = (
     "This model is edited at the last token of each prompt. Pass prompt_lengths=[...], how many tokens of each row are "
     f"prompt (0: it ends in another call), or labels that are {IGNORED} on the prompt. generate() needs neither."
 )
+NO_PADDING = "attention_mask is not (batch, length), so it does not tell padding"
 
 
 def refuse(reason: str) -> NoReturn:
@@ -57,7 +58,7 @@ class Seen:
         if mask is None:
             mask = torch.ones(rows, width, device=self.whole.device)
         if not isinstance(mask, Tensor) or mask.ndim != 2:
-            refuse("attention_mask is not (batch, length), so it does not tell padding")
+            refuse(NO_PADDING)
         attended = mask[:, -width:].bool()
         if positions is not None and ((positions == 0) & attended).sum(1).max() > 1:
             refuse("a row holds several sequences")

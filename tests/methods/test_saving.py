@@ -114,6 +114,8 @@ def test_a_quantised_base_can_be_given(
     dtypes = [parameter.dtype for name, parameter in lm.model.named_parameters() if "_proj" in name]
     assert dtypes.count(torch.int8) == 6 * 7 and {*dtypes} <= {torch.int8, torch.float32}
     error = (logits_of(lm) - expected).norm() / expected.norm()
+    with pytest.raises(UsageError, match=r"push_to_hub|quantised"):
+        lm.model.save_pretrained(tmp_path / "plain")
     assert 0 < error < 0.1 < (logits_of(plain) - expected).norm() / expected.norm()
 
 

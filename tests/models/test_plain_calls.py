@@ -255,6 +255,27 @@ def test_what_does_not_tell_where_the_prompt_ends_is_refused(edited: LM, adapter
             edited.model(**{name: value for name, value in arguments.items() if name != "prompt_lengths"})
 
 
+def test_generate_needs_a_mask_that_tells_padding(edited: LM) -> None:
+    prompt = torch.tensor([edited.prompts.prompt("Who?")])
+    with pytest.raises(UsageError, match="does not tell padding"):
+        edited.model.generate(prompt, attention_mask=torch.ones(1, 1, *prompt.shape))
+
+
+def test_two_models_at_once_are_edited_each_at_its_own_prompts(edited: LM, make_lm: Callable[..., LM]) -> None:
+    """A model that another asks for each of its tokens, as in contrastive decoding."""
+    other = make_lm()
+    hand_over(attached(other, "reft"), other)
+    whole, seen = torch.tensor([other.prompts.prompt("Where does it end?")]), []
+    expected = other.model(whole, prompt_lengths=whole.shape[1]).logits
+
+    def asking(ids: Tensor, scores: Tensor) -> Tensor:
+        seen.append(other.model(whole, prompt_lengths=whole.shape[1]).logits)
+        return scores
+
+    assert generated(edited, left_padded(edited), logits_processor=[asking]) == greedy_of_the_engine(edited)
+    assert len(seen) == COUNT and all(torch.equal(each, expected) for each in seen)
+
+
 def test_the_decoder_by_itself_is_refused(edited: LM) -> None:
     with pytest.raises(UsageError, match="called without its model"):
         edited.model.model(torch.tensor([edited.prompts.prompt("Who?")]))
