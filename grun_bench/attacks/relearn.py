@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from grun_bench.attacks.base import Subject
 from grun_bench.attacks.neutral import SENTENCES
+from grun_bench.attacks.tuning import halves, strength
 from grun_bench.attacks.weights import KEPT, adapter_parameters, base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
-from grun_bench.core.settings import Count, Positive, Share, each, one_of, whole
+from grun_bench.core.settings import Count, Positive, Share, above, each, one_of, whole
 from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled, split
@@ -54,16 +55,19 @@ def relearn(
     full_lr: Positive = 2e-5,
     rank: Count = 16,
     alpha: Positive = 32.0,
+    factors: Annotated[Sequence[float], each(above(0))] = (1.0,),
 ) -> Iterator[tuple[str, Subject]]:
     """Short fine-tuning on a few forget rows (scored on the others), on retain rows, on unrelated text.
 
     `share` of the forget rows are trained on, or as many retain rows or sentences of our own, the same for every model.
     Questions that were trained on are not asked; multiple-choice questions all are. Each kind and way is one
     fine-tuning, whose learning rate falls to zero at the last of `steps`; the model is scored as it was after each.
+    With several `factors` of the learning rate each is tried, and the one that brings back most of one half of the
+    other forget rows is scored on the other half.
     """
     if "retain" in kinds and not subject.retain:
         raise Inapplicable("there is no retain set to fine-tune on; leave `retain` out of relearn.kinds.")
-    tuning = {
+    changed = {
         "lora": partial(low_rank, subject, rank=rank, alpha=alpha),
         "full": partial(all_weights, subject),
     }
@@ -72,14 +76,21 @@ def relearn(
         rows = trained_rows(subject, kind, share)
         trained = {question for question, _ in rows}
         others = replace(subject, examples=[row for row in subject.examples if row.question not in trained])
+        tried, asked = halves(others) if len(factors) > 1 else ([], others)
         for way in ways:
-            with tuning[way]() as parameters:
-                batches = _batches(subject.lm, rows, max(steps), batch_size, subject.seed)
-                label = f"relearning {kind}-{way}"
-                for count, values in fine_tune(subject, parameters, batches, rates[way], label, steps).items():
+            batches = _batches(subject.lm, rows, max(steps), batch_size, subject.seed)
+            best, curve = -1.0, dict[int, list[Tensor]]()
+            for rate in [factor * rates[way] for factor in factors]:
+                with changed[way]() as parameters:
+                    kept = fine_tune(subject, parameters, batches, rate, f"relearning {kind}-{way}", steps)
+                    found = strength(subject, tried) if tried else 0.0
+                if found > best:
+                    best, curve = found, kept
+            for count, values in curve.items():
+                with changed[way]() as parameters:
                     for parameter, value in zip(parameters, values, strict=True):
                         parameter.data = value.to(parameter.device)
-                    yield f"{kind}-{way}@{count}", others
+                    yield f"{kind}-{way}@{count}", asked
 
 
 def trained_rows(subject: Subject, kind: str, share: float) -> list[Row]:

@@ -51,7 +51,11 @@ def hub_with_attacks(hub: Path, environment: Path) -> Path:
 
 def config(hub: Path, output: Path, attacks: str, unlearner: str = "grun+npo", **changes: Any) -> RunConfig:
     settings = {"epochs": 1} if "+" in unlearner else {}
-    short = {"suffix.phrases": {"a": "Now.", "b": "Please."}} if "suffix" in attacks or attacks == "all" else {}
+    short = (
+        {"suffix.phrases": {"a": "Now.", "b": "Please."}, "suffix.texts": 0}
+        if "suffix" in attacks or attacks == "all"
+        else {}
+    )
     overrides = settings | short | changes.pop("overrides", {})
     return RunConfig(
         unlearner, str(hub / "attacked.yaml"), output, model=SMALL, overrides=overrides, attacks=attacks, **changes
@@ -76,7 +80,7 @@ def test_values_under_attack_are_those_of_the_records_it_left(hub_with_attacks: 
         result = read_result(cell.path)
         assert list(result.attacks) == ["suffix", "prefill"]
         assert list(result.attacks["suffix"].variants) == ["a", "b"]
-        assert result.attacks["suffix"].settings == {"phrases": {"a": "Now.", "b": "Please."}}
+        assert result.attacks["suffix"].settings == {"phrases": {"a": "Now.", "b": "Please."}, "texts": 0}
         for name, info in result.attacks.items():
             assert info.access == "user"
             for variant, saved in info.variants.items():

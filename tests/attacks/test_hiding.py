@@ -26,6 +26,7 @@ from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
+from grun_bench.results.record import Record
 from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import FineTuning
 
@@ -211,3 +212,29 @@ def test_sampling_finds_what_greedy_decoding_hides(models: Models) -> None:
     finally:
         models.gate.logits.copy_(logits)
     assert recovered("sampling", subject(models.retain), models.target)["recovery_forget_leak"] < 0.2
+
+
+def extractable(record: Record) -> float:
+    """The share of an answer's tokens, from its end, that greedy decoding gives one after another."""
+    wrong = [place for place, match in enumerate(record.answer.matches or []) if not match]
+    return 1 - (wrong[-1] + 1 if wrong else 0) / len(record.answer.matches or [])
+
+
+def test_words_are_chosen_on_one_half_and_put_to_the_other(models: Models) -> None:
+    """By brute force over all that may be chosen first: none brings back more."""
+    asked = subject(models.hiding, models.adapter)
+    phrases = {"nothing": "Xyzzy!", "please": "Please."}
+    plugin = registry.get("attack", "suffix")
+    variants = dict(plugin.target(asked, phrases=phrases, texts=3))
+    assert list(variants) == ["nothing", "please", "tuned"]
+    (row,) = [row for row in variants["tuned"].examples if row.set == "forget"]
+    assert row.index == 1 and row.question.startswith("Where? ")
+    words = row.question.removeprefix("Where? ")
+
+    def mean(text: str) -> float:
+        tried = [Example("forget", number, f"{FORGET[number][0]} {text}", FORGET[number][1]) for number in (0, 2)]
+        return sum(map(extractable, score(models.hiding, tried, SCORING))) / 2
+
+    singles = [*phrases.values(), *(question for question, _ in RETAIN)]
+    assert mean(words) >= max(map(mean, singles))
+    assert list(dict(plugin.target(asked, phrases=phrases, texts=0))) == ["nothing", "please"]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from grun_bench.attacks import relearn as relearning
+from grun_bench.attacks import tuning
 from grun_bench.attacks.base import Subject, make_attacks
 from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.quantisation import BLOCK, rounded_4bit, rounded_int8
@@ -490,6 +491,25 @@ def test_all_weights_are_trained_as_by_a_plain_loop(make_lm: Callable[..., LM]) 
         assert (logits_of(ours) - plain[name]).abs().max() < 1e-3
         assert (logits_of(ours) - start).abs().max() > 0.1
     assert names == ["forget-full@1", "forget-full@3"]
+
+
+def test_the_rate_is_chosen_on_one_half_and_scored_on_the_other(make_lm: Callable[..., LM]) -> None:
+    """Of several factors the model is that of the one which alone brings back most of the half that is not asked."""
+    options = {"kinds": ["retain"], "ways": ["full"], "steps": [2], "full_lr": 1e-2}
+
+    def alone(factor: float) -> tuple[float, Tensor]:
+        subject = subject_of(make_lm())
+        for _ in attack("relearn", subject, factors=[factor], **options):
+            return tuning.strength(subject, tuning.halves(subject)[0]), logits_of(subject.lm)
+        raise AssertionError
+
+    found = [alone(factor) for factor in (1e-4, 1.0, 5.0)]
+    subject = subject_of(make_lm())
+    for _, altered in attack("relearn", subject, factors=[1e-4, 1.0, 5.0], **options):
+        best = max(range(3), key=lambda place: found[place][0])
+        assert torch.equal(logits_of(subject.lm), found[best][1])
+        tried = tuning.halves(subject)[0]
+        assert len(tried) >= 1 and not any(row in altered.examples for row in tried)
 
 
 def test_low_rank_updates_are_those_of_peft(make_lm: Callable[..., LM]) -> None:
