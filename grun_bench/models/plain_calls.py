@@ -24,6 +24,17 @@ class PlainCall(Call):
     """The Call that a plain call of the model is."""
 
 
+def call_outside() -> Call | None:
+    """The Call that a pass begins in. A plain one is none: it was left by a pass that was interrupted."""
+    call = current_call()
+    return None if isinstance(call, PlainCall) else call
+
+
+def by_name(model: nn.Module, args: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of a model's call that were given by their place."""
+    return dict(zip(list(inspect.signature(type(model).forward).parameters)[1:], args, strict=False))
+
+
 class _Generating(NamedTuple):
     """A `generate` under way: the last column of each prompt."""
 
@@ -50,7 +61,6 @@ class PlainCalls:
     def __init__(self, model: PreTrainedModel, acts: Callable[[], bool] | None = None) -> None:
         self.answer_start: Sequence[int] = ()
         self._model, self._acts = model, acts
-        self._names = list(inspect.signature(type(model).forward).parameters)[1:]
         self._generate = model.generate
         model.generate = self._generate_from_prompts
         # a step compiled around the edits would be compiled anew for every layer
@@ -60,8 +70,8 @@ class PlainCalls:
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         lengths = kwargs.pop("prompt_lengths", None)
-        if current_call() is None and (self._acts is None or self._acts()):
-            ends = self._ends(Seen(dict(zip(self._names, args, strict=False)) | kwargs), lengths)
+        if call_outside() is None and (self._acts is None or self._acts()):
+            ends = self._ends(Seen(by_name(model, args) | kwargs), lengths)
             rows = torch.empty(0) if ends is None else (ends >= 0).nonzero()[:, 0]
             set_call(PlainCall(ends[rows], rows=rows) if ends is not None and len(rows) else PlainCall(None))
         return args, kwargs

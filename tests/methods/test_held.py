@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import Cache, DynamicCache
 
+from grun_bench.core.errors import UsageError
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.make import make_unlearner
@@ -167,6 +168,46 @@ def test_plain_generation_of_padded_prompts_is_that_of_each_alone(options: dict[
         alone = lm.model.generate(torch.tensor([prompt]), **given | {"use_cache": False} | beams)[0, len(prompt) :]
         kept = row[: len(alone)]
         assert kept.tolist() == alone.tolist()
+
+
+@torch.no_grad()
+def test_arguments_count_by_their_place_too() -> None:
+    lm, _ = held_model()
+    ids, mask = torch.tensor([[2, 2, 0, 40, 41, 42]]), torch.tensor([[0, 0, 1, 1, 1, 1]])
+    expected = lm.model(input_ids=ids, attention_mask=mask).logits[:, 2:]
+    assert torch.equal(lm.model(ids, mask).logits[:, 2:], expected)
+    embeddings = lm.model.get_input_embeddings()(ids)
+    found = lm.model(input_ids=None, attention_mask=mask, inputs_embeds=embeddings).logits[:, 2:]
+    assert torch.equal(found, expected)
+
+
+@torch.no_grad()
+def test_a_pass_that_fails_leaves_no_call_behind() -> None:
+    lm, _ = held_model()
+    other, ids = small_lm(), torch.tensor([[0, 40, 41]])
+    attached(other, "grun", layers=LAYERS)
+    failing: list[tuple[type[BaseException], dict[str, Any]]] = [
+        (UsageError, {"attention_mask": torch.ones(1, 1, 3)}),
+        (IndexError, {"input_ids": torch.tensor([[10**6]])}),
+        (KeyboardInterrupt, {}),
+    ]
+    for error, options in failing:
+        with pytest.raises(error), interrupted(lm) if error is KeyboardInterrupt else nullcontext():
+            lm.model(**{"input_ids": ids} | options)
+        with pytest.raises(UsageError, match="where the prompt ends is not known"):
+            other.model(ids)
+
+
+@contextmanager
+def interrupted(lm: LM) -> Iterator[None]:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = decoder_layers(lm.model)[-1].register_forward_hook(interrupt)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def test_training_reads_both_ends_and_is_the_same_with_what_is_frozen_kept() -> None:

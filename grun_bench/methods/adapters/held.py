@@ -16,7 +16,8 @@ from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.adapters.reft import Reft
 from grun_bench.models.forward import current_call, decoder_layers, set_call
 from grun_bench.models.kv_cache import add_numbers, numbers_of
-from grun_bench.models.plain_calls import PlainCall
+from grun_bench.models.plain_calls import PlainCall, by_name, call_outside
+from grun_bench.models.prompt_ends import Seen
 
 
 class EveryPosition(Reft):
@@ -75,23 +76,25 @@ class HeldGrun(EveryPosition, Grun):
         """A pass begins. Raises UsageError where it does not say which tokens it sees."""
         if not self._on:
             return
-        if current_call() is None:
-            set_call(PlainCall(None))
-        call = current_call()
-        given = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
-        if call is None or given is None:
+        seen = Seen(by_name(model, args) | dict(kwargs))
+        if all(seen.given.get(name) is None for name in ("input_ids", "inputs_embeds")):
             raise UsageError("this model is called with input_ids or inputs_embeds.")
-        if isinstance(kwargs.get("past_key_values"), tuple):
+        if isinstance(seen.given.get("past_key_values"), tuple):
             raise UsageError("this model keeps its gates beside keys and values: give it a DynamicCache, not tuples.")
-        cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
+        cache = next((value for value in seen.given.values() if isinstance(value, Cache)), None)
         earlier = numbers_of(cache, self._place(self._indices[0]))
         past = 0 if earlier is None else earlier.shape[-1]
-        call.kept = Pass(seen_columns(kwargs.get("attention_mask"), given, past), cache, {})
+        kept = Pass(seen_columns(seen.given.get("attention_mask"), seen.whole, past), cache, {})
+        if (call := call_outside()) is None:
+            set_call(call := PlainCall(None))
+        call.kept = kept
 
     def _end(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        """A pass is over: its logits go where its keys and values went."""
+        """A pass is over: its logits go where its keys and values went. One that failed leaves none."""
         call = current_call()
-        if call is None or not isinstance(call.kept, Pass):
+        if isinstance(call, PlainCall):
+            set_call(None)
+        if output is None or call is None or not isinstance(call.kept, Pass):
             return
         cache = call.kept.cache
         if cache is None and hasattr(output, "values"):
@@ -100,8 +103,6 @@ class HeldGrun(EveryPosition, Grun):
         if cache is not None:
             for index in self._indices:
                 add_numbers(cache, self._place(index), call.kept.logits[index].float())
-        if isinstance(call, PlainCall):
-            set_call(None)
 
     def _place(self, index: int) -> int:
         """The layer of a cache, beyond the model's own, that has the logits of a block."""
