@@ -26,7 +26,8 @@ class EveryPosition(Reft):
     edits_prompt_end = False
 
     def _watch(self, model: PreTrainedModel) -> None:
-        """Nothing to learn of a call."""
+        """Nothing to learn of a call: what others need `prompt_lengths` for is taken and left."""
+        model.register_forward_pre_hook(_without_lengths, with_kwargs=True)
 
     def _edit_output(self, index: int, block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not self._on:
@@ -34,6 +35,12 @@ class EveryPosition(Reft):
         states = output[0] if isinstance(output, tuple) else output
         edited = self._edit(index, states)[0]
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+
+def _without_lengths(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, {name: value for name, value in kwargs.items() if name != "prompt_lengths"}
 
 
 @adapter("reft-held")
@@ -67,6 +74,7 @@ class HeldGrun(EveryPosition, Grun):
     """
 
     def _watch(self, model: PreTrainedModel) -> None:
+        super()._watch(model)
         # a step compiled around the edits would be compiled anew for every layer
         model.generation_config.disable_compile = True
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
