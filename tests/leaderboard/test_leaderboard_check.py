@@ -144,7 +144,7 @@ def attacked(attacked_results: Path, tmp_path: Path) -> Path:
 
 def test_numbers_under_attack_and_of_stages_come_from_their_records(attacked: Path) -> None:
     result = read_result(of(attacked))
-    assert set(result.attacks["suffix"].variants) == {"a", "b"} and len(result.curves["stages"].points) == 3
+    assert set(result.attacks["suffix"].variants) == {"a", "b", "tuned"} and len(result.curves["stages"].points) == 3
     assert found(attacked) == []
 
 

@@ -107,7 +107,7 @@ def test_attacks_and_their_settings(small: Callable[..., Outcome]) -> None:
     phrases = {"a": "Now.", "b": "Please."}
     outcome = small("none", attacks=["suffix", "prefill"], settings={"suffix.phrases": phrases})
     assert list(outcome.result.attacks) == ["suffix", "prefill"]
-    assert outcome.result.attacks["suffix"].settings == {"phrases": phrases}
+    assert outcome.result.attacks["suffix"].settings == {"phrases": phrases, "texts": 8}
     # the target model itself was asked for
     assert outcome.cell == outcome.target
     assert set(outcome.metrics) == {key.removesuffix(",none") for key in clean(outcome.result)}
