@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -340,6 +341,25 @@ def test_the_table_of_a_run_has_both_references_and_the_file(
         value = rows[name].value("forget_probability")
         assert value is not None and (f"{value:.3f}" in shown or f"{value:.1e}" in shown)
     assert str(results) in said.out and rows["grun+npo"].run_id in said.out and "trainable parameters" in said.out
+
+
+def test_the_next_commands_find_the_folder_that_a_run_was_filed_in(
+    command: Command, small_run: list[str], results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = command(*small_run, "--unlearner", "grun+npo", "--output", results)
+    told = next(line for line in said.out.splitlines() if line.startswith("next: ")).removeprefix("next: ")
+    show, leaderboard = (shlex.split(each)[1:] for each in told.split("   |   "))
+    assert command(*show).code == 0
+    assert command(*leaderboard).code == 0 and (tmp_path / "pages" / "README.md").exists()
+
+
+def test_a_narrow_terminal_shows_run_ids_whole(
+    command: Command, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = command("ls", "runs", "--output", results).out
+    assert all(found.run_id in listed for found in stored(results).values())
 
 
 def test_show_and_ls_read_what_is_there(command: Command, results: Path) -> None:

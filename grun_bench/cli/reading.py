@@ -49,7 +49,7 @@ def _list_runs(output: Path) -> None:
     results = [read_result(path) for path in result_files(output)]
     rows = [
         (
-            *(result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:16]),
+            *(result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:10]),
             *(number(result.value(metric)) for metric in ("forget_quality", "model_utility")),
         )
         for result in sorted(results, key=lambda result: result.date)
@@ -106,7 +106,7 @@ def import_log(
     write_whole(path, result.dumps())
     oracle = registry.control("retain model")
     compared = import_result(reference, retain_log, loaded, model, oracle, None) if reference and retain_log else None
-    print_run(result, None, compared, path, reused=False)
+    print_run(result, None, compared, path, output, reused=False)
 
 
 def convert(

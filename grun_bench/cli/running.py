@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +111,7 @@ def run(
     from grun_bench.runs.front import run_config
 
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
-    _show(run_config(options.config(machine, unlearner, settings, **beside)), as_json)
+    _show(run_config(options.config(machine, unlearner, settings, **beside)), machine.output, as_json)
     if save and not as_json:
         print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
 
@@ -158,10 +158,11 @@ def attack(
         **models,
         **machine.config() | {"output": path.resolve().parents[3]},
     )
-    _show(attack_row(config, row, saved), as_json)
+    outcome = attack_row(config, row, saved)
+    _show(replace(outcome, cell=replace(outcome.cell, reused=False)), config.output, as_json)
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
+def _show(outcome: Outcome, output: Path, as_json: bool) -> None:
     """Print a run. Raises GrunBenchError where it diverged."""
     from grun_bench.terminal.result import print_run
 
@@ -170,7 +171,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         print(cell.result.dumps(), end="")
     else:
         target, retain = (other.result if other else None for other in (outcome.target, outcome.retain))
-        print_run(cell.result, target, retain, cell.path, cell.reused)
+        print_run(cell.result, target, retain, cell.path, output, cell.reused)
     if cell.result.status != "ok":
         name = cell.result.unlearner.name
         raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
@@ -194,7 +195,7 @@ def sweep(
         raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2.")
     names = expand(unlearners)
     done = list(run_all(options.config(machine), names, map(int, numbers)))
-    print_sweep(options.task, done)
+    print_sweep(options.task, done, machine.output)
     failed = sum(not each.refused and (each.result is None or each.result.status != "ok") for each in done)
     if failed or not any(each.result for each in done):
         refused = sum(each.refused for each in done)

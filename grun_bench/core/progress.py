@@ -41,9 +41,9 @@ def _values(values: dict[str, float]) -> str:
 def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
     """A bar over `total` steps. Yields `advance(steps=1, **values)`; the values (losses) are shown behind the bar.
 
-    A bar within another one shows nothing.
+    A bar within another one shows nothing, nor does one without steps.
     """
-    if _shown.get():
+    if _shown.get() or not total:
         yield lambda steps=1, **values: None
         return
     before = _shown.set(True)

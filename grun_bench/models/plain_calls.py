@@ -85,7 +85,8 @@ class PlainCalls:
         generation, labels = _generating.get(), seen.given.get("labels")
         if generation is not None and generation.model is self._model:
             return seen.of_sequences(generation.ends)
-        if torch.is_grad_enabled() and getattr(self._model, "is_gradient_checkpointing", False):
+        checkpointed = (getattr(each, "gradient_checkpointing", False) for each in self._model.modules())
+        if torch.is_grad_enabled() and any(checkpointed):
             raise UsageError(
                 "transformers' gradient checkpointing runs layers again without saying for which call, so this model "
                 "cannot be edited in it: train within grun_bench.models.forward.checkpointing(model, True) instead."

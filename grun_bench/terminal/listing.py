@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
+from grun_bench.runs.config import RESULTS
 
 
 def tell(*lines: str) -> None:
@@ -19,9 +22,22 @@ def tell(*lines: str) -> None:
         out.print(terminal(line), highlight=False)
 
 
+def in_folder(option: str, results: Path) -> str:
+    """The option that a next command needs to find a folder of results; nothing for the one that it looks in itself."""
+    return "" if results.resolve() == RESULTS.resolve() else f" {option} {shlex.quote(str(results))}"
+
+
+def leaderboard_command(results: Path) -> str:
+    """The command that renders a folder of results; those of another folder do not replace the project's pages."""
+    elsewhere = in_folder("--results", results)
+    return f"grun-bench leaderboard{elsewhere}" + (" --out pages" if elsewhere else "")
+
+
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """One table with a title."""
-    table = Table(*columns, title=terminal(title), title_justify="left")
+    """One table with a title; a run's id, which other commands take, stays whole."""
+    table = Table(title=terminal(title), title_justify="left")
+    for column in columns:
+        table.add_column(column, no_wrap=column == "run", overflow="fold")
     for row in rows:
         table.add_row(*map(terminal, row))
     Console().print(table)

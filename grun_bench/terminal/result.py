@@ -13,14 +13,16 @@ from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
 from grun_bench.results.words import dataset_label, heading, number
-from grun_bench.terminal.listing import facts_table, tell
+from grun_bench.terminal.listing import facts_table, in_folder, leaderboard_command, tell
 
 #: shown beside the headline where a result has them
 _GATES = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
 
 
-def print_run(result: Result, target: Result | None, retain: Result | None, path: Path, reused: bool) -> None:
-    """What ran, the headline numbers with target and retain model beside them, the file, and the next command."""
+def print_run(
+    result: Result, target: Result | None, retain: Result | None, path: Path, output: Path, reused: bool
+) -> None:
+    """What ran, the headline numbers with target and retain model beside them, the file, and the next commands."""
     settings = f"model {result.model}, seed {result.seed}, data {dataset_label(result)}, protocol {result.protocol}"
     tell(f"{result.unlearner.name} on {result.task}: {settings}")
     if result.limit:
@@ -34,7 +36,8 @@ def print_run(result: Result, target: Result | None, retain: Result | None, path
     tell(*_remarks(result))
     _print_end(result, path)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
-    tell(f"{done}result: {path}", f"next: grun-bench show {result.run_id}   |   grun-bench leaderboard")
+    show = f"grun-bench show {result.run_id}{in_folder('--output', output)}"
+    tell(f"{done}result: {path}", f"next: {show}   |   {leaderboard_command(output)}")
 
 
 def _remarks(result: Result) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,13 +11,13 @@ from rich.table import Table
 
 from grun_bench.core.escaping import terminal
 from grun_bench.results.words import heading, number
-from grun_bench.terminal.listing import tell
+from grun_bench.terminal.listing import leaderboard_command, tell
 
 if TYPE_CHECKING:
     from grun_bench.matrix.sweep import Swept
 
 
-def print_sweep(task: str, done: Sequence[Swept]) -> None:
+def print_sweep(task: str, done: Sequence[Swept], output: Path) -> None:
     """One row a run: its headline numbers, or why there are none."""
     shown = next((each.result for each in done if each.result), None)
     headline = shown.headline if shown else []
@@ -31,4 +32,5 @@ def print_sweep(task: str, done: Sequence[Swept]) -> None:
         values = [number(each.result.value(metric)) for metric in headline] if each.result else []
         table.add_row(terminal(each.unlearner), seed, status, *values)
     Console().print(table)
-    tell(*(f"{each.unlearner}: {each.problem}" for each in done if each.problem), "next: grun-bench leaderboard")
+    problems = (f"{each.unlearner}: {each.problem}" for each in done if each.problem)
+    tell(*problems, f"next: {leaderboard_command(output)}")

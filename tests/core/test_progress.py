@@ -33,6 +33,12 @@ def test_a_bar_within_a_bar_shows_nothing(capfd: pytest.CaptureFixture[str]) -> 
     assert "inner" not in said and "outer: 1 steps" in said and "next: 1 steps" in said
 
 
+def test_nothing_to_do_is_not_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("gradients", 0):
+        pass
+    assert capfd.readouterr().err == ""
+
+
 def test_another_thread_has_a_bar_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         with progress.bar("theirs", 1):
