@@ -16,6 +16,8 @@ from grun_bench.runs.config import RESULTS, RunConfig, config_of
 if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
 
+#: what every generator of random numbers takes
+MAX_SEED = 2**32 - 1
 
 AttackSets = Annotated[
     str, typer.Option(metavar="all|NAME,...", help="Attacks that ask every scored set, not what their headline needs.")
@@ -93,7 +95,7 @@ def run(
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat it.")
     ] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Seed of unlearning.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of unlearning.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Keep the unlearned model in this folder.")] = None,
     trunk_cache: Annotated[
         bool,
@@ -191,8 +193,8 @@ def sweep(
     from grun_bench.terminal.sweep import print_sweep
 
     numbers = seeds.split(",")
-    if not all(number.isdigit() for number in numbers):
-        raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2.")
+    if not all(number.isdecimal() and len(number) < 11 and int(number) <= MAX_SEED for number in numbers):
+        raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2, up to {MAX_SEED}.")
     names = expand(unlearners)
     done = list(run_all(options.config(machine), names, map(int, numbers)))
     print_sweep(options.task, done, machine.output)

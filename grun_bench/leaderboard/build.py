@@ -59,7 +59,9 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
     groups = _groups(runs)
     ordered = [run for group in groups for run in group]
     first, columns = ordered[0].result, list(dict.fromkeys(column for run in ordered for column in run.clean))
-    access = {name: found.info.access for run in ordered for name, found in run.attacks.items()}
+    # what an attack needs is as the tree's own rows say, where they have it
+    own_last = sorted(ordered, key=lambda run: not run.filings[0].submission)
+    access = {name: found.info.access for run in own_last for name, found in run.attacks.items()}
     access = {name: access[name] for name in sorted(access)}
     directions: dict[str, bool | None] = {}
     for run in ordered:

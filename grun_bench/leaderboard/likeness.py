@@ -11,7 +11,7 @@ from typing import Any
 from grun_bench.core import registry
 from grun_bench.core.plugins import Control
 from grun_bench.results.filed import CONTROLS, Filed, controls
-from grun_bench.results.metric_key import MetricKey
+from grun_bench.results.metric_key import CLEAN, MetricKey
 from grun_bench.results.record import Record, Records, load_records
 
 #: two models are one where their records differ by no more than this share of what target and retain model differ by
@@ -34,12 +34,7 @@ def unlike(filed: Filed, among: Iterable[Filed]) -> Iterator[str]:
             break
     target, retain = found["target"], found["retain model"]
     if role is None and target is not None and retain is not None and clean(filed) is not None:
-        apart, whole = distance(clean(filed), clean(retain)), distance(clean(target), clean(retain))
-        if apart <= ALIKE * whole < math.inf:
-            yield (
-                f"$.records: those of the retain model of {retain.path}, {apart:.2g} nats a token from it where the "
-                f"target model is {whole:.2g}: a retain model is no method"
-            )
+        yield from _clones(filed, target, retain)
 
 
 def _first(filed: Filed, role: Control, among: Sequence[Filed]) -> Filed | None:
@@ -72,8 +67,12 @@ def _other_rows(filed: Filed, control: Filed) -> Iterator[str]:
             yield f"$.records: not the questions and answers of {control.path}: {where}"
     for name, info in filed.result.attacks.items():
         known = control.result.attacks.get(name)
+        if known and known.access != info.access:
+            yield f"$.attacks.{name}.access: {info.access}, and {control.path} has {known.access}"
         alike = known and (known.version, known.settings, known.rows) == (info.version, info.settings, info.rows)
         there = known.variants if known and alike else {}
+        if absent := sorted(there.keys() - info.variants.keys()):
+            yield f"$.attacks.{name}.variants: not all that {control.path} has: no {', '.join(absent)}"
         for variant in info.variants:
             label, place = MetricKey("", name, variant).filter, f"$.attacks.{name}.variants.{variant}"
             rows = _numbers(filed, label)
@@ -83,14 +82,40 @@ def _other_rows(filed: Filed, control: Filed) -> Iterator[str]:
                 yield f"{place}: not the rows that {control.path} has"
 
 
+def _clones(filed: Filed, target: Filed, retain: Filed) -> Iterator[str]:
+    """Records that are the retain model's, without attack or under one that only asks the model.
+
+    Who owns the weights may make models alike: those that learn the forget set again, say.
+    """
+    asking = [
+        MetricKey("", name, variant).filter
+        for name, info in filed.result.attacks.items()
+        for variant in (info.variants if info.access == "user" else ())
+    ]
+    for label in (CLEAN, *asking):
+        own, theirs, oracle = (_labelled(each, label) for each in (filed, target, retain))
+        apart, whole = distance(own, oracle), distance(theirs, oracle)
+        if apart <= ALIKE * whole < math.inf and whole:
+            place = "$.records" if label == CLEAN else f"the records of {label}"
+            yield (
+                f"{place}: those of the retain model of {retain.path}, {apart:.2g} nats a token from it where the "
+                f"target model is {whole:.2g}: a retain model is no method"
+            )
+
+
 def _numbers(filed: Filed, label: str) -> list[tuple[str, int]]:
     return [(record.set, record.index) for record in filed.records([label])[label]]
 
 
 def clean(filed: Filed) -> Records | None:
     """The records without attack; None where there are none."""
-    records = filed.result.records
-    return _read(filed.beside(records), records.sha256) if records else None
+    return _labelled(filed, CLEAN)
+
+
+def _labelled(filed: Filed, label: str) -> Records | None:
+    """The records of a filter; None where there are none, or not beside the result."""
+    records = filed.named().get(label)
+    return _read(filed.beside(records), records.sha256) if records and filed.beside(records).exists() else None
 
 
 @lru_cache(maxsize=8)

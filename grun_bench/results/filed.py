@@ -63,12 +63,9 @@ class Filed:
         """Why the records beside the result are not those that it names; None where they are."""
         return records_problem(self.file, self.result.all_records())
 
-    def records(self, filters: Collection[str] | None = None) -> dict[str, Records]:
-        """Its records by filter, all or those asked for, as far as it has them.
-
-        A filter is `none`, `<attack>:<variant>`, or `<curve>@<point>` where a point of a curve has records of its own.
-        Raises UsageError for records that are none, or that no model can leave.
-        """
+    def named(self) -> dict[str, RecordsFile]:
+        """The records that it names, by filter: `none`, `<attack>:<variant>`, or `<curve>@<point>` where a point of a
+        curve has records of its own."""
         result = self.result
         files = {CLEAN: result.records} if result.records else {}
         for attack, info in result.attacks.items():
@@ -76,6 +73,14 @@ class Filed:
         for name, curve in result.curves.items():
             if name.partition(":")[0] not in result.attacks:  # an attack's points are its variants
                 files |= {f"{name}@{point.at}": point.records for point in curve.points if point.records}
+        return files
+
+    def records(self, filters: Collection[str] | None = None) -> dict[str, Records]:
+        """Its records by filter, all or those asked for, as far as it has them.
+
+        Raises UsageError for records that are none, or that no model can leave.
+        """
+        files = self.named()
         wanted = files if filters is None else filters
         return {key: _possible(self.beside(records)) for key, records in files.items() if key in wanted}
 

@@ -14,8 +14,10 @@ import yaml
 from conftest import SMALL, TASK
 from forging import Data, edit
 
+from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import Checked, check
 from grun_bench.leaderboard.pages import render, write
+from grun_bench.leaderboard.tree import read_tree
 from grun_bench.metrics.recovery import remove_attack
 from grun_bench.results.store import read_result, result_files
 
@@ -166,6 +168,40 @@ def test_an_edited_or_made_up_point_of_a_curve_is_found(attacked: Path, place: i
     edit(path, lambda data: data["curves"]["stages"]["points"][place]["values"].update({key: 0.123}))
     (said,) = (line for line in found(attacked) if line.startswith(str(path)))
     assert f"curves.stages.points.{place}.{key}: the result says 0.123" in said
+
+
+def test_attacks_are_those_that_the_target_model_had(attacked: Path) -> None:
+    """The strongest variant left out, or an attack by users told as one that does not count."""
+    path, none = of(attacked), of(attacked, "none")
+
+    def weaken(data: Data) -> None:
+        data["attacks"]["suffix"]["access"] = "weights"
+        del data["attacks"]["suffix"]["variants"]["b"]
+
+    edit(path, weaken)
+    said = found(attacked)
+    control = none.relative_to(attacked)
+    assert f"{path}: $.attacks.suffix.access: weights, and {control} has user." in said
+    assert f"{path}: $.attacks.suffix.variants: not all that {control} has: no b." in said
+
+
+def test_what_an_attack_needs_is_as_the_trees_own_rows_say(attacked: Path) -> None:
+    base = attacked / "submissions" / "other" / "results"
+    shutil.copytree(attacked / "small", base / "small")
+    for path in base.glob("*/*/*/*.json"):
+        edit(path, lambda data: data["attacks"]["suffix"].update(access="weights"))
+    edit(of(base), lambda data: data["unlearner"].update(name="zzz"))
+    of(base).parent.rename(base / "small/org__small/zzz")
+    assert [board.access for board in build(read_tree(attacked), {})] == [{"suffix v2": "user"}]
+
+
+def test_the_retain_models_records_under_an_attack_are_noticed(attacked: Path) -> None:
+    path, retain = of(attacked), of(attacked, "retain")
+    brought = read_result(retain).attacks["suffix"].variants["a"]
+    shutil.copy(retain.with_name(brought.file), path.parent)
+    edit(path, lambda data: data["attacks"]["suffix"]["variants"].update(a=brought.model_dump()))
+    (said,) = (line for line in found(attacked) if "is no method" in line)
+    assert said.startswith(f"{path}: the records of suffix:a: those of the retain model of ")
 
 
 def test_missing_records_of_a_variant_or_a_stage_are_found(attacked: Path) -> None:
