@@ -177,9 +177,10 @@ def _float32(value: float) -> float:
 
 
 def _generation(lm: LM, protocol: Protocol, tokens: list[int]) -> Generation:
-    clean = protocol.cleans_spaces
-    text = lm.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=clean).strip()
-    return Generation(text, len(tokens), tokens[-1] in stop_tokens(lm))
+    text = lm.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if protocol.cleans_spaces:  # in decode transformers 5 ignores it for BPE, which that tool's version does not
+        text = lm.tokenizer.clean_up_tokenization(text)
+    return Generation(text.strip(), len(tokens), tokens[-1] in stop_tokens(lm))
 
 
 def _gates(scored: Scored) -> dict[str, float] | None:
