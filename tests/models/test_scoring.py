@@ -14,8 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from grun_bench.core.errors import UsageError
 from grun_bench.models.forward import current_call
 from grun_bench.models.lm import LM, Prompts
-from grun_bench.models.scoring import Example, ScoringSettings, score, stop_tokens
+from grun_bench.models.protocols import PROTOCOLS
+from grun_bench.models.scoring import Example, ScoringSettings, _generation, score, stop_tokens
 from grun_bench.models.work import Counts
+from grun_bench.plugin_checks.small_model import small_lm
 
 WORDS = (
     "who wrote it where when was born Ada Bo Cy in Oslo Rome Lima . "
@@ -178,3 +180,11 @@ def test_the_model_is_left_in_its_mode() -> None:
         assert model.training
     finally:
         model.eval()
+
+
+def test_open_unlearning_removes_the_spaces_that_its_version_of_transformers_removes() -> None:
+    """With transformers 5 as with 4, whose `decode` does it: transformers, tokenization_utils_base.py at v4.45.1."""
+    small = small_lm()
+    tokens = small.tokenizer("He did n't go . Yes , it 's", add_special_tokens=False).input_ids
+    texts = [_generation(small, PROTOCOLS[name], tokens).text for name in ("grun-bench", "open-unlearning")]
+    assert texts == ["He did n't go . Yes , it 's", "He didn't go. Yes, it's"]
