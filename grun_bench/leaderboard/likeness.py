@@ -69,6 +69,8 @@ def _other_rows(filed: Filed, control: Filed) -> Iterator[str]:
         known = control.result.attacks.get(name)
         if known and known.access != info.access:
             yield f"$.attacks.{name}.access: {info.access}, and {control.path} has {known.access}"
+        if known and known.version == info.version and known.settings != info.settings:
+            yield f"$.attacks.{name}.settings: not those that {control.path} has: not the same attack"
         alike = known and (known.version, known.settings, known.rows) == (info.version, info.settings, info.rows)
         there = known.variants if known and alike else {}
         if absent := sorted(there.keys() - info.variants.keys()):

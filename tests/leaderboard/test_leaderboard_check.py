@@ -185,6 +185,13 @@ def test_attacks_are_those_that_the_target_model_had(attacked: Path) -> None:
     assert f"{path}: $.attacks.suffix.variants: not all that {control} has: no b." in said
 
 
+def test_an_attack_with_other_settings_than_the_target_model_had_is_found(attacked: Path) -> None:
+    path, none = of(attacked), of(attacked, "none")
+    edit(path, lambda data: data["attacks"]["suffix"]["settings"].update(words=0))
+    control = none.relative_to(attacked)
+    assert f"{path}: $.attacks.suffix.settings: not those that {control} has: not the same attack." in found(attacked)
+
+
 def test_what_an_attack_needs_is_as_the_trees_own_rows_say(attacked: Path) -> None:
     base = attacked / "submissions" / "other" / "results"
     shutil.copytree(attacked / "small", base / "small")
