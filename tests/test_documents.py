@@ -151,6 +151,7 @@ def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], co
 # --- from Python ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_the_readme_from_python(
     environment: Path, hub: Path, lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

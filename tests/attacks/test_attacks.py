@@ -37,6 +37,8 @@ from grun_bench.tasks.roles import Role
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 from grun_bench.tasks.world import PUBLISHED
 
+pytestmark = pytest.mark.whole
+
 Command = Callable[..., Said]
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]
 

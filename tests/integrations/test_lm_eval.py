@@ -322,6 +322,7 @@ def test_questions_that_cannot_be_had_are_missing_with_a_reason(
     assert "could not be had" in measured.missing["wmdp_cyber"]
 
 
+@pytest.mark.whole
 def test_our_models_in_lm_evals_command(
     fitted: Fitted, hub: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from grun_bench import cli
 from grun_bench.results.store import LOCK, read_result
 
+pytestmark = pytest.mark.whole
+
 Command = Callable[..., Said]
 
 CARD = """\

@@ -186,6 +186,7 @@ def test_they_are_written_by_time(make_lm: Callable[..., LM], monkeypatch: pytes
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["lora+pdu", pytest.param("grun+idk", marks=pytest.mark.slow)])
 def test_a_run_killed_by_the_system(
     environment: Path, hub: Path, results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str

@@ -26,6 +26,8 @@ from grun_bench.models.loading import load as load_base
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
 
+pytestmark = pytest.mark.whole
+
 Command = Callable[..., Said]
 
 

@@ -52,6 +52,7 @@ def row(command: Command, hub: Path, tmp_path: Path) -> Callable[..., Result]:
     return run
 
 
+@pytest.mark.whole
 def test_a_model_that_moved_on_is_another_one(
     publish: Callable[[str], None], row: Callable[..., Result], hub: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from grun_bench.runs.config import RunConfig
 from grun_bench.runs.outcome import Outcome
 from grun_bench.tasks.world import WORLDS
 
+pytestmark = pytest.mark.whole
+
 
 def logits(lm: LM) -> torch.Tensor:
     with torch.no_grad(), calling(torch.tensor([19])):

@@ -25,6 +25,8 @@ from grun_bench.results.store import read_result
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
 
+pytestmark = pytest.mark.whole
+
 #: an attack that kills the process that makes it on a model with an adapter, as long as a file is there
 DEADLY = """
 import os, signal

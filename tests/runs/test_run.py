@@ -72,6 +72,7 @@ def test_a_limited_run_is_a_row_of_its_own(environment: Path, hub: Path, tmp_pat
     assert len({cell.result.dataset_hash for cell in runs}) == 2
 
 
+@pytest.mark.whole
 def test_a_row_without_its_records_is_made_again_and_its_file_left_alone_where_it_answers_the_same(
     environment: Path, hub: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def await_training(log: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 # a kill is in the fast tier in test_resume
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_leaves_nothing_false(
     environment: Path, hub: Path, results: Path, tmp_path: Path, kind: signal.Signals
@@ -157,6 +159,7 @@ def test_fine_tuning_changes_the_weights_that_it_trains_with(make_lm: Callable[.
 # --- the training's settings ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_eval_every_writes_a_curve_and_changes_no_number(
     environment: Path, hub: Path, results: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def plugins(tmp_path: Path) -> dict[float, Path]:
     return files
 
 
+@pytest.mark.whole
 def test_each_run_has_the_plugins_that_it_includes(
     environment: Path, hub: Path, results: Path, tmp_path: Path, plugins: dict[float, Path]
 ) -> None:

@@ -20,6 +20,8 @@ from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.config import RunConfig, config_of
 from grun_bench.runs.run import attack_row, run
 
+pytestmark = pytest.mark.whole
+
 #: a variant each: attacks of moments
 ATTACKS = {"prefix": {"prefix.phrases": {"a": "Now:"}}, "suffix": {"suffix.phrases": {"a": "Now."}}, "strip": {}}
 
