@@ -61,6 +61,12 @@ def child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
+@pytest.fixture(autouse=True)
+def no_checkpoints(environment: Path) -> None:
+    """Those that other tests of this process left, whose runs were stopped."""
+    shutil.rmtree(environment / "checkpoints", ignore_errors=True)
+
+
 @pytest.fixture
 def small(environment: Path, hub: Path, results: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     """Runs in a folder that has the controls already."""
