@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Annotated
 
 from grun_bench.attacks.base import Subject
-from grun_bench.attacks.tuning import tuned
+from grun_bench.attacks.tuning import worded
 from grun_bench.core.registry import attack
 from grun_bench.core.settings import at_least
 
@@ -28,9 +27,7 @@ def suffix(
     In the variant `tuned` they are chosen for the model, on one half of the forget rows, among the phrases and so many
     `texts` of the retain set, and put to the other half (see `tuning`); with 0 texts there is no such variant.
     """
-    for name, phrase in phrases.items():
-        yield name, subject.asking(partial(_followed, phrase=phrase))
-    yield from tuned(subject, phrases.values(), texts, _followed)
+    yield from worded(subject, phrases, texts, _followed)
 
 
 def _followed(question: str, phrase: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from grun_bench.attacks.base import Subject
@@ -33,6 +33,15 @@ def strength(subject: Subject, rows: Sequence[Example]) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
+def worded(
+    subject: Subject, phrases: Mapping[str, str], texts: int, put: Callable[[str, str], str]
+) -> Iterator[tuple[str, Subject]]:
+    """The questions with each phrase, by its name, and `tuned` ones; `put(question, words)` is how they are asked."""
+    for name, phrase in phrases.items():
+        yield name, _asking(subject, phrase, put)
+    yield from tuned(subject, phrases.values(), texts, put)
+
+
 def tuned(
     subject: Subject, phrases: Iterable[str], texts: int, put: Callable[[str, str], str]
 ) -> Iterator[tuple[str, Subject]]:
@@ -59,4 +68,8 @@ def tuned(
         if not first or longer[first] <= best:
             break
         best, words = longer[first], first
-    yield "tuned", rest.asking(lambda question: put(question, words))
+    yield "tuned", _asking(rest, words, put)
+
+
+def _asking(subject: Subject, words: str, put: Callable[[str, str], str]) -> Subject:
+    return subject.asking(lambda question: put(question, words))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -25,6 +25,11 @@ def refuse(reason: str) -> NoReturn:
     raise UsageError(f"where the prompt ends is not known: {reason}. {_ADVICE}")
 
 
+def cache_among(values: Iterable[Any]) -> Cache | None:
+    """The cache among arguments or outputs, by its type: transformers have more than one name for it."""
+    return next((value for value in values if isinstance(value, Cache)), None)
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a plain call is given: its arguments by name.
@@ -44,9 +49,7 @@ class Seen:
         """How many columns came before in earlier calls."""
         if (columns := self.given.get("cache_position")) is not None:
             return int(columns[0])
-        # by its type: newer transformers call it cache
-        cache = next((value for value in self.given.values() if isinstance(value, Cache)), None)
-        if cache is not None:
+        if (cache := cache_among(self.given.values())) is not None:
             return int(cache.get_seq_length())
         tuples = self.given.get("past_key_values")
         return tuples[0][0].shape[2] if tuples else 0

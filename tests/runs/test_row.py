@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, Command
+from forking import ended, forked
 
 from grun_bench import cli
 from grun_bench.core.errors import GrunBenchError, UsageError
@@ -46,19 +46,7 @@ def deadly(subject):
 
 def child(work: Callable[[], object]) -> int:
     """What became of work in a process of its own: its exit code, or minus the signal that it died of."""
-    number = os.fork()
-    if number == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    return ended(forked(work))
 
 
 @pytest.fixture(autouse=True)

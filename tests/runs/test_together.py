@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from forking import ended, forked
 
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.methods.base import FitContext
@@ -28,20 +27,7 @@ ATTACKS = {"prefix": {"prefix.phrases": {"a": "Now:"}}, "suffix": {"suffix.phras
 
 def together(works: Sequence[Callable[[], object]]) -> None:
     """Each in a process of its own, all at the same time."""
-    children = []
-    for work in works:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    codes = [ended(number) for number in [forked(work) for work in works]]
     assert codes == [0] * len(codes)
 
 

@@ -17,7 +17,7 @@ from grun_bench.methods.adapters.reft import Reft
 from grun_bench.models.forward import current_call, decoder_layers, set_call
 from grun_bench.models.kv_cache import add_numbers, numbers_of
 from grun_bench.models.plain_calls import PlainCall, by_name, call_outside
-from grun_bench.models.prompt_ends import Seen
+from grun_bench.models.prompt_ends import Seen, cache_among
 
 
 class EveryPosition(Reft):
@@ -75,6 +75,7 @@ class HeldGrun(EveryPosition, Grun):
 
     def _watch(self, model: PreTrainedModel) -> None:
         super()._watch(model)
+        self._layers = len(decoder_layers(model))
         # a step compiled around the edits would be compiled anew for every layer
         model.generation_config.disable_compile = True
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
@@ -89,7 +90,7 @@ class HeldGrun(EveryPosition, Grun):
             raise UsageError("this model is called with input_ids or inputs_embeds.")
         if isinstance(seen.given.get("past_key_values"), tuple):
             raise UsageError("this model keeps its gates beside keys and values: give it a DynamicCache, not tuples.")
-        cache = next((value for value in seen.given.values() if isinstance(value, Cache)), None)
+        cache = cache_among(seen.given.values())
         earlier = numbers_of(cache, self._place(self._indices[0]))
         past = 0 if earlier is None else earlier.shape[-1]
         kept = Pass(seen_columns(seen.given.get("attention_mask"), seen.whole, past), cache, {})
@@ -106,15 +107,14 @@ class HeldGrun(EveryPosition, Grun):
             return
         cache = call.kept.cache
         if cache is None and hasattr(output, "values"):
-            # by its type: its name depends on the version of transformers
-            cache = next((value for value in output.values() if isinstance(value, Cache)), None)
+            cache = cache_among(output.values())
         if cache is not None:
             for index in self._indices:
                 add_numbers(cache, self._place(index), call.kept.logits[index].float())
 
     def _place(self, index: int) -> int:
         """The layer of a cache, beyond the model's own, that has the logits of a block."""
-        return len(decoder_layers(self._model)) + self._indices.index(index)
+        return self._layers + self._indices.index(index)
 
     def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
         """(rows, width, hidden) edited by all requests; the call is told the gates that are in force."""
@@ -124,13 +124,13 @@ class HeldGrun(EveryPosition, Grun):
         stages = [edits[str(index)] for edits in self.stages]  # type: ignore[index]
         logits = torch.stack([edit.gate(states)[..., 0] for edit in stages], 1)
         call.kept.logits[index] = logits.detach()
-        earlier = numbers_of(call.kept.cache, self._place(index))
-        held = largest_so_far(logits.float(), earlier, call.kept.seen.to(states.device))
+        earlier, seen = numbers_of(call.kept.cache, self._place(index)), call.kept.seen.to(states.device)
+        held = largest_so_far(logits.float(), earlier, seen)
         edited = states.float()
         for edit, gate in zip(stages, held.unbind(1), strict=True):
             edited = edited + self.factor * torch.sigmoid(gate)[..., None] * edit.shift(states)
         if call.prompt_end is not None:
-            call.gates[index] = self._told(held, call.prompt_end.to(states.device), call.kept.seen.to(states.device))
+            call.gates[index] = self._told(held, call.prompt_end.to(states.device), seen)
         return edited.to(states.dtype), None
 
     def _told(self, held: Tensor, prompt_end: Tensor, seen: Tensor) -> Tensor:
