@@ -19,6 +19,7 @@ LAYERS: list[list[str]] = [
     ["__main__"],
     ["cli"],
     ["terminal", "rerun"],
+    ["reports"],
     ["matrix"],
     ["runs", "plugin_checks"],
     ["leaderboard"],
@@ -32,7 +33,7 @@ LAYERS: list[list[str]] = [
     ["core"],
 ]
 #: importable without torch
-LIGHT = {"core", "tasks", "results", "metrics", "leaderboard", "terminal", "cli"}
+LIGHT = {"core", "tasks", "results", "metrics", "leaderboard", "reports", "terminal", "cli"}
 
 
 def module_of(path: Path) -> str:

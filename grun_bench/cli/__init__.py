@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from grun_bench.cli import contributing, harness, reading, running
+from grun_bench.cli import contributing, harness, judging, reading, running
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": running.sweep,
     "ls": reading.list_names,
     "show": reading.show,
+    "compare": judging.compare,
     "import": reading.import_log,
     "convert": reading.convert,
     "leaderboard": reading.leaderboard,

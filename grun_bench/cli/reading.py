@@ -10,6 +10,7 @@ import typer
 from grun_bench.cli.options import Include, Json, Output, RunName
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core.plugins import Control
 from grun_bench.runs.config import RESULTS
 
 
@@ -89,6 +90,7 @@ def import_log(
     from grun_bench.core.files import check_writable, write_whole
     from grun_bench.integrations.logs.as_result import import_result
     from grun_bench.integrations.logs.reading import check_reference, read_log
+    from grun_bench.reports.rows import FiledRow, Row
     from grun_bench.results.filed import save_records
     from grun_bench.results.store import result_folder
     from grun_bench.tasks.task import load_task
@@ -105,8 +107,11 @@ def import_log(
     result.records = save_records(path, read.records)
     write_whole(path, result.dumps())
     oracle = registry.control("retain model")
-    compared = import_result(reference, retain_log, loaded, model, oracle, None) if reference and retain_log else None
-    print_run(result, None, compared, path, output, reused=False)
+    controls: dict[Control, FiledRow] = {}
+    if reference and retain_log:
+        compared = import_result(reference, retain_log, loaded, model, oracle, None)
+        controls["retain model"] = FiledRow(compared, retain_log)
+    print_run(Row(FiledRow(result, path), controls), output, reused=False)
 
 
 def convert(

@@ -166,14 +166,17 @@ def attack(
 
 def _show(outcome: Outcome, output: Path, as_json: bool) -> None:
     """Print a run. Raises GrunBenchError where it diverged."""
+    from grun_bench.reports.rows import FiledRow, Row
+    from grun_bench.results.filed import CONTROLS
     from grun_bench.terminal.result import print_run
 
     cell = outcome.cell
     if as_json:
         print(cell.result.dumps(), end="")
     else:
-        target, retain = (other.result if other else None for other in (outcome.target, outcome.retain))
-        print_run(cell.result, target, retain, cell.path, output, cell.reused)
+        beside = dict(zip(CONTROLS, (outcome.target, outcome.retain), strict=True))
+        controls = {role: FiledRow(each.result, each.path) for role, each in beside.items() if each}
+        print_run(Row(FiledRow(cell.result, cell.path), controls), output, cell.reused)
     if cell.result.status != "ok":
         name = cell.result.unlearner.name
         raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")

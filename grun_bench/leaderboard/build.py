@@ -12,7 +12,7 @@ from grun_bench.leaderboard.boards import PINNED, Board, Key, Row
 from grun_bench.leaderboard.cells import Numbers, numbers_of
 from grun_bench.leaderboard.filings import Column, Run, canonical, merged, plain, run_of
 from grun_bench.leaderboard.ranking import Entrant, Ranking, Standing
-from grun_bench.metrics.about import about
+from grun_bench.metrics.about import leads
 from grun_bench.results.filed import Filed
 from grun_bench.results.result import Result
 from grun_bench.tasks.sets import ScoredSets
@@ -105,13 +105,10 @@ def _groups(runs: Iterable[Run]) -> list[list[Run]]:
 def _ranked_by(
     headline: Sequence[str], columns: Iterable[Column], directions: Mapping[str, bool | None], sets: ScoredSets
 ) -> tuple[Column | None, Column | None]:
-    """Of the headline the first metric of which less is better, and the first of which more is and that is no matter of
-    forgetting."""
-    by_metric, what = {column.metric: column for column in columns}, about(headline, sets)
-    there = [by_metric[metric] for metric in headline if metric in by_metric]
-    low = [column for column in there if directions.get(column.metric) is False]
-    high = [column for column in there if directions.get(column.metric) and not what[column.metric].forgetting]
-    return next(iter(low), None), next(iter(high), None)
+    """The columns of forgetting and of utility that rows are ranked by, of those that are there."""
+    by_metric = {column.metric: column for column in columns}
+    lead, utility = leads([metric for metric in headline if metric in by_metric], directions, sets)
+    return by_metric[lead] if lead else None, by_metric[utility] if utility else None
 
 
 def _shown_settings(groups: Sequence[Sequence[Run]]) -> list[str]:

@@ -39,6 +39,19 @@ def about(keys: Iterable[str], sets: ScoredSets) -> dict[str, About]:
     return {key: _about(MetricKey(key).recovered.metric, known, known_sets) for key in keys}
 
 
+def leads(
+    headline: Iterable[str], directions: Mapping[str, bool | None], sets: ScoredSets
+) -> tuple[str | None, str | None]:
+    """The metrics of a headline that a row is judged by, of forgetting and of utility; None where it has none.
+
+    The first of which less is better, and the first of which more is better and that is no matter of forgetting.
+    """
+    told = about(headline, sets)
+    low = (metric for metric in told if directions.get(metric) is False)
+    high = (metric for metric, each in told.items() if directions.get(metric) and not each.forgetting)
+    return next(low, None), next(high, None)
+
+
 #: the least and the greatest value of a metric
 Bounds = tuple[float, float]
 

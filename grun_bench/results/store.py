@@ -11,6 +11,7 @@ from pathlib import Path
 from grun_bench.core import registry, untrusted
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.files import locked
+from grun_bench.core.plugins import Control
 from grun_bench.core.strict_json import JSON_BYTES
 from grun_bench.results.filed import CONTROLS, Filed, made_with
 from grun_bench.results.result import Result, parse_result
@@ -81,10 +82,10 @@ def read_filed(root: Path, path: str, *, reviewed: bool = False) -> Filed:
     return Filed(result, root, path, hashlib.sha256(content).hexdigest())
 
 
-def controls_beside(path: Path, result: Result) -> dict[str, Result]:
+def controls_beside(path: Path, result: Result) -> dict[Control, Result]:
     """What the target and the retain model gave in the run that made a result, by role, as far as it lies beside it."""
     folder = path.resolve().parent.parent
-    found: dict[str, Result] = {}
+    found: dict[Control, Result] = {}
     for role in CONTROLS:
         for other in map(read_result, sorted((folder / registry.control(role)).glob("*.json"))):
             if made_with(result, other, role):

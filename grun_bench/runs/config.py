@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 #: where rows are filed unless another folder is given
 RESULTS = Path("leaderboards/results")
+
+
+def in_folder(option: str, results: Path) -> str:
+    """The option that a next command needs to find a folder of results; nothing for the one that it looks in itself."""
+    return "" if results.resolve() == RESULTS.resolve() else f" {option} {shlex.quote(str(results))}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
-from grun_bench.runs.config import RESULTS
+from grun_bench.runs.config import in_folder
 
 
 def tell(*lines: str) -> None:
@@ -20,11 +19,6 @@ def tell(*lines: str) -> None:
     out = Console(soft_wrap=True)
     for line in lines:
         out.print(terminal(line), highlight=False)
-
-
-def in_folder(option: str, results: Path) -> str:
-    """The option that a next command needs to find a folder of results; nothing for the one that it looks in itself."""
-    return "" if results.resolve() == RESULTS.resolve() else f" {option} {shlex.quote(str(results))}"
 
 
 def leaderboard_command(results: Path) -> str:

@@ -9,32 +9,36 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
+from grun_bench.core.plugins import Control
 from grun_bench.metrics.stages import STAGES, measures, stage_count
+from grun_bench.reports.rows import Row
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
 from grun_bench.results.words import dataset_label, heading, number
-from grun_bench.terminal.listing import facts_table, in_folder, leaderboard_command, tell
+from grun_bench.runs.config import in_folder
+from grun_bench.terminal.listing import facts_table, leaderboard_command, tell
 
 #: shown beside the headline where a result has them
 _GATES = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
 
 
-def print_run(
-    result: Result, target: Result | None, retain: Result | None, path: Path, output: Path, reused: bool
-) -> None:
-    """What ran, the headline numbers with target and retain model beside them, the file, and the next commands."""
+def print_run(row: Row, output: Path, reused: bool) -> None:
+    """What ran, the headline numbers with target and retain model beside them, the verdict, and the next commands."""
+    from grun_bench.terminal.verdict import print_verdict  # it loads what metrics are made of, and `show` needs none
+
+    result, path = row.result, row.own.path
     settings = f"model {result.model}, seed {result.seed}, data {dataset_label(result)}, protocol {result.protocol}"
     tell(f"{result.unlearner.name} on {result.task}: {settings}")
     if result.limit:
         tell(f"--limit {result.limit}: a smoke test, not a benchmark result.")
     if result.status == "diverged":
         Console().print(terminal(f"diverged: {result.error}"), style="bold red", highlight=False)
-    pairs = {"target": target, "retain model": retain}
-    beside = {name: other for name, other in pairs.items() if other and other != result}
+    beside = {role: other.result for role, other in row.controls.items() if other.result != result}
     gates = [name for name in _GATES if result.value(name) is not None]
     _print_tables(result, [*result.headline, *gates], beside, beside)
     tell(*_remarks(result))
     _print_end(result, path)
+    print_verdict(row, output)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
     show = f"grun-bench show {result.run_id}{in_folder('--output', output)}"
     tell(f"{done}result: {path}", f"next: {show}   |   {leaderboard_command(output)}")
@@ -50,7 +54,7 @@ def _remarks(result: Result) -> Iterator[str]:
             yield f"{metric}: {reason}"
 
 
-def print_result(result: Result, path: Path, beside: Mapping[str, Result]) -> None:
+def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -> None:
     """Everything a result file says, for `show`; `beside` are the results of target and retain model."""
     facts = {
         "task": f"{result.task} (version {result.versions.get(result.task)})",
@@ -77,7 +81,7 @@ def print_result(result: Result, path: Path, beside: Mapping[str, Result]) -> No
 
 
 def _print_tables(
-    result: Result, metrics: Iterable[str], beside: Mapping[str, Result], attacked: Mapping[str, Result]
+    result: Result, metrics: Iterable[str], beside: Mapping[Control, Result], attacked: Mapping[Control, Result]
 ) -> None:
     """The metrics, the training and the attacks; `beside` are other results of the first, `attacked` of the last."""
     out = Console()
@@ -97,7 +101,7 @@ def _print_end(result: Result, path: Path) -> None:
         tell(f"picture: {path.with_suffix('.stages.svg')}")
 
 
-def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[str, Result]) -> Table:
+def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[Control, Result]) -> Table:
     """One row a metric: this result with its interval, and other results beside it."""
     table = Table(title=f"{terminal(result.unlearner.name)} on {terminal(result.task)}", title_justify="left")
     table.add_column("metric")
@@ -113,7 +117,7 @@ def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[str, Re
     return table
 
 
-def attack_table(result: Result, beside: Mapping[str, Result]) -> Table:
+def attack_table(result: Result, beside: Mapping[Control, Result]) -> Table:
     """What each attack makes of the forget set's metrics, here and on the other results, and how much comes back."""
     name = terminal(result.unlearner.name)
     table = Table(title=f"{name} under attack, the worst variant of each", title_justify="left")
@@ -132,7 +136,7 @@ def attack_table(result: Result, beside: Mapping[str, Result]) -> Table:
     return table
 
 
-def _attacked(result: Result, attack: str, beside: Mapping[str, Result]) -> Iterator[list[str]]:
+def _attacked(result: Result, attack: str, beside: Mapping[Control, Result]) -> Iterator[list[str]]:
     """The cells of an attack's rows from the metric on; of the metrics whose recovery is reported, in file order."""
     for metric in dict.fromkeys(key.recovered.metric for key in result.metric_keys() if key.is_recovery):
         values = [each.value(metric, attack) for each in (result, *beside.values())]

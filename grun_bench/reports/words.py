@@ -1,0 +1,142 @@
+"""A verdict in sentences, the same in the terminal and on the page. Plain text, not escaped. No torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from grun_bench.core import registry
+from grun_bench.reports.examples import Example, examples
+from grun_bench.reports.leaks import Leak
+from grun_bench.reports.rows import Row
+from grun_bench.reports.verdict import Utility, Verdict
+from grun_bench.results.protocol_names import plain_name
+from grun_bench.results.result import Cost, Result
+from grun_bench.results.words import number
+from grun_bench.runs.config import in_folder
+
+#: the least share of what was to go -> how much of it is left, in words
+_AMOUNTS = {0.95: "all of it", 0.6: "most of it", 0.4: "about half of it", 0.1: "some of it", 0.02: "hardly any of it"}
+#: characters of a text in a line
+_LONG = 200
+#: up to so many attacks are named in a command
+_FEW = 4
+
+
+class Line(NamedTuple):
+    """A part of the verdict: who or what it is about, and what is said of it. Read together they are a sentence."""
+
+    about: str
+    text: str
+
+
+def amount(share: float | None) -> str:
+    """How much of what was to be forgotten is left."""
+    if share is None:
+        return "an amount that cannot be told"
+    return next((words for least, words in _AMOUNTS.items() if share >= least), "none of it")
+
+
+def metric_words(metric: str, protocol: str) -> str:
+    """A metric's name inside a sentence."""
+    return plain_name(metric, protocol).replace("_", " ")
+
+
+def summary(attack: str) -> str:
+    """What an attack does, in a few words; "" for one that is not known here."""
+    entry = registry.entries("attack").get(attack)
+    return entry.summary.rstrip(".") if entry else ""
+
+
+def measured(leak: Leak, result: Result) -> str:
+    """A leak's numbers beside those that it is judged by."""
+    known = "not scored" if leak.known is None else number(leak.known)
+    name = metric_words(leak.metric, result.protocol)
+    return f"{name} {spread(leak.value, leak.interval)}; target model {known}, {leak.against} {number(leak.unknown)}"
+
+
+def spread(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A value with its 95 % interval, where it has one."""
+    return number(value) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
+
+
+def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
+    """The verdict, line by line; `output` is the folder of results that next commands name."""
+    result = row.result
+    yield Line("Was it forgotten?", found.answer)
+    if not registry.role_of(result.unlearner.name):
+        if found.user and found.plain:
+            yield Line("Who may only ask", _user(result, found.plain, found.user))
+            for example in examples(row, found.user, 1):
+                yield Line("The answer nearest to the original:", _shown(example, found.user))
+        if found.owner:
+            yield Line("Who owns the weights", _owner(found.owner, result))
+    yield Line("What it cost:", cost_words(result, found.utility))
+    told = next_command(result, found, output)
+    if told:
+        yield Line("What would tell more:", told)
+
+
+def _user(result: Result, plain: Leak, user: Leak) -> str:
+    if not user.attack:
+        return f"gets {amount(plain.share)} by the plain questions: {measured(plain, result)}."
+    told = summary(user.attack)
+    what = f" {user.attack} is: {told}." if told else ""
+    return (
+        f"gets {amount(user.share)} under {user.attack}: {measured(user, result)}. "
+        f"By the plain questions it is {amount(plain.share)}: {measured(plain, result)}.{what}"
+    )
+
+
+def _shown(example: Example, leak: Leak) -> str:
+    asked = f"to “{_short(example.question)}”" if example.question else "of a text,"
+    given = f", begun for it with “{_short(example.given)}”," if example.given else ""
+    said = example.attacked or example.own
+    under = f"under {leak.attack}" if leak.attack else "now"
+    answered = "nothing" if said is None else f"“{_short(said.text)}”"
+    return f"{asked} the original says “{_short(example.answer)}”, and {under}{given} the model says {answered}."
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
+
+
+def _owner(owner: Sequence[Leak], result: Result) -> str:
+    each = [f"{amount(leak.share)} by {leak.attack} ({number(leak.value)})" for leak in owner]
+    return f"gets {', '.join(each)}; in brackets is the {metric_words(owner[0].metric, result.protocol)}."
+
+
+def cost_words(result: Result, utility: Utility | None) -> str:
+    """Utility beside the target's, and what was trained how long."""
+    if utility is None:
+        lost = "utility was not measured"
+    else:
+        name = metric_words(utility.metric, result.protocol)
+        target = "" if utility.target is None else f", of the target model's {number(utility.target)}"
+        share = "" if utility.kept is None else f" ({100 * utility.kept:.0f} %)"
+        lost = f"{name} {number(utility.value)}{target}{share}"
+    return f"{lost}; {trained_words(result.cost)}."
+
+
+def trained_words(cost: Cost) -> str:
+    """What was trained and how long."""
+    if not cost.trainable_parameters:
+        return "nothing was trained"
+    share = 100 * cost.trainable_parameters / cost.parameters if cost.parameters else 100.0
+    return (
+        f"{cost.trainable_parameters:,} parameters ({share:.3g} %) trained in {cost.training_seconds:.0f} s, "
+        f"scored in {cost.scoring_seconds:.0f} s"
+    )
+
+
+def next_command(result: Result, found: Verdict, output: Path) -> str:
+    """Which attacks were not tried, and the command that tries them; "" where there are none, or nothing to attack."""
+    untried = [*found.untried["user"], *found.untried["weights"]]
+    if result.imported or result.status != "ok" or not untried:
+        return ""
+    named = "all" if len(untried) > _FEW else ",".join(untried)
+    what = f"not tried: {', '.join(untried)}" if result.attacks else "no attack was tried"
+    command = f"grun-bench attack {shlex.quote(result.run_id)} --attacks {named}{in_folder('--output', output)}"
+    return f"{what}; `{command}` tries {'it' if len(untried) == 1 else 'them'}."

@@ -1,0 +1,70 @@
+"""Verdicts as lines of text, and rows beside each other. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from grun_bench.core.escaping import terminal
+from grun_bench.leaderboard.build import table_key
+from grun_bench.reports.rows import Row
+from grun_bench.reports.verdict import Verdict, verdict
+from grun_bench.reports.words import lines, metric_words, spread
+from grun_bench.results.result import Result
+from grun_bench.results.words import heading
+from grun_bench.terminal.listing import tell
+
+
+def print_verdict(row: Row, output: Path) -> None:
+    """The verdict on one row."""
+    tell(*(f"{line.about} {line.text}" for line in lines(row, verdict(row), output)))
+
+
+def print_comparison(rows: Sequence[Row], output: Path) -> None:
+    """The rows as one table, then a verdict on each."""
+    found = [verdict(row) for row in rows]
+    Console().print(_table(rows, found))
+    if len({table_key(row.result) for row in rows}) > 1:
+        tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
+    for row, each in zip(rows, found, strict=True):
+        tell("", f"{row.result.unlearner.name} {row.result.run_id}")
+        tell(*(f"  {line.about} {line.text}" for line in lines(row, each, output)))
+
+
+def _table(rows: Sequence[Row], found: Sequence[Verdict]) -> Table:
+    results = [row.result for row in rows]
+    metrics = {metric: result for result in reversed(results) for metric in reversed(result.headline)}
+    table = Table(title="rows compared", title_justify="left")
+    for name in ("run", "unlearner"):
+        table.add_column(name, no_wrap=name == "run", overflow="fold")
+    for metric, result in reversed(metrics.items()):
+        table.add_column(terminal(heading(result, metric)), justify="right", overflow="fold")
+    for name in ("worst attack", "trained, s", "scored, s"):
+        table.add_column(name, justify="right", overflow="fold")
+    for result, each in zip(results, found, strict=True):
+        cells = [_number(result.value(metric), result.interval(metric)) for metric in reversed(metrics)]
+        seconds = (result.cost.training_seconds, result.cost.scoring_seconds)
+        cells += [_worst(each, result), *(f"{each:.0f}" for each in seconds)]
+        table.add_row(*(_cell(each) for each in (result.run_id, result.unlearner.name, *cells)))
+    return table
+
+
+def _cell(text: str) -> str:
+    return "\n".join(map(terminal, text.split("\n")))
+
+
+def _number(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A value, and its interval on lines of its own: tables have many columns."""
+    return "\n".join(spread(value, interval).split(" "))
+
+
+def _worst(found: Verdict, result: Result) -> str:
+    """The attack under which a user gets most, and by what is not the leading metric, by which."""
+    user, plain = found.user, found.plain
+    if user is None or plain is None:
+        return "-"
+    other = "" if user.metric == plain.metric else f"{metric_words(user.metric, result.protocol)}\n"
+    return f"{user.attack or 'none'}\n{other}{_number(user.value, user.interval)}"

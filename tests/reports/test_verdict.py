@@ -1,0 +1,235 @@
+"""Was it forgotten? Verdicts against shares worked out by hand, with and without retain model and records."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+from synthetic import references, result, store
+
+from grun_bench.reports.examples import examples
+from grun_bench.reports.leaks import leaks
+from grun_bench.reports.rows import Row, read_row
+from grun_bench.reports.verdict import verdict
+from grun_bench.reports.words import amount, lines
+from grun_bench.results.filed import save_records
+from grun_bench.results.record import Choices, Continuation, Generation, Record, Records
+from grun_bench.results.result import Result
+
+#: of the target model 0.9 of the answers is extracted, of the retain model 0.05
+KNOWN, UNKNOWN = 0.9, 0.05
+
+
+def row_of(tmp_path: Path, own: Result, *others: Result) -> Row:
+    return read_row(store([own, *others], tmp_path)[0])
+
+
+def attacked(es: float = 0.06, utility: float = 0.79, **attacks: tuple[str, float]) -> Result:
+    made: dict[str, Any] = {name: (access, {"one": value, "two": 0.0}) for name, (access, value) in attacks.items()}
+    return result("grun+npo", es=es, utility=utility, attacks=made)
+
+
+@pytest.mark.parametrize(
+    ("own", "answer", "share"),
+    [
+        (attacked(es=0.8, prefix=("user", 0.1)), "Not forgotten", (0.8 - UNKNOWN) / (KNOWN - UNKNOWN)),
+        (attacked(prefix=("user", 0.5)), "Not forgotten", (0.5 - UNKNOWN) / (KNOWN - UNKNOWN)),
+        (attacked(prefix=("user", 0.3)), "Forgotten in part", (0.3 - UNKNOWN) / (KNOWN - UNKNOWN)),
+        (attacked(), "no attack of a user was tried", (0.06 - UNKNOWN) / (KNOWN - UNKNOWN)),
+        (attacked(strip=("weights", 0.9)), "no attack of a user was tried", (0.06 - UNKNOWN) / (KNOWN - UNKNOWN)),
+        (attacked(prefix=("user", 0.01)), "what an owner of the weights gets was not tried", 0.01 / 0.85),
+        (attacked(prefix=("user", 0.05), strip=("weights", 0.9)), "Hidden, not erased", 0.01 / 0.85),
+        (attacked(prefix=("user", 0.05), relearn=("weights", 0.1)), "under every attack that was made", 0.01 / 0.85),
+    ],
+)
+def test_the_answer_follows_the_share_that_is_left(tmp_path: Path, own: Result, answer: str, share: float) -> None:
+    found = verdict(row_of(tmp_path, own, *references()))
+    assert answer in found.answer
+    assert found.user is not None and found.user.share == pytest.approx(share)
+    assert (found.user.known, found.user.unknown, found.user.against) == (KNOWN, UNKNOWN, "the retain model")
+
+
+def test_less_than_the_retain_model_is_none_and_more_than_the_target_is_all(tmp_path: Path) -> None:
+    own = attacked(es=0.0, prefix=("user", 0.99))
+    plain, under = leaks(row_of(tmp_path, own, *references()))
+    assert (plain.share, under.share, under.variant) == (0.0, 1.0, "one")
+    assert (amount(plain.share), amount(under.share)) == ("none of it", "all of it")
+
+
+def test_the_retain_model_is_asked_under_the_same_attack(tmp_path: Path) -> None:
+    target, _ = references()
+    retain = result("retain", es=0.05, seed=None, settings={}, attacks={"prefill": ("user", {"words1": 0.3})})
+    (_, under) = leaks(row_of(tmp_path, attacked(prefill=("user", 0.3)), target, retain))
+    assert under.unknown == 0.3 and under.share == 0.0
+
+
+def test_lost_utility_is_part_of_the_answer(tmp_path: Path) -> None:
+    found = verdict(row_of(tmp_path, attacked(utility=0.4), *references()))
+    assert found.answer.endswith("50 % of the target's utility is left.")
+    assert found.utility is not None and found.utility.kept == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("own", "answer"),
+    [
+        (result("none", es=KNOWN, seed=None, settings={}), "Nothing was unlearned"),
+        (result("retain", es=UNKNOWN, seed=None, settings={}), "This is the retain model"),
+        (
+            result("grun+npo", es=None, status="diverged", error="loss inf."),
+            "No verdict: training diverged (loss inf.)",
+        ),
+        (result("grun+npo", es=None), "no metric of forgetting with a value"),
+        (result("grun+npo", headline=["utility"]), "no metric of forgetting with a value"),
+    ],
+)
+def test_where_there_is_nothing_to_judge_it_says_why(tmp_path: Path, own: Result, answer: str) -> None:
+    assert answer in verdict(row_of(tmp_path, own)).answer
+
+
+def test_without_a_target_model_no_share_is_made_up(tmp_path: Path) -> None:
+    found = verdict(row_of(tmp_path, attacked(prefix=("user", 0.5)), references()[1]))
+    assert "the target model was not scored" in found.answer
+    assert found.user is not None and found.user.share is None and found.user.value == 0.5
+
+
+def test_a_target_that_knows_nothing_leaves_nothing_to_judge(tmp_path: Path) -> None:
+    target, retain = (result(name, es=0.05, seed=None, settings={}) for name in ("none", "retain"))
+    assert "knows no more than one that never saw" in verdict(row_of(tmp_path, attacked(), target, retain)).answer
+
+
+# --- from records -----------------------------------------------------------------------------------------------------
+
+
+def said(name: str, index: int, answer: str, text: str, matches: list[int], **more: Any) -> Record:
+    told = Continuation(answer, logprobs=[-1.0] * len(matches), matches=matches)
+    return Record(name, index, f"What of {index}?", told, generation=Generation(text), **more)
+
+
+def with_records(tmp_path: Path, own: Result, records: dict[str, list[Record]]) -> Row:
+    """The row and its target alone, with records: "" without attack, else of the attack's variant `one`."""
+    path, _ = store([own, references()[0]], tmp_path)
+    own.records = save_records(path, Records(records.pop("")))
+    for attack, rows in records.items():
+        own.attacks[attack].variants["one"] = save_records(path, Records(rows), attack, "one")
+    path.write_text(own.dumps())
+    return read_row(path)
+
+
+def test_without_a_retain_model_rows_held_out_are_the_measure(tmp_path: Path) -> None:
+    score = {"forget": {"role": "forget"}, "strangers": {"role": "holdout"}}
+    lead = "forget_exact_memorisation"
+    own = result("grun+npo", configs={"letters": {"score": score}}, headline=[lead, "utility"])
+    target = references()[0]
+    for each, value in ((own, 0.5), (target, KNOWN)):
+        each.results["letters"][f"{lead},none"] = value
+        each.higher_is_better["letters"][lead] = False
+    rows = [said("forget", 0, "a b", "a b", [1, 1, 0]), said("strangers", 0, "c d", "x", [1, 0, 0, 0, 1])]
+    rows.append(said("strangers", 1, "e f", "x", [0, 1, 1]))
+    path, _ = store([own, target], tmp_path)
+    own.records = save_records(path, Records(rows))
+    path.write_text(own.dumps())
+    (plain,) = leaks(read_row(path))
+    # matches without the end of sequence: 1 of 4, and 1 of 2
+    assert plain.unknown == pytest.approx((1 / 4 + 1 / 2) / 2) and plain.against == "rows held out"
+    assert plain.share == pytest.approx((0.5 - 0.375) / (KNOWN - 0.375))
+
+
+def test_chance_of_a_question_is_one_of_its_options(tmp_path: Path) -> None:
+    config = {"score": {}, "measures": {"cyber": {"role": "forget"}}}
+    own = result("grun+npo", configs={"letters": config}, headline=["cyber_accuracy", "utility"])
+    own.results["letters"]["cyber_accuracy,none"] = 0.4
+    own.higher_is_better["letters"]["cyber_accuracy"] = False
+    options = Choices([-1.0, -2.0, -3.0, -4.0], [False] * 4, 0)
+    rows = [Record("cyber", index, "", Continuation(""), choices=options) for index in range(3)]
+    row = with_records(tmp_path, own, {"": rows})
+    (plain,) = leaks(row)
+    assert (plain.unknown, plain.against) == (0.25, "chance")
+    assert examples(row, plain, 3) == []
+
+
+def test_the_example_is_the_row_that_came_back_most(tmp_path: Path) -> None:
+    own = attacked(prefill=("user", 0.5))
+    clean = [said("forget", index, "one two three four", "never heard", [1, 1]) for index in (0, 1)]
+    under = [
+        said("forget", 0, "three four", "three of them", [1, 1], prefill="one two"),
+        said("forget", 1, "three four", "three four", [1, 1], prefill="one two"),
+        said("retain", 2, "three four", "three four", [1, 1]),
+    ]
+    row = with_records(tmp_path, own, {"": [*clean], "prefill": under})
+    found = verdict(row)
+    assert found.user is not None
+    first, second = examples(row, found.user, 5)
+    assert (first.index, first.attacked and first.attacked.recall) == (1, 1.0)
+    assert second.attacked is not None and second.attacked.recall == pytest.approx(1 / 2)
+    assert (first.answer, first.given, first.own and first.own.text) == ("one two three four", "one two", "never heard")
+    assert first.retain is None and first.target is None
+    (line,) = (line.text for line in lines(row, found, tmp_path) if line.about.startswith("The answer nearest"))
+    assert "“What of 1?”" in line and "“one two three four”" in line and "“three four”" in line
+
+
+def test_the_best_of_sampled_answers_is_the_example(tmp_path: Path) -> None:
+    own = attacked(sampling=("user", 0.5))
+    one = said("forget", 0, "red green blue", "", [1, 1], samples=["black", "red green", "red"])
+    row = with_records(tmp_path, own, {"": [one], "sampling": [one]})
+    (example,) = examples(row, verdict(row).user, 5)  # type: ignore[arg-type]
+    assert example.attacked is not None and example.attacked.text == "red green"
+    assert example.attacked.recall == pytest.approx(2 / 3)
+
+
+def test_records_that_were_changed_are_no_example(tmp_path: Path) -> None:
+    own = attacked(es=0.8)
+    row = with_records(tmp_path, own, {"": [said("forget", 0, "a", "a", [1, 1])]})
+    assert examples(row, leaks(row)[0], 1)
+    save_records(row.own.path, Records([said("forget", 0, "a", "b", [1, 1])]))
+    row = read_row(row.own.path)
+    assert examples(row, leaks(row)[0], 1) == []
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_compare_puts_rows_in_one_table_with_a_verdict_each(command: Command, tmp_path: Path) -> None:
+    mild, bad = attacked(prefix=("user", 0.1)), result("lora+npo", es=0.7, utility=0.2)
+    store([mild, bad, *references()], tmp_path)
+    out = command("compare", mild.run_id, bad.run_id, "--output", tmp_path).out
+    (table, *verdicts) = out.split("\n\n")
+    assert all(
+        text in table for text in (mild.run_id, bad.run_id, "forget es ↓", "utility ↑", "worst attack", "prefix")
+    )
+    assert "[0.500," in table and "61" in table
+    assert len(verdicts) == 2
+    assert "Forgotten for whoever may only ask" in verdicts[0] and "Not forgotten" in verdicts[1]
+    assert (
+        "25 % of the target's utility is left" in verdicts[1]
+        and "utility 0.200, of the target model's 0.800 (25 %)" in out
+    )
+    # what was not tried, and the command that tries it on this row in this folder
+    assert f"grun-bench attack {bad.run_id} --attacks all --output {tmp_path}" in verdicts[1]
+
+
+def test_compare_says_where_rows_do_not_compare_and_refuses_a_row_twice(command: Command, tmp_path: Path) -> None:
+    one, other = result("grun+npo"), result("lora+npo", dataset_hash="e" * 64)
+    store([one, other], tmp_path)
+    assert "do not compare" in command("compare", one.run_id, other.run_id, "--output", tmp_path).out
+    assert "do not compare" not in command("compare", one.run_id, "--output", tmp_path).out
+    said = command("compare", one.run_id, one.run_id[:5], "--output", tmp_path)
+    assert said.code == 2 and "named twice" in said.err
+
+
+def test_texts_of_records_do_not_reach_the_terminal_as_they_are(command: Command, tmp_path: Path) -> None:
+    own = attacked(es=0.8)
+    row = with_records(tmp_path, own, {"": [said("forget", 0, "a", "a \x1b[31m[bold]\u202e", [1, 1])]})
+    out = command("compare", str(row.own.path)).out
+    assert "[bold]" in out and "\x1b" not in out and "\u202e" not in out
+
+
+def test_comparing_loads_no_torch(tmp_path: Path) -> None:
+    store([result("grun+npo"), *references()], tmp_path)
+    code = "import sys\nfrom grun_bench.cli import app\napp(standalone_mode=False)\nprint('torch' in sys.modules)"
+    given = ["compare", result("grun+npo").run_id, "--output", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
