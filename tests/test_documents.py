@@ -17,6 +17,7 @@ from attaching import saved
 from conftest import SMALL, Command
 
 from grun_bench.core import registry
+from grun_bench.metrics.fluency import EVERYWHERE
 from grun_bench.models.forward import calling
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Record, Records, load_records
@@ -126,7 +127,8 @@ def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], co
     assert found.keys() == {"none", "retain", "grun+npo"}
     result, records = found["grun+npo"]
     sets = [f"{name}_{metric}" for metric in ("probability", "rougeL_recall", "truth_ratio") for name in TRAINED]
-    assert list(result.results["customers"]) == [f"{key},none" for key in (*sets, *AFTER_SETS)]
+    fluency = [f"{name}_{metric}" for metric in EVERYWHERE for name in ("leavers", "stayers")]
+    assert list(result.results["customers"]) == [f"{key},none" for key in (*sets, *AFTER_SETS, *fluency)]
     counts = result.n_samples["customers"]
     assert [counts[key] for key in ("leavers_probability", "stayers_probability", "privleak")] == [4, 8, 8]
     # by hand

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from grun_bench.leaderboard.derived import completed
 from grun_bench.results.filed import TIERS, Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import AttackInfo, Result, key_text
@@ -55,6 +56,7 @@ class Run:
 
 def run_of(filed: Filed) -> Run:
     """The run of one filing, without what no page shows: thousands are held at once."""
+    filed = completed(filed)
     result = filed.result
     values, keys = result.results[result.task], {name: key_text(name) for name in result.higher_is_better[result.task]}
     clean = {_column(name, result.versions.get(name, 1)): values[key] for name, key in keys.items() if key in values}

@@ -8,6 +8,7 @@ from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.filings import Column
 from grun_bench.leaderboard.ranking import UTILITY_FLOOR
+from grun_bench.metrics.fluency import EVERYWHERE
 from grun_bench.results.words import dataset_label, metric_heading, number
 
 MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
@@ -110,6 +111,11 @@ def rules(board: Board) -> list[str]:
         "Diverged and unreliable rows are not ranked. A row marked “no attack” was ranked without: "
         "an attack can only lower it."
     )
+    if any(column.metric.endswith(EVERYWHERE) for column in board.columns):
+        lines.append(
+            f"{', '.join(EVERYWHERE).replace('_', ' ')}: of rows filed before every row had them they are made from "
+            "the records when this page is, and are not in the result file."
+        )
     return lines
 
 

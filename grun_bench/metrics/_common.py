@@ -28,6 +28,18 @@ def missing(row: Record, what: str) -> MissingReference:
     return MissingReference(f"row {row.index} of '{row.set}' has no {what} ({_RESCORE}).")
 
 
+def written(row: Record) -> str:
+    """The greedy answer's text."""
+    if row.generation is None:
+        raise missing(row, "generated text")
+    return row.generation.text
+
+
+def ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
+    """All runs of so many words, in order."""
+    return [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+
+
 def loss_of(row: Record, answer: Continuation | None, what: str) -> float:
     """Mean negative log-likelihood of an answer, in nats a token."""
     if answer is None or answer.loss is None:

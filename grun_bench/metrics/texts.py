@@ -8,20 +8,14 @@ import numpy as np
 
 from grun_bench.core.registry import metric
 from grun_bench.core.words import spaced
-from grun_bench.metrics._common import KNOWN, TRAINED, missing, per_row
+from grun_bench.metrics._common import KNOWN, TRAINED, missing, ngrams, per_row, written
 from grun_bench.metrics.rouge import Score, rouge
 from grun_bench.results.record import Record
 
 
-def _written(row: Record) -> str:
-    if row.generation is None:
-        raise missing(row, "generated text")
-    return row.generation.text
-
-
 def _scores(rows: Sequence[Record], kind: str = "rougeL", unicode: bool = False) -> list[Score]:
     """ROUGE of the greedy answers against the answers."""
-    return [rouge(row, row.answer, _written(row), kind, unicode=unicode) for row in rows]
+    return [rouge(row, row.answer, written(row), kind, unicode=unicode) for row in rows]
 
 
 @metric("rouge1_recall", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -89,7 +83,7 @@ def paraphrased_rougeL_recall(rows: Sequence[Record]) -> np.ndarray:
     Source: OpenUnlearning @ d3d7cf9 (`forget_Q_A_PARA_ROUGE`).
     """
     what = "paraphrased answer"
-    return per_row(rouge(row, row.paraphrased, _written(row), what=what, unicode=False).recall for row in rows)
+    return per_row(rouge(row, row.paraphrased, written(row), what=what, unicode=False).recall for row in rows)
 
 
 @metric("perturbed_rougeL_recall", roles=KNOWN, higher_is_better=None, bounds=(0.0, 1.0))
@@ -105,7 +99,7 @@ def _perturbed_rouge(row: Record) -> float:
     if not row.perturbed:
         raise missing(row, "perturbed answers")
     what = "perturbed answers"
-    return float(np.mean([rouge(row, each, _written(row), what=what, unicode=False).recall for each in row.perturbed]))
+    return float(np.mean([rouge(row, each, written(row), what=what, unicode=False).recall for each in row.perturbed]))
 
 
 @metric("repetition", roles=KNOWN, higher_is_better=False, bounds=(0.0, 1.0))
@@ -116,11 +110,11 @@ def repetition(rows: Sequence[Record]) -> np.ndarray:
     over words that white space parts, characters in scripts without spaces. Near 1 where unlearning broke the model
     into loops.
     """
-    return per_row(_repeated(spaced(_written(row))) for row in rows)
+    return per_row(_repeated(spaced(written(row))) for row in rows)
 
 
 def _repeated(words: list[str], size: int = 4) -> float:
-    grams = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    grams = ngrams(words, size)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -134,7 +128,7 @@ def gibberish(rows: Sequence[Record]) -> np.ndarray:
     (`forget_Q_A_gibberish`), which needs a second model; not on utility sets, whose texts are too few.
     """
     known = set().union(*(_trigrams(text) for row in rows for text in _texts(row))) if rows else set()
-    return per_row(_unknown_share(_trigrams(_written(row)), known) for row in rows)
+    return per_row(_unknown_share(_trigrams(written(row)), known) for row in rows)
 
 
 def _texts(row: Record) -> list[str]:

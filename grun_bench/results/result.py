@@ -204,9 +204,17 @@ class Result(_Part):
         return self.higher_is_better[self.task].get(metric)
 
     def same_numbers(self, other: Result) -> bool:
-        """Whether another result says the same of records of the same names; when, where and how fast may differ."""
-        names = ("status", "error", "results", "reasons", "intervals", "n_samples", "higher_is_better", "versions")
-        return all(getattr(self, name) == getattr(other, name) for name in (*names, "headline", "curves", "records"))
+        """Whether another result says all that this one does, of records of the same names.
+
+        It may say more, for every row has metrics that this one may have been filed before; when, where and how fast
+        may differ.
+        """
+        task, names = self.task, ("results", "n_samples", "higher_is_better")
+        parts = [(getattr(self, name)[task], getattr(other, name)[task]) for name in names]
+        parts += [(getattr(self, name), getattr(other, name)) for name in ("reasons", "intervals", "versions")]
+        whole = ("status", "error", "headline", "curves", "records")
+        said = all(theirs.get(key, ...) == value for mine, theirs in parts for key, value in mine.items())
+        return said and all(getattr(self, name) == getattr(other, name) for name in whole)
 
     def same_model(self, other: Result) -> bool:
         """Whether another making of the same row answered the same, to the bit."""

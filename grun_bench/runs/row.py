@@ -12,6 +12,7 @@ from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.files import locked, write_whole
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import save
+from grun_bench.metrics.fluency import everywhere
 from grun_bench.metrics.recovery import carry_attacks
 from grun_bench.metrics.stages import STAGES, stage_chart
 from grun_bench.results.filed import save_records
@@ -71,7 +72,8 @@ def _made(
     reason = inputs.models.no_retain if retain is None and not is_oracle else ""
     if trained.error:
         reason = f"training diverged: {trained.error}"
-    values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, inputs.metrics, reason)
+    metrics = [*inputs.metrics, *everywhere(inputs.task.sets)]
+    values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, metrics, reason)
     records = asked.records
     with filing(path):
         saved = save_records(path, records) if len(records) else None

@@ -50,7 +50,9 @@ def test_every_edited_number_is_found(tree: Path, unlearner: str) -> None:
     values = json.loads(path.read_text())["results"]["small"]
     numbers = {key: value for key, value in values.items() if value is not None}
     assert len(numbers) > 5
-    edit(path, lambda data: data["results"]["small"].update({key: value + 1e-6 for key, value in numbers.items()}))
+    # towards the middle: a share above 1 is found for another reason
+    edited = {key: value + (1e-6 if value < 0.5 else -1e-6) for key, value in numbers.items()}
+    edit(path, lambda data: data["results"]["small"].update(edited))
     said = [line for line in found(tree) if line.startswith(str(path))]
     assert {line.split("results.")[-1].split(": ")[0] for line in said} == set(numbers)
     assert all(repr(numbers[key.split("results.")[-1].split(": ")[0]]) in key for key in said)

@@ -30,7 +30,7 @@ def record(name: str, index: int, loss: float = 1.0) -> Record:
         Continuation("the answer", logprobs=[-loss, -loss], matches=[1, 1], means=[-1.0] * 2, deviations=[1.0] * 2),
         Continuation("an answer", loss=loss),
         [Continuation("a wrong one", loss=loss + 1 + index / 10)],
-        Generation("the answer"),
+        Generation("the answer", finished=True),
     )
 
 

@@ -1,0 +1,57 @@
+"""Numbers that a result does not state and its records give: metrics that every row has, of rows filed before them.
+
+They are made when a page is; the file, its run id and what `--check` recomputes stay as they are. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from grun_bench.core import registry
+from grun_bench.core.errors import GrunBenchError
+from grun_bench.metrics.evaluate import Value, evaluate, keys_of, result_fields
+from grun_bench.metrics.fluency import everywhere
+from grun_bench.results.filed import Filed, records_problem
+from grun_bench.results.record import load_records
+from grun_bench.results.result import Result
+
+#: significant digits of a derived number: a page is the same whatever machine sums
+_DIGITS = 9
+
+
+def completed(filed: Filed) -> Filed:
+    """A filed result with the metrics that every row has, as far as its records are there and whole.
+
+    Toy rows are left as they are: most lie without their records, and a page must be the same where they were made
+    again.
+    """
+    result = filed.result
+    sets = result.sets
+    stated = set(result.metrics())
+    names = [name for name in everywhere(sets) if stated.isdisjoint(keys_of(registry.get("metric", name), sets))]
+    if not names or result.toy or result.records is None:
+        return filed
+    try:
+        if records_problem(filed.file, [result.records]):
+            return filed
+        values = evaluate(load_records(filed.beside(result.records)), None, names, sets, intervals=False)
+    except GrunBenchError:  # `--check` says what is wrong with them
+        return filed
+    return replace(filed, result=_with(result, {key: _rounded(value) for key, value in values.items()}))
+
+
+def _rounded(value: Value) -> Value:
+    return value if value.value is None else replace(value, value=float(f"{value.value:.{_DIGITS}g}"))
+
+
+def _with(result: Result, values: Mapping[str, Value]) -> Result:
+    """A copy of a result with these values beside its own."""
+    task = result.task
+    fields = result_fields(task, 0, values)
+    added: dict[str, Any] = {"reasons": result.reasons | fields["reasons"]}
+    added["versions"] = fields["versions"] | result.versions
+    for name, key in (("results", "results"), ("n_samples", "n-samples"), ("higher_is_better", "higher_is_better")):
+        added[name] = {task: getattr(result, name)[task] | fields[key][task]}
+    return result.model_copy(update=added)
