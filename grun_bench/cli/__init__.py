@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ls": reading.list_names,
     "show": reading.show,
     "compare": judging.compare,
+    "report": judging.report,
     "import": reading.import_log,
     "convert": reading.convert,
     "leaderboard": reading.leaderboard,

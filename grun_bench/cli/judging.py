@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from grun_bench.cli.options import Output
+from grun_bench.cli.options import Output, RunName
 from grun_bench.core.errors import UsageError
 from grun_bench.runs.config import RESULTS
 
@@ -24,3 +25,20 @@ def compare(
     if twice := [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]:
         raise UsageError(f"{', '.join(twice)}: named twice.")
     print_comparison([read_row(path) for path in paths], output)
+
+
+def report(
+    result: RunName,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    output: Output = RESULTS,
+) -> None:
+    """Write a page for whoever must sign: verdict, numbers in words, examples, what is not erased, provenance."""
+    from grun_bench.core.files import write_whole
+    from grun_bench.reports.page import page
+    from grun_bench.reports.rows import read_row
+    from grun_bench.results.store import find_result
+
+    if out.is_dir():
+        raise UsageError(f"--out {out}: is a folder; name the HTML file.")
+    write_whole(out, page(read_row(find_result(result, output)), output))
+    print(f"report: {out}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grun_bench.core import registry
-from grun_bench.reports.examples import Example, examples
+from grun_bench.reports.examples import Example, Returned, examples
 from grun_bench.reports.leaks import Leak
 from grun_bench.reports.rows import Row
 from grun_bench.reports.verdict import Utility, Verdict
@@ -26,10 +26,14 @@ _FEW = 4
 
 
 class Line(NamedTuple):
-    """A part of the verdict: who or what it is about, and what is said of it. Read together they are a sentence."""
+    """A part of the verdict: who or what it is about, what is said of it, and a command to type, if any."""
 
     about: str
     text: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.about} {self.text} {self.command}".rstrip()
 
 
 def amount(share: float | None) -> str:
@@ -69,14 +73,18 @@ def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
     if not registry.role_of(result.unlearner.name):
         if found.user and found.plain:
             yield Line("Who may only ask", _user(result, found.plain, found.user))
-            for example in examples(row, found.user, 1):
-                yield Line("The answer nearest to the original:", _shown(example, found.user))
+            if found.whole:
+                yield Line("Answers that come back whole:", _whole(found.whole, bool(row.retain)))
+            for example in examples(row, found.users_attacks, 1):
+                yield Line("The answer nearest to the original:", _shown(example))
         if found.owner:
             yield Line("Who owns the weights", _owner(found.owner, result))
     yield Line("What it cost:", cost_words(result, found.utility))
-    told = next_command(result, found, output)
-    if told:
-        yield Line("What would tell more:", told)
+    untried = [*found.untried["user"], *found.untried["weights"]]
+    if untried and not result.imported and result.status == "ok":
+        yield Line(
+            "What was not tried:", f"{', '.join(untried)}. This would tell:", attack_command(result, untried, output)
+        )
 
 
 def _user(result: Result, plain: Leak, user: Leak) -> str:
@@ -90,13 +98,17 @@ def _user(result: Result, plain: Leak, user: Leak) -> str:
     )
 
 
-def _shown(example: Example, leak: Leak) -> str:
+def _whole(whole: Returned, guessed: bool) -> str:
+    apart = ", without those that the retain model says too" if guessed else ""
+    return f"{len(whole.rows)} of {whole.of}, by the plain questions or under any of a user's attacks{apart}."
+
+
+def _shown(example: Example) -> str:
     asked = f"to “{_short(example.question)}”" if example.question else "of a text,"
-    given = f", begun for it with “{_short(example.given)}”," if example.given else ""
-    said = example.attacked or example.own
-    under = f"under {leak.attack}" if leak.attack else "now"
-    answered = "nothing" if said is None else f"“{_short(said.text)}”"
-    return f"{asked} the original says “{_short(example.answer)}”, and {under}{given} the model says {answered}."
+    given = f", begun for it with “{_short(example.most.given)}”," if example.most.given else ""
+    under = f"under {example.most.attack}" if example.most.attack else "by the plain question"
+    said = f"the model says “{_short(example.most.text)}”"
+    return f"{asked} the original says “{_short(example.answer)}”, and {under}{given} {said}."
 
 
 def _short(text: str) -> str:
@@ -131,12 +143,7 @@ def trained_words(cost: Cost) -> str:
     )
 
 
-def next_command(result: Result, found: Verdict, output: Path) -> str:
-    """Which attacks were not tried, and the command that tries them; "" where there are none, or nothing to attack."""
-    untried = [*found.untried["user"], *found.untried["weights"]]
-    if result.imported or result.status != "ok" or not untried:
-        return ""
-    named = "all" if len(untried) > _FEW else ",".join(untried)
-    what = f"not tried: {', '.join(untried)}" if result.attacks else "no attack was tried"
-    command = f"grun-bench attack {shlex.quote(result.run_id)} --attacks {named}{in_folder('--output', output)}"
-    return f"{what}; `{command}` tries {'it' if len(untried) == 1 else 'them'}."
+def attack_command(result: Result, attacks: Sequence[str], output: Path) -> str:
+    """The command that makes these attacks, or all where there are many, on the model of a result."""
+    named = "all" if len(attacks) > _FEW else ",".join(attacks)
+    return f"grun-bench attack {shlex.quote(result.run_id)} --attacks {named}{in_folder('--output', output)}"

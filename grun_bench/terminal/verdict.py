@@ -20,7 +20,7 @@ from grun_bench.terminal.listing import tell
 
 def print_verdict(row: Row, output: Path) -> None:
     """The verdict on one row."""
-    tell(*(f"{line.about} {line.text}" for line in lines(row, verdict(row), output)))
+    tell(*(str(line) for line in lines(row, verdict(row), output)))
 
 
 def print_comparison(rows: Sequence[Row], output: Path) -> None:
@@ -31,7 +31,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
         tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
     for row, each in zip(rows, found, strict=True):
         tell("", f"{row.result.unlearner.name} {row.result.run_id}")
-        tell(*(f"  {line.about} {line.text}" for line in lines(row, each, output)))
+        tell(*(f"  {line}" for line in lines(row, each, output)))
 
 
 def _table(rows: Sequence[Row], found: Sequence[Verdict]) -> Table:

@@ -148,10 +148,10 @@ def test_chance_of_a_question_is_one_of_its_options(tmp_path: Path) -> None:
     row = with_records(tmp_path, own, {"": rows})
     (plain,) = leaks(row)
     assert (plain.unknown, plain.against) == (0.25, "chance")
-    assert examples(row, plain, 3) == []
+    assert examples(row, [""], 3) == []
 
 
-def test_the_example_is_the_row_that_came_back_most(tmp_path: Path) -> None:
+def test_the_example_is_the_answer_that_came_back_most(tmp_path: Path) -> None:
     own = attacked(prefill=("user", 0.5))
     clean = [said("forget", index, "one two three four", "never heard", [1, 1]) for index in (0, 1)]
     under = [
@@ -161,32 +161,46 @@ def test_the_example_is_the_row_that_came_back_most(tmp_path: Path) -> None:
     ]
     row = with_records(tmp_path, own, {"": [*clean], "prefill": under})
     found = verdict(row)
-    assert found.user is not None
-    first, second = examples(row, found.user, 5)
-    assert (first.index, first.attacked and first.attacked.recall) == (1, 1.0)
-    assert second.attacked is not None and second.attacked.recall == pytest.approx(1 / 2)
-    assert (first.answer, first.given, first.own and first.own.text) == ("one two three four", "one two", "never heard")
-    assert first.retain is None and first.target is None
+    first, second = examples(row, found.users_attacks, 5)
+    assert (first.place, first.most.recall, first.most.attack) == (("forget", 1), 1.0, "prefill")
+    assert second.most.recall == pytest.approx(1 / 2)
+    assert (first.answer, first.most.given) == ("one two three four", "one two")
+    assert first.own is not None and first.own.text == "never heard" and first.retain is None
+    assert found.whole is not None and (found.whole.rows, found.whole.of) == ({("forget", 1)}, 2)
     (line,) = (line.text for line in lines(row, found, tmp_path) if line.about.startswith("The answer nearest"))
     assert "“What of 1?”" in line and "“one two three four”" in line and "“three four”" in line
 
 
-def test_the_best_of_sampled_answers_is_the_example(tmp_path: Path) -> None:
+def test_the_best_of_sampled_answers_counts(tmp_path: Path) -> None:
     own = attacked(sampling=("user", 0.5))
     one = said("forget", 0, "red green blue", "", [1, 1], samples=["black", "red green", "red"])
     row = with_records(tmp_path, own, {"": [one], "sampling": [one]})
-    (example,) = examples(row, verdict(row).user, 5)  # type: ignore[arg-type]
-    assert example.attacked is not None and example.attacked.text == "red green"
-    assert example.attacked.recall == pytest.approx(2 / 3)
+    (example,) = examples(row, ["sampling"], 5)
+    assert (example.most.text, example.most.recall) == ("red green", pytest.approx(2 / 3))
+
+
+def test_one_answer_that_comes_back_whole_is_said_though_the_mean_is_low(tmp_path: Path) -> None:
+    """And one that the retain model says too is none of them."""
+    own = attacked(es=0.05, prefix=("user", 0.06), strip=("weights", 0.05))
+    rows = [said("forget", index, "a b c", "x", [1, 1]) for index in range(3)]
+    told = [said("forget", index, "a b c", text, [1, 1]) for index, text in enumerate(("a b c", "a b c", "b"))]
+    row = with_records(tmp_path, own, {"": rows, "prefix": told})
+    retain = references()[1]
+    (path,) = store([retain], tmp_path)
+    retain.records = save_records(path, Records([said("forget", 1, "a b c", "a b c", [1, 1])]))
+    path.write_text(retain.dumps())
+    found = verdict(read_row(row.own.path))
+    assert found.whole is not None and found.whole.rows == {("forget", 0)}
+    assert (found.grade, "1 of 3 answers" in found.answer) == ("part", True)
 
 
 def test_records_that_were_changed_are_no_example(tmp_path: Path) -> None:
     own = attacked(es=0.8)
     row = with_records(tmp_path, own, {"": [said("forget", 0, "a", "a", [1, 1])]})
-    assert examples(row, leaks(row)[0], 1)
+    assert examples(row, [""], 1)
     save_records(row.own.path, Records([said("forget", 0, "a", "b", [1, 1])]))
     row = read_row(row.own.path)
-    assert examples(row, leaks(row)[0], 1) == []
+    assert examples(row, [""], 1) == []
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
