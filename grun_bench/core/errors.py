@@ -45,9 +45,15 @@ class Inapplicable(GrunBenchError):
     """An attack has nothing to work on in a task; its values are null with this message as their reason."""
 
 
-def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> UsageError:
-    """The error for a name that is not among `choices`: the near names, else all of them, and the next command."""
+def unknown(what: str, name: str, choices: Iterable[str], hint: str = "", listed: bool = True) -> UsageError:
+    """The error for a name that is not among `choices`: the near names, else all of them, and the next command.
+
+    Names of which there may be any number are not `listed`: where none is near, their count is said.
+    """
     names = sorted(choices)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    tail = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(names) or '(none)'}."
+    all_of = (
+        f"choose from: {', '.join(names) or '(none)'}." if listed else f"none of the {len(names)} there is near it."
+    )
+    tail = f"did you mean {' or '.join(near)}?" if near else all_of
     return UsageError(f"unknown {what} '{name}': {tail}" + (f" {hint}" if hint else ""))

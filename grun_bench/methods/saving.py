@@ -80,6 +80,20 @@ def is_saved(folder: Path, run_id: str) -> bool:
         return False
 
 
+def check_no_adapter(folder: Path) -> None:
+    """Raises ModelError for a saved adapter where a model is asked for: it says what was saved, and who takes it."""
+    if not (folder / CARD).exists():
+        return
+    saved = read_card(folder)
+    if saved.adapter is not None:
+        raise ModelError(
+            f"{folder} is no model but the {saved.adapter} adapter of {saved.unlearner} on {saved.base.get('name')}, "
+            f"as --save wrote it: grun_bench.load({str(folder)!r}) gives the unlearned model to Python, `grun-bench "
+            f"attack {saved.run_id or 'RUN'} --saved {folder}` attacks it, and `grun-bench lm-eval --model grun_bench "
+            f"--model_args adapter={folder} --tasks ...` asks it lm-eval's questions."
+        )
+
+
 def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None) -> None:
     """Write an unlearned model as a folder, whole or not at all; a model saved there before is replaced.
 

@@ -31,6 +31,8 @@ from torch.optim import AdamW, Optimizer
 
 #: the ways, the usual one first
 WAYS = ("float32", "compensated", "own")
+#: steps without overflow after which a loss in float16 is scaled by twice as much, as torch.amp does
+GROWS_AFTER = 2000
 #: dtypes of models that leave no choice, and why
 ONE_WAY = {
     "float32": "the model is in float32, and its weights are trained as they are",
@@ -171,29 +173,40 @@ class LossScale:
     """What a loss in float16 is multiplied by before its backward pass, and gradients divided by after it.
 
     It begins at 65,536 and is halved, and the batch run again, as long as a gradient is not finite (Micikevicius et al.
-    2018, arXiv 1710.03740, sec. 3.2, which leaves such batches out instead). 1 in other dtypes.
+    2018, arXiv 1710.03740, sec. 3.2, which leaves such batches out instead); it is doubled after GROWS_AFTER steps
+    without that, as there. 1 in other dtypes.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.factor = 2.0**16 if dtype == torch.float16 else 1.0
+        self._scales = dtype == torch.float16
+        self.factor = 2.0**16 if self._scales else 1.0
+        #: steps in a row whose gradients were finite
+        self._good = 0
 
     def fits(self, values: Iterable[nn.Parameter]) -> bool:
-        """Divide gradients. False, with a smaller factor and no gradient left, where one is not finite."""
-        if self.factor == 1:
+        """Divide gradients. False, with a smaller factor and no gradient left, where one is not finite.
+
+        At a factor of 1 such a gradient is the loss's own, and stays.
+        """
+        if not self._scales:
             return True
         gradients = [value.grad for value in values if value.grad is not None]
-        if all(bool(gradient.isfinite().all()) for gradient in gradients):
-            for gradient in gradients:
-                gradient /= self.factor
-            return True
-        self.factor /= 2
-        for value in values:
-            value.grad = None
-        return False
+        finite = all(bool(gradient.isfinite().all()) for gradient in gradients)
+        self._good = self._good + 1 if finite else 0
+        if not finite and self.factor > 1:
+            self.factor /= 2
+            for value in values:
+                value.grad = None
+            return False
+        for gradient in gradients:
+            gradient /= self.factor
+        if self._good == GROWS_AFTER:
+            self.factor, self._good = 2 * self.factor, 0
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"factor": self.factor}
+        return {"factor": self.factor, "good": self._good}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.factor = state["factor"]
+        self.factor, self._good = state["factor"], state["good"]

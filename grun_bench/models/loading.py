@@ -24,6 +24,8 @@ MERGE = (
     "merge it into its base with peft, and give the folder that comes of "
     "`AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(OUT)`, with the tokenizer in it."
 )
+#: the devices that models run on, as a user is told
+DEVICES = "auto, cpu, cuda (cuda:1 is the second GPU) or mps"
 #: what transformers calls the dtype that it loads a model in
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
@@ -39,13 +41,18 @@ class Placement:
     @classmethod
     def choose(cls, device: str, dtype: str, trust_remote_code: bool = False) -> Placement:
         """`auto` is CUDA where there is one, and bfloat16 where CUDA computes in it. Raises ModelError."""
+        name = device
+        if device == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            found = torch.device(
-                "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-            )
+            found = torch.device(name)
+        except RuntimeError:  # it names two dozen, most of which no build has
+            raise ModelError(f"--device {device}: write {DEVICES}.") from None
+        try:
             torch.empty(0, device=found)
         except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"--device {device}: {str(error).splitlines()[0]}") from None
+            said = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+            raise ModelError(f"--device {device}: torch {torch.__version__} has none here ({said}).") from None
         if dtype == "auto":
             dtype = "bfloat16" if found.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
         return cls(str(found), dtype, trust_remote_code)

@@ -119,4 +119,4 @@ def find_result(run: str, root: Path) -> Path:
         return files[matching[0]]
     if matching:
         raise UsageError(f"run '{run}' is the beginning of {len(matching)} runs: {', '.join(matching[:5])}.")
-    raise unknown("run", run, files, "`grun-bench ls runs` lists them.")
+    raise unknown("run", run, files, "`grun-bench ls runs` lists them.", listed=False)

@@ -14,6 +14,7 @@ from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
 from grun_bench.methods.made_models import load_finetuned, load_tiny
+from grun_bench.methods.saving import check_no_adapter
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
 from grun_bench.models.places import content_of, folder_name, folder_of, hub_id, locate, pinned
@@ -95,8 +96,12 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
 def _named(config: RunConfig, task: Task) -> tuple[str, str | None, str | None]:
     """The model that was asked for and, where they are known, the target model that is run and its retain model.
 
-    Raises UsageError where a revision is asked for of a model that is not run, or of what has none.
+    Raises ModelError for a saved adapter; UsageError where a revision is asked for of a model that is not run, or of
+    what has none.
     """
+    for given in (config.model, config.target_model, config.retain_model):
+        if given and (folder := folder_of(given)):
+            check_no_adapter(folder)
     config = _at_revision(config)
     name = config.model or str(config.target_model)
     plain = name if folder_of(name) else hub_id(name, f"; the embedded model is '{TINY}'")[0]

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from attaching import logits_of
-from conftest import SMALL, Said
+from conftest import FORGET, RETAIN, SMALL, Said
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import grun_bench
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
-from grun_bench.methods.base import Fitted
+from grun_bench.methods.base import FitContext, Fitted
+from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.saving import CARD, check_new, read_card, save
 from grun_bench.models.forward import decoder_layers
 from grun_bench.models.lm import LM
@@ -25,6 +26,7 @@ from grun_bench.models.loading import Placement
 from grun_bench.models.loading import load as load_base
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
+from grun_bench.tasks.world import PUBLISHED
 
 pytestmark = pytest.mark.whole
 
@@ -134,6 +136,29 @@ def test_saving_again_replaces_and_something_else_is_left_alone(
     said = command(*small_run, "--unlearner", "grun+gd", "--output", tmp_path, "--save", tmp_path / "thesis")
     assert said.code == 2 and "something else" in said.err
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--model", "--target", "--retain"])
+@pytest.mark.parametrize("adapter", ["grun", "lora"])
+def test_a_saved_adapter_is_no_model_to_run(
+    make_lm: Callable[..., LM], hub: Path, tmp_path: Path, command: Command, adapter: str, option: str
+) -> None:
+    """The line says what it is an adapter of, and what takes it."""
+    settings = {"layers": [2, 4]} if adapter == "grun" else {}
+    context = FitContext(FORGET, RETAIN, make_lm, make_lm, 0)
+    fitted = make_unlearner(f"{adapter}+npo", {"epochs": 1, **settings}, PUBLISHED).fit(context)
+    save(fitted, f"{adapter}+npo", tmp_path / "model", "0123-seed0")
+    other = [] if option == "--model" else ["--model", SMALL]
+    task = ["--task", hub / "small.yaml", "--output", tmp_path / "results"]
+    said = command("run", "--unlearner", "none", *task, *other, option, tmp_path / "model")
+    assert said.code == 2 and said.err.startswith("error: ") and said.err.count("\n") == 1
+    folder = str(tmp_path / "model")
+    for part in (
+        f"the {adapter} adapter of {adapter}+npo on ",
+        "grun_bench.load(",
+        f"attack 0123-seed0 --saved {folder}",
+    ):
+        assert part in said.err
 
 
 @pytest.mark.parametrize("folder", [".", "..", "link", "dangling", "results", "file/model", "n" * 256])

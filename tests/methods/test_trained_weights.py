@@ -13,14 +13,14 @@ from conftest import FORGET, RETAIN
 from torch import Tensor, nn
 
 from grun_bench.core.errors import Diverged, UsageError
-from grun_bench.methods import checkpoints
+from grun_bench.methods import checkpoints, trained_weights
 from grun_bench.methods.adapters.grun import make_gate
 from grun_bench.methods.adapters.reft import Edit
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.make import make_unlearner
-from grun_bench.methods.trained_weights import WAYS, TrainedWeights, rounded
+from grun_bench.methods.trained_weights import WAYS, LossScale, TrainedWeights, rounded
 from grun_bench.models.lm import LM
 from grun_bench.tasks.world import PUBLISHED
 
@@ -252,6 +252,47 @@ def test_small_gradients_count_in_float16(make_lm: Callable[..., LM]) -> None:
     own = {"forget_weight": 1e-6, "clip": 1e9}
     wanted, found = (fit(make_lm, "full+ga", dtype, **own) for dtype in (torch.float32, torch.float16))
     assert fallen(found) == pytest.approx(fallen(wanted), rel=0.1)
+
+
+def test_the_scale_of_a_loss_in_float16_is_that_of_torchs_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over steps whose gradients are large, then small, then large again; and it goes on from a checkpoint."""
+    monkeypatch.setattr(trained_weights, "GROWS_AFTER", 3)
+    parameter = nn.Parameter(torch.ones(1))
+    optimiser = torch.optim.SGD([parameter], lr=0.0)
+    theirs, ours = torch.amp.GradScaler("cpu", 2.0**16, growth_interval=3), LossScale(torch.float16)
+    gradients = [2.0**power for power in (2, 5, 9, 9, *[-7] * 14, 6, 6, -3, -3, -3, -3)]
+    factors = []
+    for gradient in gradients:
+        while True:  # a step that overflows is left out there, and there is another batch
+            before = theirs.get_scale()
+            optimiser.zero_grad()
+            theirs.scale(gradient * parameter.half().sum()).backward()
+            theirs.step(optimiser)
+            theirs.update()
+            if theirs.get_scale() >= before:
+                break
+        while True:
+            parameter.grad = None
+            (ours.factor * (gradient * parameter.half().sum())).backward()
+            if ours.fits([parameter]):
+                break
+        assert parameter.grad is not None and parameter.grad.item() == gradient
+        assert ours.factor == theirs.get_scale()
+        factors.append(ours.factor)
+        again = LossScale(torch.float16)
+        again.load_state_dict(ours.state_dict())
+        ours = again
+    assert min(factors) < 2.0**8 and max(factors) > 2.0**11 and factors[0] > min(factors) < factors[-1]
+
+
+def test_a_gradient_that_no_scale_makes_finite_is_left_to_the_loss() -> None:
+    scale, parameter = LossScale(torch.float16), nn.Parameter(torch.ones(1).half())
+    tries = 0
+    while True:
+        parameter.grad, tries = torch.full((1,), float("inf")).half(), tries + 1
+        if scale.fits([parameter]):
+            break
+    assert (tries, scale.factor, parameter.grad.item()) == (17, 1.0, float("inf"))
 
 
 def test_large_gradients_are_run_again_with_the_same_draws(make_lm: Callable[..., LM]) -> None:

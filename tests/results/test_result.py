@@ -151,3 +151,6 @@ def test_a_run_is_found_by_the_beginning_of_its_id(results: Path) -> None:
         find_result("", results)
     with pytest.raises(UsageError, match="did you mean"):
         find_result(path.stem[:-1] + "9", results)
+    # names that say nothing to a reader are not listed
+    with pytest.raises(UsageError, match=r"unknown run 'nope': none of the 3 there is near it\. `grun-bench ls runs`"):
+        find_result("nope", results)
