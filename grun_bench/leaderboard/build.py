@@ -12,6 +12,7 @@ from grun_bench.leaderboard.boards import PINNED, Board, Key, Row
 from grun_bench.leaderboard.cells import Numbers, numbers_of
 from grun_bench.leaderboard.filings import Column, Run, canonical, merged, plain, run_of
 from grun_bench.leaderboard.ranking import Entrant, Ranking, Standing
+from grun_bench.leaderboard.told_apart import told_apart
 from grun_bench.metrics.about import leads
 from grun_bench.results.filed import Filed
 from grun_bench.results.result import Result
@@ -79,7 +80,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
     return Board(
         key=key,
         first=first,
-        rows=sorted(rows, key=_order),
+        rows=told_apart(sorted(rows, key=_order), lead, sets),
         columns=columns,
         access=access,
         directions=directions,

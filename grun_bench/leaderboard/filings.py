@@ -64,7 +64,9 @@ def run_of(filed: Filed) -> Run:
     shown = [*result.headline, *own]
     told = [*shown, *(MetricKey(name).recovery.metric for name in shown)]
     attacks = {_label(name, info): _attacked(filed, name, info, shown, told) for name, info in result.attacks.items()}
-    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "curves", "data", "history", "n_samples")}
+    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "curves", "data", "history")}
+    counts = result.n_samples[result.task]
+    kept["n_samples"] = {result.task: {name: counts[name] for name in result.headline if name in counts}}
     kept["results"] = {result.task: {key_text(name): result.value(name) for name in result.headline}}
     short = replace(filed, result=result.model_copy(update=kept))
     return Run(short.result, (short,), clean, attacks, _identity(result))

@@ -10,6 +10,7 @@ from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.filings import Column
+from grun_bench.leaderboard.least import LEAST, least_differences, least_rule
 from grun_bench.results.words import number
 
 
@@ -87,7 +88,7 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
         "",
         words.INTERVALS,
         "",
-        *(f"- {markdown(line)}" for line in words.rules(board)),
+        *(f"- {markdown(line)}" for line in [*words.rules(board), least_rule(board)] if line),
     ]
     tiers = dict.fromkeys(row.tier for row in board.rows)
     lines += [f"- Source “{tier}”: {words.TIERS[tier]}." for tier in words.TIERS if tier in tiers]
@@ -119,6 +120,11 @@ def _headline(board: Board, notes: Notes) -> list[str]:
         cells += [_cell(row.cells[column], notes) for column in board.headline]
         cells += [str(len(row.runs)), str(len(row.attacked_by)), *words.costs(row).values(), _source(row)]
         rows.append(cells)
+    least = least_differences(board)
+    if any(least.values()):
+        shown = [f"<sub>{text}</sub>" if text else "" for text in least.values()]
+        cells = ["", f"<sub>{LEAST}</sub>", *[""] * board.attacked, *shown]
+        rows.append([*cells, *[""] * (len(head) - len(cells))])
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 
 

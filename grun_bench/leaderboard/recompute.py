@@ -8,14 +8,13 @@ from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.plugins import Control
 from grun_bench.leaderboard.compare import Number, compared
-from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, keys_of
+from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, giving
 from grun_bench.metrics.recovery import average, recoveries, worst
 from grun_bench.metrics.stages import STAGES, Stages
 from grun_bench.results.filed import Filed, controls
 from grun_bench.results.metric_key import CLEAN, MEAN, MetricKey
 from grun_bench.results.record import Records
 from grun_bench.results.result import Point, Result
-from grun_bench.tasks.sets import ScoredSets
 
 #: what recomputing a result may take, for each row that its records have and beside them
 SECONDS_PER_ROW, SECONDS = 0.02, 60.0
@@ -98,13 +97,13 @@ def recomputed(
     target model's without attack. What a metric misses is null.
     """
     sets, clean = result.sets, own.get(CLEAN, Records([]))
-    metrics = dict.fromkeys([*_listed(result), *_giving(result.metrics(), sets)])
+    metrics = dict.fromkeys([*_listed(result), *giving(result.metrics(), sets)])
     labelled = {CLEAN: evaluate(clean, retain.get(CLEAN), list(metrics), sets, intervals=intervals)}
     stated = _by_filter(result)
     for name, info in result.attacks.items():
         labels = [MetricKey("", name, variant).filter for variant in info.variants]
         keys = [key for label in (name, *labels) for key in stated.get(label, ())]
-        metrics = dict.fromkeys(_giving(keys, sets))
+        metrics = dict.fromkeys(giving(keys, sets))
         values = {}
         for label in labels:
             found = evaluate(own[label], retain.get(label), list(metrics), sets, intervals=intervals)
@@ -141,9 +140,3 @@ def _listed(result: Result) -> list[str]:
     listed = result.configs.get(result.task, {}).get("metrics", []) if not result.imported else []
     names = for_protocol([name for name in listed if isinstance(name, str)], result.protocol)
     return [name for name in names if name in registry.entries("metric")]
-
-
-def _giving(keys: Iterable[str], sets: ScoredSets) -> list[str]:
-    """The metrics that give keys: no result names those of its attacks or of an imported log."""
-    wanted, known = set(keys), registry.names("metric")
-    return [name for name in known if wanted.intersection(keys_of(registry.get("metric", name), sets))]

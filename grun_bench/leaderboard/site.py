@@ -12,6 +12,7 @@ from grun_bench.core.plugins import Control
 from grun_bench.leaderboard import scatter, words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
+from grun_bench.leaderboard.least import LEAST, least_differences, least_rule
 from grun_bench.leaderboard.opened import Opened
 from grun_bench.results.words import number
 
@@ -78,7 +79,7 @@ def _section(board: Board, colours: dict[str, int]) -> str:
     view = f'viewBox="0 0 {scatter.WIDTH} {scatter.HEIGHT + 32}"'
     figure = f'<svg class="plot" {view} role="group" aria-label="Forgetting against utility">{drawn}' if drawn else ""
     figure += f"{scatter.legend(board, colours)}</svg>" if drawn else ""
-    rules = "".join(f"<li>{html(line)}</li>" for line in words.rules(board))
+    rules = "".join(f"<li>{html(line)}</li>" for line in [*words.rules(board), least_rule(board)] if line)
     toy = '<span class="badge">toy</span>' if board.toy else ""
     data = html(words.data_line(board))
     head, sides = _head(board)
@@ -94,8 +95,18 @@ def _section(board: Board, colours: dict[str, int]) -> str:
         f'<h3>{toy}{html(first.task)} <span class="model">{html(first.model)}</span></h3><p class="meta">{data}</p>\n'
         f'<div class="above">{above}</div>\n'
         f'<div class="scroll" tabindex="0" role="region" aria-label="Table"><table><thead><tr>{head}</tr></thead>\n'
-        f'<tbody data-sides="{sides}">{rows}</tbody></table></div>\n</section>'
+        f'<tbody data-sides="{sides}">{rows}</tbody>{_foot(board, sides)}</table></div>\n</section>'
     )
+
+
+def _foot(board: Board, sides: int) -> str:
+    """The line below the rows that says what their numbers can show; it takes no part in sorting."""
+    least = list(least_differences(board).values())
+    if not any(least):
+        return ""
+    cells = ["", LEAST, *[""] * board.attacked, *least]
+    shown = "".join(f'<td class="{"l" if text == LEAST else "r"}">{html(text)}</td>' for text in cells)
+    return f"<tfoot><tr>{shown}{'<td></td>' * (sides - len(cells))}</tr></tfoot>"
 
 
 def _head(board: Board) -> tuple[str, int]:

@@ -111,6 +111,13 @@ def rules(board: Board) -> list[str]:
         "Diverged and unreliable rows are not ranked. A row marked “no attack” was ranked without: "
         "an attack can only lower it."
     )
+    if len([row for row in board.rows if row.rank]) > 1 and not board.toy:
+        lines.append(
+            "A row marked “not told from rank 1” may be as good or bad as the first: a paired test over the examples "
+            f"of what ranks them ({lead} in each row's worst case; McNemar's where it is 0 or 1, else a permutation "
+            "test of the mean) has q of 5 % or more, p adjusted over the board (Benjamini and Hochberg). Rows without "
+            "records are not tested."
+        )
     if any(column.metric.endswith(EVERYWHERE) for column in board.columns):
         lines.append(
             f"{', '.join(EVERYWHERE).replace('_', ' ')}: of rows filed before every row had them they are made from "

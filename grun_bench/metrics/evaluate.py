@@ -6,9 +6,9 @@ that cannot be had is null with the reason, never left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,20 +92,43 @@ def _roles(plugin: MetricPlugin) -> tuple[Role, ...]:
     return known_roles(names)
 
 
-def _of_each(plugin: MetricPlugin, model: ScoredRecords, intervals: bool) -> Iterator[tuple[str, Value]]:
-    """A metric's values on each set with one of its roles; on the roles themselves where no set has any of them."""
-    sets = _sets_of(plugin, model.sets)
-    for name, role in (sets or {role: role for role in _roles(plugin)}).items():
-        kept, note = _measured(plugin, model.records.of(name) if sets else ())
+def giving(keys: Iterable[str], sets: ScoredSets) -> list[str]:
+    """The known metrics that give any of these keys on these sets. Metrics are imported."""
+    wanted, known = set(keys), registry.names("metric")
+    return [name for name in known if wanted.intersection(keys_of(registry.get("metric", name), sets))]
+
+
+class OfSet(NamedTuple):
+    """What a metric returned of one set, under one key; `note` says which of the set's rows were left out of `rows`."""
+
+    key: str
+    rows: SetRecords
+    result: Result
+    note: str | None
+
+
+def results_of_each(plugin: MetricPlugin, records: Records, sets: ScoredSets) -> Iterator[OfSet]:
+    """What a metric with `roles` gives of each set with one of them; of the roles themselves where no set has any."""
+    there = _sets_of(plugin, sets)
+    for name, role in (there or {role: role for role in _roles(plugin)}).items():
+        kept, note = _measured(plugin, records.of(name) if there else ())
         rows = SetRecords(name, role, kept)
         try:
             if not rows:
-                raise MissingReference(_no_rows([name]) if sets else _no_set([role]))
+                raise MissingReference(_no_rows([name]) if there else _no_set([role]))
             results = _by_key(plugin, plugin.target(rows))
         except MissingReference as error:
             results = {plugin.name: error}
         for key, result in results.items():
-            yield f"{name}_{key}", _value(plugin, key, result, rows, role, intervals, note)
+            _check_length(plugin, key, result, rows)
+            yield OfSet(f"{name}_{key}", rows, result, note)
+
+
+def _of_each(plugin: MetricPlugin, model: ScoredRecords, intervals: bool) -> Iterator[tuple[str, Value]]:
+    """A metric's values on each set with one of its roles."""
+    for key, rows, result, note in results_of_each(plugin, model.records, model.sets):
+        own = key.removeprefix(f"{rows.name}_")
+        yield key, _value(plugin, own, result, rows, rows.role, intervals, note)
 
 
 def _over(
@@ -122,6 +145,7 @@ def _over(
     except MissingReference as error:
         results = dict.fromkeys(keys_of(plugin, model.sets), error)
     for key, result in results.items():
+        _check_length(plugin, key, result, rows)
         yield key, _value(plugin, key, result, rows, None, intervals, note)
 
 
@@ -166,6 +190,13 @@ def _by_key(plugin: MetricPlugin, returned: Result | dict[str, Result]) -> dict[
     return returned if isinstance(returned, dict) else {plugin.name: returned}
 
 
+def _check_length(plugin: MetricPlugin, key: str, result: Result, rows: Sequence[Record]) -> None:
+    """Raises GrunBenchError for an array of another length than the rows."""
+    if not isinstance(result, MissingReference) and np.ndim(result) and len(np.asarray(result)) != len(rows):
+        found = len(np.asarray(result))
+        raise GrunBenchError(f"metric '{plugin.name}' returned {found} values of '{key}' for {len(rows)} rows.")
+
+
 def _direction(plugin: MetricPlugin, key: str, role: Role | None) -> bool | None:
     """Whether a higher value is better, on a set with this role."""
     told = plugin.higher_is_better
@@ -194,8 +225,6 @@ def _value(
     if isinstance(result, MissingReference):
         return replace(value, reason=str(result) if note is None else f"{result} {note}")
     array = np.asarray(result, dtype=float)
-    if array.ndim and len(array) != len(rows):
-        raise GrunBenchError(f"metric '{plugin.name}' returned {len(array)} values of '{key}' for {len(rows)} rows.")
     if not np.isfinite(array).all():
         return replace(value, reason=_not_finite(array, rows))
     value = replace(value, reason=note)

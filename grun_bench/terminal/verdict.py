@@ -16,6 +16,7 @@ from grun_bench.reports.words import lines, metric_words, spread
 from grun_bench.results.result import Result
 from grun_bench.results.words import heading
 from grun_bench.terminal.listing import tell
+from grun_bench.terminal.paired import print_paired
 
 
 def print_verdict(row: Row, output: Path) -> None:
@@ -29,6 +30,8 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
     Console().print(_table(rows, found))
     if len({table_key(row.result) for row in rows}) > 1:
         tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
+    else:
+        print_paired([row.own for row in rows])
     for row, each in zip(rows, found, strict=True):
         tell("", f"{row.result.unlearner.name} {row.result.run_id}")
         tell(*(f"  {line}" for line in lines(row, each, output)))

@@ -1,0 +1,76 @@
+"""Which rows of a board are told apart from the first: paired tests of what they are ranked by. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from grun_bench.core.errors import GrunBenchError, MissingReference
+from grun_bench.leaderboard.boards import Row
+from grun_bench.leaderboard.filings import Column, Run
+from grun_bench.metrics.evaluate import giving
+from grun_bench.metrics.paired import adjusted, compare
+from grun_bench.metrics.power import LEVEL
+from grun_bench.metrics.row_values import RowValues, row_values
+from grun_bench.results.filed import records_problem
+from grun_bench.results.record import Records, load_records
+from grun_bench.tasks.sets import ScoredSets
+
+
+def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> list[Row]:
+    """The rows, with a mark on those whose forgetting no paired test tells from that of the first in the ranking.
+
+    Compared is, example by example, what ranks them: the lead metric in each row's own worst case, the mean over its
+    runs. p is adjusted over all ranked rows of the board that were tested; those without records, as most toy rows are,
+    were not. Rows that are not ranked stay as they are.
+    """
+    ranked = sorted((row for row in rows if row.rank), key=lambda row: row.rank or 0)
+    if lead is None or len(ranked) < 2 or any(row.runs[0].result.toy for row in ranked):
+        return list(rows)
+    names = giving([lead.metric], sets)
+    values = [_values(row, lead.metric, names, sets) for row in ranked]
+    tests = adjusted([compare(lead.metric, each, values[0]) for each in values[1:]])
+    marks = {
+        row.id: f"not told from rank 1, q {test.q:.2f}"
+        for row, test in zip(ranked[1:], tests, strict=True)
+        if test.q is not None and test.q >= LEVEL
+    }
+    return [replace(row, marks=[*row.marks, marks[row.id]]) if row.id in marks else row for row in rows]
+
+
+def _values(row: Row, metric: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
+    """The metric of each example in the row's worst case, the mean over its runs."""
+    of_runs: list[Mapping[tuple[str, int], float]] = []
+    for run in row.runs:
+        try:
+            records = _records(run, metric, row.worst_attack)
+            found = MissingReference("its records are not there.")
+            values = found if records is None else row_values(records, names, sets).get(metric, found)
+        except GrunBenchError as error:  # `--check` says what is wrong with them
+            values = MissingReference(str(error))
+        if isinstance(values, MissingReference):
+            return values
+        of_runs.append(values)
+    return {place: float(np.mean([each[place] for each in of_runs])) for place in of_runs[0] if _in_all(place, of_runs)}
+
+
+def _in_all(place: tuple[str, int], of_runs: Sequence[Mapping[tuple[str, int], float]]) -> bool:
+    return all(place in each for each in of_runs)
+
+
+def _records(run: Run, metric: str, attack: str) -> Records | None:
+    """The records of a run without attack, or under the variant of an attack that is its worst; None without any."""
+    filed = run.filings[0]
+    named, file = run.result.records, filed.file
+    if attack:
+        if (made := run.attacks.get(attack)) is None:
+            return None
+        worst = made.worst.get(metric)
+        variant = next((name for name, values in made.variants.items() if values.get(metric) == worst), None)
+        named = made.info.variants.get(variant) if variant is not None else None
+        file = filed.root / made.place / filed.file.name
+    if named is None or records_problem(file, [named]):
+        return None
+    return load_records(file.with_name(named.file))

@@ -1,0 +1,57 @@
+"""Least differences against simulation: what is said to be seen 4 times of 5 is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp, norm
+
+from grun_bench.metrics.paired import permutation
+from grun_bench.metrics.power import least_between, least_ks, least_seen
+
+
+def test_a_permutation_test_sees_the_least_difference_in_four_of_five_samples() -> None:
+    generator = np.random.default_rng(1)
+    shape = generator.normal(size=40)
+    least = least_seen(shape)
+    assert least is not None
+    spread = shape.std(ddof=1)
+    found = [permutation(generator.normal(least, spread, 40)) < 0.05 for _ in range(80)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.14)  # three deviations of 80 draws
+
+
+def test_least_difference_between_rows_is_that_of_two_samples() -> None:
+    # the sample size of a two-sample z test, n = 2 (z + z)^2 (s / delta)^2, solved for delta
+    spread, count = 0.3, 40
+    half = norm.ppf(0.975) * spread / count**0.5
+    delta = least_between((0.5 - half, 0.5 + half))
+    assert 2 * (norm.ppf(0.975) + norm.ppf(0.8)) ** 2 * (spread / delta) ** 2 == pytest.approx(count)
+
+
+@pytest.mark.parametrize("count", [20, 40, 200])
+def test_the_least_statistic_is_the_first_that_scipy_calls_significant(count: int) -> None:
+    least = least_ks(count)
+    assert least is not None
+    step = round(least.D * count)
+    values = np.arange(count, dtype=float)
+    assert ks_2samp(values, values + step - 0.5).statistic == pytest.approx(least.D)
+    assert ks_2samp(values, values + step - 0.5).pvalue < 0.05 <= ks_2samp(values, values + step - 1.5).pvalue
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_the_least_shift_is_found_in_four_of_five_draws(count: int) -> None:
+    least, generator = least_ks(count), np.random.default_rng(2)
+    assert least is not None
+    pairs = [(generator.normal(size=count), generator.normal(least.shift, 1, count)) for _ in range(300)]
+    assert np.mean([ks_2samp(*pair).pvalue < 0.05 for pair in pairs]) == pytest.approx(0.8, abs=0.08)
+
+
+def test_at_40_rows_p_of_forget_quality_is_below_005_from_0325_on() -> None:
+    least = least_ks(40)
+    assert least is not None and least.D == 0.325
+
+
+def test_few_rows_see_nothing() -> None:
+    assert least_ks(3) is None
+    assert least_seen(np.array([0.5])) is None
+    assert ks_2samp([1, 2, 3], [4, 5, 6]).pvalue > 0.05
