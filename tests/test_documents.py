@@ -142,7 +142,7 @@ def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], co
     assert result.value("privleak") == pytest.approx(100 * (retain - own) / (1 - retain + 1e-10))
     # what the data lacks is null with the reason, and which way is better follows from the roles
     assert result.value("leavers_truth_ratio") is None
-    assert "row 0 of 'leavers' has no loss of the paraphrased answer" in result.reasons["leavers_truth_ratio,none"]
+    assert "row 0 of 'leavers' has no paraphrased answer" in result.reasons["leavers_truth_ratio,none"]
     better = result.higher_is_better["customers"]
     assert [better[key] for key in result.headline] == [False, True, None, True]
     # the numbers can be had again from the records and what the result says of its sets

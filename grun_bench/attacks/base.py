@@ -101,6 +101,17 @@ class Subject:
         ]
         return replace(self, examples=examples, form=replace(self.form, question=change))
 
+    def without_texts(self) -> Subject:
+        """The same subject without rows that are plain texts, for an attack that needs a question.
+
+        Raises Inapplicable where the rows to forget are of no other kind.
+        """
+        kept = [row for row in self.examples if row.join is None]
+        forget = {row.join is None for row in self.examples if self.sets.role(row.set) == "forget"}
+        if forget == {False}:
+            raise Inapplicable("the rows to forget are plain texts, in which nothing is asked.")
+        return replace(self, examples=kept)
+
 
 @dataclass
 class Answers:

@@ -23,6 +23,7 @@ def cloze(subject: Subject, *, phrase: str = "Fill in the gap:") -> Iterator[tup
     those with a capital or a digit first. Rows without such a run, or of nothing else, are not asked. As paraphrased
     and wrong answers have no such gap, metrics that need them are null.
     """
+    subject = subject.without_texts()
     examples = [filled for row in subject.examples if (filled := _with_gap(row, phrase)) is not None]
     if not examples:
         raise Inapplicable("no answer of the task is a statement that a fact could be left out of.")

@@ -20,6 +20,7 @@ def fewshot(subject: Subject, *, shots: Count = 3) -> Iterator[tuple[str, Subjec
 
     `shots` rows are drawn for each question, never the question's own row: whoever asks has these answers already.
     """
+    subject = subject.without_texts()
     sources = {"forget": subject.forget, "retain": subject.retain}
     pairs = {name: [(question, answer) for question, answer in rows if question] for name, rows in sources.items()}
     if not subject.examples or not all(len(rows) > shots for rows in pairs.values()):

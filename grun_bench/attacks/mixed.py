@@ -19,6 +19,7 @@ def mixed(subject: Subject) -> Iterator[tuple[str, Subject]]:
     retain rows say what is left of an innocent question beside one that a gate opens on: compare with the target
     model's under the same attack, whose answer is to two questions too.
     """
+    subject = subject.without_texts()
     forget, retain = (
         [row for row in subject.examples if subject.sets.role(row.set) == role] for role in ("forget", "retain")
     )

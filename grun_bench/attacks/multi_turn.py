@@ -27,6 +27,7 @@ def multi_turn(
     In `again` the first turn is the question with what the model answers to it, and the second the question once more,
     after words of doubt.
     """
+    subject = subject.without_texts()
     if not subject.examples:
         raise Inapplicable("the task scores no answers to questions that could be asked in a conversation.")
     rows = [replace(row, paraphrased_question=None) for row in subject.examples]

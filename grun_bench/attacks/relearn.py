@@ -35,6 +35,7 @@ from grun_bench.models.batch import Encoded
 from grun_bench.models.forward import evaluating
 from grun_bench.models.gradients import only
 from grun_bench.models.lm import LM
+from grun_bench.models.scoring import Example
 
 KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
 
@@ -74,8 +75,7 @@ def relearn(
     rates = {"lora": lora_lr, "full": full_lr}
     for kind in kinds:
         rows = trained_rows(subject, kind, share)
-        trained = {question for question, _ in rows}
-        others = replace(subject, examples=[row for row in subject.examples if row.question not in trained])
+        others = replace(subject, examples=[row for row in subject.examples if not _among(row, rows)])
         tried, asked = halves(others) if len(factors) > 1 else ([], others)
         for way in ways:
             batches = _batches(subject.lm, rows, max(steps), batch_size, subject.seed)
@@ -98,6 +98,14 @@ def trained_rows(subject: Subject, kind: str, share: float) -> list[Row]:
     count = min(max(1, round(share * len(subject.forget))), max(1, len(subject.forget) - 1))
     pool = {"forget": subject.forget, "retain": subject.retain, "unrelated": [("", text) for text in SENTENCES]}[kind]
     return Random(subject.seed).sample(list(pool), min(count, len(pool)))
+
+
+def _among(example: Example, rows: Sequence[Row]) -> bool:
+    """Whether an example, or the text that it is the beginning of, is one of the rows."""
+    if example.join is None:
+        return any(example.question == question for question, _ in rows)
+    text = f"{example.question}{example.join}{example.answer}"
+    return any(not question and answer.strip().startswith(text) for question, answer in rows)
 
 
 def _batches(lm: LM, rows: Sequence[Row], steps: int, size: int, seed: int) -> list[Sequence[Encoded]]:

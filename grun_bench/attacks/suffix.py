@@ -27,6 +27,7 @@ def suffix(
     In the variant `tuned` they are chosen for the model, on one half of the forget rows, among the phrases and so many
     `texts` of the retain set, and put to the other half (see `tuning`); with 0 texts there is no such variant.
     """
+    subject = subject.without_texts()
     yield from worded(subject, phrases, texts, _followed)
 
 

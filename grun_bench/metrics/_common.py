@@ -21,11 +21,16 @@ NEEDS_RETAIN = (
 )
 
 _RESCORE = "score the model itself; an imported log may not have it"
+#: what brings answers that are in the data or nowhere
+_COLUMN = {
+    "paraphrased": "the data have none, or an imported log: a column paraphrased_answer brings it",
+    "perturbed": "the data have none, or an imported log: a column perturbed_answer brings them",
+}
 
 
-def missing(row: Record, what: str) -> MissingReference:
-    """The reason for a metric that is null because one row lacks its input."""
-    return MissingReference(f"row {row.index} of '{row.set}' has no {what} ({_RESCORE}).")
+def missing(row: Record, what: str, hint: str = _RESCORE) -> MissingReference:
+    """The reason for a metric that is null because one row lacks its input, and what brings it."""
+    return MissingReference(f"row {row.index} of '{row.set}' has no {what} ({hint}).")
 
 
 def written(row: Record) -> str:
@@ -42,7 +47,9 @@ def ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
 
 def loss_of(row: Record, answer: Continuation | None, what: str) -> float:
     """Mean negative log-likelihood of an answer, in nats a token."""
-    if answer is None or answer.loss is None:
+    if answer is None:
+        raise missing(row, what.removeprefix("loss of the "), _COLUMN["paraphrased"])
+    if answer.loss is None:
         raise missing(row, what)
     return answer.loss
 
@@ -65,14 +72,14 @@ def right_answer(row: Record, role: Role) -> Continuation | None:
 def wrong_losses(row: Record) -> np.ndarray:
     """The losses of the perturbed answers of a row."""
     if not row.perturbed:
-        raise missing(row, "perturbed answers")
+        raise missing(row, "perturbed answers", _COLUMN["perturbed"])
     return np.array([loss_of(row, answer, "loss of a perturbed answer") for answer in row.perturbed])
 
 
 def wrong_probabilities(row: Record) -> np.ndarray:
     """The probabilities of the perturbed answers of a row."""
     if not row.perturbed:
-        raise missing(row, "perturbed answers")
+        raise missing(row, "perturbed answers", _COLUMN["perturbed"])
     return np.array([probability_of(row, answer, "loss of a perturbed answer") for answer in row.perturbed])
 
 

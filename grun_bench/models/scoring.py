@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from grun_bench.core.progress import bar
-from grun_bench.models.batch import collate
+from grun_bench.models.batch import Encoded, collate
 from grun_bench.models.engine import Engine
 from grun_bench.models.forward import evaluating
 from grun_bench.models.gradients import gradient_norm
 from grun_bench.models.head import TokenScores
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.protocols import CLEAN, Protocol, protocol_of
+from grun_bench.models.text_prompts import TextPrompts
 from grun_bench.models.work import Counts, Scored, Work
 from grun_bench.results.record import Continuation, Generation, Record, Records
 
@@ -24,7 +25,8 @@ class Example:
     """A question, its answer, and where the set has them a paraphrase and wrong answers.
 
     `context`: questions with their answers that are shown before the question. `prefill`: the first words of an answer
-    that are given; the answers are then what comes after them.
+    that are given; the answers are then what comes after them. `join`: of a plain text, whose beginning is the question
+    and whose rest the answer, what stands between the two; None where there is a question.
     """
 
     set: str
@@ -36,6 +38,7 @@ class Example:
     paraphrased_question: str | None = None
     context: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
+    join: str | None = None
 
     @property
     def candidates(self) -> list[str]:
@@ -84,7 +87,7 @@ def score(
         records = [_record(lm, protocol, *each) for each in zip(examples, asked, scored, strict=True)]
         places = [place for place, each in enumerate(examples) if each.paraphrased_question and scored[place].gates]
         rows = [replace(examples[place], question=examples[place].paraphrased_question or "") for place in places]
-        again = [Work(prompts.prompt(row.question, row.context, row.prefill)) for row in rows]
+        again = [Work(prompt_of(prompts, row)) for row in rows]
         for place, found in zip(places, _run(engine, "gates on paraphrased questions", again), strict=True):
             records[place].gates_paraphrased = _gates(found)
         chosen = [place for place, example in enumerate(examples) if example.set in settings.gradients_of]
@@ -94,11 +97,24 @@ def score(
     return Records(records)
 
 
+def prompt_of(prompts: Prompts, example: Example) -> list[int]:
+    """Token ids of an example's prompt, by these prompts where it is a question."""
+    return _asking(prompts, example).prompt(example.question, example.context, example.prefill)
+
+
+def _encoded(prompts: Prompts, example: Example, answers: Sequence[str]) -> list[Encoded]:
+    """An example's prompt with each of several answers."""
+    return _asking(prompts, example).encode_answers(example.question, answers, example.context, example.prefill)
+
+
+def _asking(prompts: Prompts, example: Example) -> Prompts:
+    return prompts if example.join is None else TextPrompts(prompts.tokenizer, example.join)
+
+
 def works_of(prompts: Prompts, example: Example, generate: bool) -> list[Work]:
     """The prompt with all answers; where tokens of both merge, the prompt alone, then each answer after its own."""
-    place = (example.context, example.prefill)
-    prompt = prompts.prompt(example.question, *place)
-    encoded = prompts.encode_answers(example.question, example.candidates, *place)
+    prompt = prompt_of(prompts, example)
+    encoded = _encoded(prompts, example, example.candidates)
     if all(each.prompt == prompt for each in encoded):
         return [Work(prompt, [each.answer for each in encoded], generate=generate, moments=True)]
     answers = [Work(each.prompt, [each.answer], moments=number == 0) for number, each in enumerate(encoded)]
@@ -139,7 +155,7 @@ def _gradient_norms(lm: LM, protocol: Protocol, examples: Sequence[Example]) -> 
     prompts = protocol.prompts(lm)
     with bar("gradients", len(examples)) as advance:
         for row in examples:
-            batch = collate(prompts.encode_answers(row.question, [row.answer], row.context, row.prefill), lm.pad_id)
+            batch = collate(_encoded(prompts, row, [row.answer]), lm.pad_id)
             if protocol.hides_padding:
                 batch = replace(batch, attention_mask=(batch.input_ids != lm.pad_id).long())
             yield gradient_norm(lm, batch)

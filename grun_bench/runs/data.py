@@ -13,6 +13,7 @@ from grun_bench.core.errors import DataError, Inapplicable, UsageError
 from grun_bench.methods.base import Unlearner
 from grun_bench.models.scoring import Example
 from grun_bench.tasks.dataset import Row, Rows, Source, joined, training_pair
+from grun_bench.tasks.passages import continuation
 from grun_bench.tasks.roles import ROLES
 from grun_bench.tasks.sets import PAIR, ScoredSets
 from grun_bench.tasks.task import Task
@@ -52,15 +53,7 @@ class Data:
     def examples(self) -> list[Example]:
         """What a model is asked, set after set, in the order of their roles."""
         return [
-            Example(
-                set=name,
-                index=number,
-                question=row["question"],
-                answer=row["answer"],
-                paraphrased_answer=row.get("paraphrased_answer"),
-                perturbed_answers=tuple(row.get("perturbed_answer") or ()),
-                paraphrased_question=row.get("paraphrased_question"),
-            )
+            _example(name, self.scored[name].origin, number, row)
             for name in self.sets.of(*ROLES)
             for number, row in zip(self.scored[name].numbers, self.scored[name].rows, strict=True)
         ]
@@ -77,6 +70,25 @@ class Data:
             }
             for key, parts in rows.items()
         }
+
+
+def _example(name: str, origin: str, number: int, row: Row) -> Example:
+    """A scored row as what a model is asked: its question, or the beginning of its text."""
+    if row.get("question") is None:
+        try:
+            beginning, join, rest = continuation(row["text"])
+        except ValueError as error:
+            raise DataError(f"{origin}, row {number}: {error}, which nothing goes on from; take it out.") from None
+        return Example(name, number, beginning, rest, join=join)
+    return Example(
+        set=name,
+        index=number,
+        question=row["question"],
+        answer=row["answer"],
+        paraphrased_answer=row.get("paraphrased_answer"),
+        perturbed_answers=tuple(row.get("perturbed_answer") or ()),
+        paraphrased_question=row.get("paraphrased_question"),
+    )
 
 
 def read_data(task: Task, world: World, limit: int | None) -> Data:

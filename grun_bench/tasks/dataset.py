@@ -23,7 +23,9 @@ _SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in a task file: `org/name:config[start:stop]` or the path of a JSON Lines file; split `train`.
+    """A data set in a task file: `org/name:config[start:stop]` (split `train`), or the path of a file or a folder.
+
+    Files and folders are those of `grun_bench.tasks.tables`.
 
     `columns` maps our columns to the data's own names; what is not mapped is found under its own name.
     """
@@ -68,17 +70,20 @@ class Rows:
 def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ...] | None, limit: int | None) -> Rows:
     """The rows of a source out of its data set's table, under our names of the columns.
 
-    The `needed` columns are in every row, and so are those that the source maps; None stands for those of a training
-    set: `text`, or question and answer; of both, those that the source maps. Wrong answers are a list, one alone is a
-    list of one. Raises DataError with the row and column that is wrong, or where there are no rows.
+    The `needed` columns are in every row, or beside question and answer in none, and so are those that the source maps.
+    A row without question and answer may have `text` in their place. None stands for what a training set needs: of a
+    row that has both, what the source maps. Wrong answers are a list, one alone is a list of one. Raises DataError with
+    the row and column that is wrong, or where there are no rows.
     """
     table = table[source.start : source.stop][:limit]
     if not table:
         raise DataError(f"{source} ({origin}): no rows.")
     place = origin if origin == source.data else f"{source} ({origin})"
     rows = [_ours(row, source.columns) for row in table]
+    there = {column for row in rows for column in row if row[column] is not None}
+    scored = tuple(column for column in needed or () if column in (*PAIR, *there))
     for number, (row, theirs) in enumerate(zip(rows, table, strict=True), source.start):
-        required = needed or _trained(row, f"{place}, row {number}", source)
+        required = _scored(row, scored) if needed else _trained(row, f"{place}, row {number}", source)
         for column in dict.fromkeys([*required, *source.columns, *(COLUMNS if needed else ())]):
             named = source.columns.get(column, column)
             if row.get(column) is not None:
@@ -87,6 +92,12 @@ def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ..
                 known = clean(", ".join(theirs), 300)
                 raise DataError(f"{place}, row {number}: column '{named}' is missing; the columns are {known}.")
     return Rows(rows, origin, _sha256(rows), list(range(source.start, source.start + len(rows))))
+
+
+def _scored(row: Row, needed: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that a row of a scored set has: the needed ones, or of a text that alone."""
+    has_pair = any(row.get(column) is not None for column in PAIR)
+    return ("text",) if row.get("text") is not None and not has_pair and set(PAIR) <= set(needed) else needed
 
 
 def _trained(row: Row, place: str, source: Source) -> tuple[str, ...]:
@@ -103,8 +114,8 @@ def _trained(row: Row, place: str, source: Source) -> tuple[str, ...]:
 
 
 def training_pair(row: Row) -> tuple[str, str]:
-    """What is trained on in a checked row: (question, answer), or ("", text)."""
-    return (row["question"], row["answer"]) if row.get("text") is None else ("", row["text"])
+    """What is trained on, or scored, in a checked row: (question, answer), or ("", text)."""
+    return ("", row["text"]) if row.get("question") is None else (row["question"], row["answer"])
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -120,7 +131,7 @@ def _sha256(rows: list[Row]) -> str:
 def _ours(row: Row, columns: Mapping[str, str]) -> Row:
     """A row under our names; where columns are mapped, without what else the data has."""
     if columns:
-        named = {name: name for name in COLUMNS} | dict(columns)
+        named = {name: name for name in COLUMNS if "text" not in columns or name not in PAIR} | dict(columns)
         row = {ours: row[theirs] for ours, theirs in named.items() if theirs in row}
     wrong = row.get("perturbed_answer")
     return row | {"perturbed_answer": [wrong]} if isinstance(wrong, str) else row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from grun_bench.tasks.dataset import Row
 
 #: endings of files that are read here, in a folder of several kinds
 SUFFIXES = (".json", ".jsonl")
+#: what to do with text in another encoding
+SAVE_AS_UTF8 = "Save it as UTF-8, as `iconv -f latin1 -t utf-8` does of Latin-1."
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:
@@ -29,6 +32,7 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
+    content = b""
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         check_fetched(content, path)
@@ -41,7 +45,22 @@ def _rows(path: Path) -> Iterator[Row]:
     except DataError:
         raise
     except UsageError as error:
-        raise DataError(f"{error} Data are JSON Lines, an object a line, or one array of objects.") from None
+        raise DataError(f"{error} {_advice(content)}") from None
+
+
+def _advice(content: bytes) -> str:
+    """What to do with a file that is neither JSON Lines nor an array."""
+    try:
+        whole = json.loads(content.decode())
+    except UnicodeDecodeError:
+        return SAVE_AS_UTF8
+    except (ValueError, RecursionError):
+        whole = None
+    lists = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
+    if lists:
+        key = clean(str(lists[0]), 60)
+        return f"It is one object with its rows in '{key}': `jq '.{key}' FILE` is the array of them that is read."
+    return "Data are JSON Lines, an object a line, or one array of objects."
 
 
 def _values(content: bytes, path: Path) -> Iterator[tuple[str, Any]]:

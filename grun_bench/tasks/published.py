@@ -1,4 +1,4 @@
-"""Published data sets: JSON Lines files, the mirrors of GRUN_BENCH_HUB, then the Hugging Face cache and Hub. No torch.
+"""Data sets by name: files, the mirrors of GRUN_BENCH_HUB, then the Hugging Face cache and Hub. No torch.
 
 JSON is read here, from a file and from a mirror alike: as it is written, a date as its text, and never as it was at an
 earlier time. `datasets` is imported for what is not a file.
@@ -19,6 +19,7 @@ from grun_bench.core.local_data import cached_by_content, data_files
 from grun_bench.core.patches import no_dataset_bars
 from grun_bench.tasks.dataset import Row, Source
 from grun_bench.tasks.json_rows import SUFFIXES, read_rows
+from grun_bench.tasks.tables import is_texts, read_file, read_texts
 
 
 def read(source: Source) -> tuple[list[Row], str]:
@@ -27,8 +28,11 @@ def read(source: Source) -> tuple[list[Row], str]:
     Raises DataError with every place that was looked at, UsageError for an unknown configuration.
     """
     tried: list[str] = []
-    if env.expanded(source.data).is_file():
-        return read_rows([env.expanded(source.data)]), source.data
+    path = env.expanded(source.data)
+    if path.is_file():
+        return read_file(path), source.data
+    if source.config is None and is_texts(path):
+        return read_texts(path), source.data
     for mirror in env.mirrors():
         folder = mirror / source.data
         if folder.is_dir():

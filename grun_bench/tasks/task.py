@@ -69,13 +69,13 @@ class TrainingData(_Strict):
 class ScoredData(_Strict):
     """A scored set of any name: its source, its role, and our columns -> the data's own names.
 
-    `question` and `answer` are needed. Where the rows lack another column that is not mapped, metrics that read it are
-    null with the reason.
+    `question` and `answer` are needed, or `text`, which is asked to be gone on with. Where the rows lack another column
+    that is not mapped, metrics that read it are null with the reason.
     """
 
     source: str
     role: Role
-    columns: dict[Column, str] = {}
+    columns: dict[Column | Literal["text"], str] = {}
 
 
 #: attack -> name of a wording -> scored set -> its source, whose rows stand for the set's, one by one
@@ -175,6 +175,11 @@ class Task(_Strict):
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""
         _ = self.sources, self.scored
+        if not self.score and not self.measures:
+            raise UsageError(
+                "nothing is scored: name sets of questions with answers, or of texts, under score:, as in "
+                "score: {leavers: {source: rows.jsonl, role: forget}}, or tasks of lm-eval under measures:."
+            )
         for attack in self.reworded:
             for wording, sets in self.wordings(attack).items():
                 if odd := sets.keys() - self.score.keys():

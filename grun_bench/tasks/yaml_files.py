@@ -42,7 +42,7 @@ def task_file(name: str, include: Sequence[Path] = ()) -> Path:
 
 
 def read_yaml(path: Path, including: Sequence[Path] = ()) -> dict[str, Any]:
-    """The keys of a YAML file, over those of the file in the same folder that it includes.
+    """The keys of a YAML file, over those of the file that it includes: in the same folder, or else of the package.
 
     `including` are the files that include it. Raises UsageError, with the file, where there are no keys.
     """
@@ -56,8 +56,20 @@ def read_yaml(path: Path, including: Sequence[Path] = ()) -> dict[str, Any]:
     if included is None:
         return settings
     if not isinstance(included, str) or not included or Path(included).name != included:
-        raise UsageError(f"{path}: include: {clean(repr(included), 100)} is not the name of a file in the same folder.")
-    return read_yaml(path.with_name(included), (*including, path)) | settings
+        raise UsageError(
+            f"{path}: include: {clean(repr(included), 100)} is not the name of a file in the same folder or of a "
+            "packaged task."
+        )
+    beside, packaged = path.with_name(included), task_folder() / included
+    found = packaged if _is_file(packaged) and not _is_file(beside) else beside
+    return read_yaml(found, (*including, path)) | settings
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name of a file, which reading it says
+        return False
 
 
 def _loaded(path: Path) -> Any:

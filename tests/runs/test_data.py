@@ -50,7 +50,7 @@ def test_sets_that_share_no_row_are_read(read) -> None:
     [
         (
             [[3, 4], [7, 2, 1]],
-            {},
+            {"kin": ("neighbour", [8])},
             r"row 1 of the set train:forget .* row 1 of the set train:retain .*to-keep1.* 1 more",
         ),
         ([[3, 4]], {"kin": ("neighbour", [8, 1])}, "row 0 of the set train:forget .* is also row 1 of the set kin"),

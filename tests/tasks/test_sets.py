@@ -113,3 +113,26 @@ def test_plain_texts_under_another_name(file: Path) -> None:
 def test_a_wrong_column_is_named_as_the_data_names_it(file: Path, columns: dict[str, str], part: str) -> None:
     with pytest.raises(DataError, match=part):
         PUBLISHED.rows(Source(str(file), columns=columns), ("question", "answer"))
+
+
+# --- what scored sets need not have -----------------------------------------------------------------------------------
+
+
+def test_a_usual_set_needs_no_column_that_none_of_its_rows_has(tmp_path: Path) -> None:
+    """TOFU's own files have all of them in every row, so one that lacks it is broken; own rows have none at all."""
+    path, pair = tmp_path / "rows.jsonl", {"question": "Who?", "answer": "Ada."}
+    path.write_text(json.dumps(pair) + "\n" + json.dumps(pair))
+    needed = USUAL["forget"][1]
+    assert PUBLISHED.rows(Source(str(path)), needed).rows == [pair, pair]
+    path.write_text(json.dumps(pair | {"paraphrased_answer": "Ada!"}) + "\n" + json.dumps(pair))
+    with pytest.raises(DataError, match="row 1: column 'paraphrased_answer' is missing"):
+        PUBLISHED.rows(Source(str(path)), needed)
+
+
+def test_a_scored_row_may_be_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "Once upon a time."}\n{"question": "Who?", "answer": "Ada."}\n')
+    assert [row["text"] for row in PUBLISHED.rows(Source(str(path)), ("question", "answer")).rows] == [
+        "Once upon a time.",
+        None,
+    ]

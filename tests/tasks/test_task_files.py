@@ -61,3 +61,20 @@ def test_what_is_no_task_is_one_short_line_with_the_file(tmp_path: Path, content
         load_task(str(path))
     text = str(told.value)
     assert str(tmp_path) in text and "\n" not in text and len(text) < 1500
+
+
+def test_a_packaged_file_is_included_where_none_lies_beside(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    kept = {key: TASK[key] for key in ("description", "forget", "retain", "score")}
+    path.write_text(yaml.safe_dump(kept | {"include": "_tofu.yaml"}))
+    task = load_task(str(path))
+    assert task.metrics == load_task("tofu_forget10").metrics and task.max_new_tokens == 200
+    (tmp_path / "_tofu.yaml").write_text(yaml.safe_dump(TASK))
+    assert load_task(str(path)).max_new_tokens == TASK["max_new_tokens"]
+
+
+def test_a_task_that_scores_nothing_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in TASK.items() if key != "score"}))
+    with pytest.raises(UsageError, match=r"own\.yaml: nothing is scored: .*score: .leavers: .source: rows\.jsonl"):
+        load_task(str(path))
