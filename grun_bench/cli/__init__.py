@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from grun_bench.cli import contributing, harness, judging, reading, running
+from grun_bench.cli import contributing, exporting, harness, judging, reading, running
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": judging.report,
     "import": reading.import_log,
     "convert": reading.convert,
+    "export": exporting.export,
     "leaderboard": reading.leaderboard,
     "test": contributing.test_plugin,
     "submit": contributing.submit,

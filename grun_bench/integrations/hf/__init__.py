@@ -1,0 +1,1 @@
+"""Unlearned models as folders that others' programs load without this package."""
