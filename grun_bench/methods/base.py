@@ -70,6 +70,8 @@ class Unlearner(ABC):
 
     #: False when seeds do not change the result
     seeded = True
+    #: what it puts beside the model, with `save` and `load`; None for what changes the model itself
+    beside: type[Adapter] | None = None
     #: False when what it makes cannot be saved as a folder
     savable = True
     #: False for models that are what they are, whatever is asked to be forgotten in which order

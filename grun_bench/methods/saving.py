@@ -2,9 +2,10 @@
 
 Beside `grun_bench.json`, which says what was trained and on which base, a folder holds one of
 
-- `adapter.safetensors`: the edits and gates of `grun` and `reft`;
+- `adapter.safetensors`: the edits and gates of `grun` and `reft`, the clusters of `guard`;
 - `adapter_model.safetensors` and `adapter_config.json`: LoRA, in PEFT's own format;
-- `model.safetensors` and what transformers puts beside it: all weights, for `full` and for unlearners without adapter.
+- `model.safetensors` and what transformers puts beside it: all weights, for `full` and for unlearners with nothing
+  beside the model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -27,7 +28,8 @@ from grun_bench.core.files import part_of
 from grun_bench.core.settings import bounds_of, options_of, override
 
 if TYPE_CHECKING:
-    from grun_bench.methods.base import Fitted
+    from grun_bench.methods.adapters.base import Adapter
+    from grun_bench.methods.base import Fitted, Unlearner
     from grun_bench.models.lm import LM
     from grun_bench.models.loading import Placement
 
@@ -177,13 +179,22 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
         return Fitted(lm)
     lm = base or _load_base(saved, place)
     lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
-    target = registry.get("adapter", saved.adapter).target
+    target = _beside(saved)
     said = f"{Path(folder) / CARD}: options: "
     adapter = target(**override(options_of(target), saved.options, saved.adapter, bounds_of(target), said))
     adapter.load(lm.model, Path(folder))
     hand_over(adapter, lm)
     lm.model.requires_grad_(False).eval()
     return Fitted(lm, adapter=adapter, adapter_name=saved.adapter, options=saved.options)
+
+
+def _beside(saved: Saved) -> type[Adapter]:
+    """What lies beside the base: an adapter by name, or what an unlearner of its own puts there."""
+    if saved.unlearner in registry.names("unlearner"):
+        unlearner = cast("type[Unlearner]", registry.get("unlearner", saved.unlearner).target)
+        if unlearner.beside is not None:
+            return unlearner.beside
+    return cast("type[Adapter]", registry.get("adapter", str(saved.adapter)).target)
 
 
 def _load_base(saved: Saved, place: Placement) -> LM:

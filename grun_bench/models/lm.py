@@ -92,6 +92,20 @@ class Prompts:
         return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
 
     @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The token ids that every prompt begins with, and those that it ends with."""
+        prompts = [self.prompt(question) for question in ("a", "1?")]
+        turned = [prompt[::-1] for prompt in prompts]
+        return prompts[0][: common_length(prompts)], turned[0][: common_length(turned)][::-1]
+
+    def said(self, ids: list[int]) -> str:
+        """What a prompt's tokens say, without special tokens and without what every prompt begins and ends with."""
+        before, after = self.frame
+        ids = ids[len(before) :] if ids[: len(before)] == before else ids
+        ids = ids[: -len(after)] if after and ids[-len(after) :] == after else ids
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+    @cached_property
     def answer_start(self) -> list[int]:
         """The token ids of the chat template between a question and its answer.
 
@@ -99,8 +113,7 @@ class Prompts:
         """
         if self.style == "qa":
             return []
-        prompts = [self.prompt(question)[::-1] for question in ("a", "1?")]
-        ids = prompts[0][: common_length(prompts)][::-1]
+        ids = self.frame[1]
         return ids if set(ids) & set(self.tokenizer.all_special_ids + list(self.tokenizer.added_tokens_decoder)) else []
 
     def _ids(self, text: str) -> list[int]:

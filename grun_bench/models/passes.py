@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grun_bench.models.batch import common_length
-from grun_bench.models.forward import calling
+from grun_bench.models.forward import READS_WHOLE_PROMPTS, calling
 from grun_bench.models.head import Head
 from grun_bench.models.kernels import fast_kernels
 from grun_bench.models.kv_cache import KeyValues, Slots, cache_argument
@@ -129,7 +129,8 @@ def alike(given: Tensor, expected: Tensor) -> bool:
 
 
 class Prefill:
-    """Runs the prompts of works; what all of them begin with is run once, and each has a token of its own.
+    """Runs the prompts of works; what all of them begin with is run once, where the model allows it, and each has a
+    token of its own.
 
     Positions of prompts that are scored count all tokens; of prompts that are generated from only the visible ones, as
     `generate` does, with 1 at hidden ones. So the two agree for prompts without the token `hidden`.
@@ -137,7 +138,8 @@ class Prefill:
 
     def __init__(self, passes: Passes, works: Sequence[Work], hidden: int | None) -> None:
         prompts = [work.prompt for work in works]
-        self.shared = list(prompts[0][: min(common_length(prompts), min(map(len, prompts)) - 1)])
+        alike = 0 if getattr(passes.model, READS_WHOLE_PROMPTS, False) else common_length(prompts)
+        self.shared = list(prompts[0][: min(alike, min(map(len, prompts)) - 1)])
         self._passes, self._hidden = passes, hidden
         self._pasts: dict[bool, KeyValues] = {}
 

@@ -14,8 +14,8 @@ from grun_bench.core.errors import UsageError
 from grun_bench.models.batch import IGNORED
 
 _ADVICE = (
-    "This model is edited at the last token of each prompt. Pass prompt_lengths=[...], how many tokens of each row are "
-    f"prompt (0: it ends in another call), or labels that are {IGNORED} on the prompt. generate() needs neither."
+    "The edits of this model depend on where each prompt ends. Pass prompt_lengths=[...], how many tokens of each row "
+    f"are prompt (0: it ends in another call), or labels that are {IGNORED} on the prompt. generate() needs neither."
 )
 NO_PADDING = "attention_mask is not (batch, length), so it does not tell padding"
 

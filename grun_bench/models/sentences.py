@@ -6,13 +6,13 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.patches import no_bars, quiet
-from grun_bench.models.places import check_whole, identity, locate, not_loaded
+from grun_bench.models.places import check_whole, identity, locate, not_loaded, pinned
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,29 @@ class Sentences:
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, dimensions) float32 vectors of length 1 of one text or more, pooled as the model's folder says.
 
-        Of a text the model sees its first tokens, as many as it was made for (256 of all-MiniLM-L6-v2).
+        Of a text the model sees as many tokens as it was made for (256 of all-MiniLM-L6-v2).
         """
         embedded = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(embedded, dtype=np.float32)
 
 
-def load_sentences(name: str, device: str = "cpu") -> Sentences:
-    """A sentence-embedding model by Hub id or folder, found as language models are (see `places.locate`), in fp32.
+def pinned_sentences(name: str) -> str:
+    """The name under which `load_sentences` finds the same model when the Hub has moved on. It is not loaded.
 
-    Raises UsageError where sentence-transformers is not installed, ModelError for what is nowhere or is none.
+    Raises UsageError where sentence-transformers is not installed, ModelError for what is nowhere.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(f"{name}: sentence embeddings need sentence-transformers: pip install 'grun-bench[sentences]'")
-    place = locate(name)
+    return pinned(name)
+
+
+def load_sentences(name: str, device: str = "cpu", keep: Literal["beginning", "end"] = "beginning") -> Sentences:
+    """A sentence-embedding model by Hub id or folder, found as language models are (see `places.locate`), in fp32.
+
+    `keep` says what it sees of a text that is too long for it. Raises what `pinned_sentences` does, and ModelError for
+    a folder that is no such model.
+    """
+    place = locate(pinned_sentences(name))
     options: dict[str, Any] = {"local_files_only": True}
     if isinstance(place, Path):
         check_whole(place)
@@ -51,6 +60,7 @@ def load_sentences(name: str, device: str = "cpu") -> Sentences:
             from sentence_transformers import SentenceTransformer
 
             model = SentenceTransformer(source, device=device, **options).float().eval()
+            model.tokenizer.truncation_side = "left" if keep == "end" else "right"
     except Exception as error:  # whatever strangers' files make of a foreign library
         raise not_loaded(name, error) from None
     return Sentences(model, identity(name, place))

@@ -55,7 +55,7 @@ def keep(environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return kept
 
 
-@pytest.mark.parametrize("unlearner", ["grun+npo", "reft+gd", "lora+gd", "full+ga", "none"])
+@pytest.mark.parametrize("unlearner", ["grun+npo", "reft+gd", "lora+gd", "full+ga", "none", "guard"])
 def test_the_same_logits_to_the_bit(keep: Callable[..., Tensor], tmp_path: Path, unlearner: str) -> None:
     folder = tmp_path / "model"
     expected = keep(unlearner, folder)
@@ -93,7 +93,7 @@ def test_a_base_of_another_precision_can_be_given(
     assert 0 < error < 0.05 < (plain.float() - expected).norm() / expected.norm()
 
 
-@pytest.mark.parametrize("unlearner", ["grun+gd", "reft+gd", "lora+gd"])
+@pytest.mark.parametrize("unlearner", ["grun+gd", "reft+gd", "lora+gd", "guard"])
 def test_a_quantised_base_can_be_given(
     keep: Callable[..., Tensor], environment: Path, tmp_path: Path, unlearner: str
 ) -> None:

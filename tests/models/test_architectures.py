@@ -207,6 +207,27 @@ def test_adapters_train_and_leave_the_base_alone(name: str, adapter: str) -> Non
         assert torch.equal(logits_of(fitted.lm), base)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "phi3", "bloom", "mixtral", "gpt_oss, short window"])
+def test_steered_prompts_are_scored_as_in_one_pass_a_row(name: str) -> None:
+    """One pass is told where the prompt ends; the engine runs what follows on keys and values, as trees."""
+    context = FitContext(FORGET, RETAIN, lambda: small(name), lambda: small(name), seed=0)
+    fitted = make_unlearner("guard", {"layer": 0, "threshold": 0.0}, PUBLISHED).fit(context)
+    model, steered = fitted.lm.model, 0
+    for number, result in Engine(model, stops=[1], max_new_tokens=4).run(works(name)):
+        prompt = list(works(name)[number].prompt)
+        steered += result.gates[0] > 0
+        for continuation, scores in zip(works(name)[number].continuations, result.continuations, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt, *continuation]]), prompt_lengths=len(prompt)).logits[0]
+            expected = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(continuation)[:, None])
+            torch.testing.assert_close(torch.tensor(scores.logprobs), expected[:, 0], rtol=1e-4, atol=1e-4)
+        ids = torch.tensor([prompt])
+        options = {"do_sample": False, "max_new_tokens": 4, "eos_token_id": 1, "pad_token_id": 2}
+        text = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist()
+        assert result.generated == text
+    assert steered > 0
+
+
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_window_is_found_by_what_it_does(name: str) -> None:
     """A token sees the one that is as many columns before it as the window is long, less one, and none before that."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+from sentence_models import write_model
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.models.places import folder_of
@@ -23,25 +23,6 @@ NAME = "org/small-sentences"
 #: the published model, where a mirror has it
 REAL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["Where was Basil Mahfouz Al-Kuwaiti born?", "Two and two?", "Two and two? " * 30, ""]
-#: as sentence-transformers has written it since version 2
-MODULES = [
-    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-]
-
-
-def write_model(folder: Path, tokenizer: PreTrainedTokenizerBase, pooling: str = "mean_tokens") -> None:
-    """A small random BERT as a folder of sentence-transformers."""
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertModel(BertConfig(vocab_size=len(tokenizer), initializer_range=0.2, **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "1_Pooling").mkdir()
-    kinds = {f"pooling_mode_{kind}": kind == pooling for kind in ("cls_token", "mean_tokens", "max_tokens")}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **kinds}))
-    (folder / "modules.json").write_text(json.dumps(MODULES))
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64, "do_lower_case": False}))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +50,14 @@ def test_embeddings_are_mean_hidden_states_of_length_one(mirror: Path, small: Se
     """A long text is cut at 64 tokens; an empty one is its special tokens; those beside a text change nothing."""
     expected = np.stack([by_transformers(mirror / NAME, text, 64) for text in TEXTS])
     np.testing.assert_allclose(small.embed(TEXTS), expected, atol=1e-6)
+
+
+def test_of_a_long_text_the_end_is_kept_where_it_is_asked_for(mirror: Path, small: Sentences) -> None:
+    """The last 64 tokens, a beginning of sequence among them, in place of the first."""
+    ending = load_sentences(str(mirror / NAME), keep="end")
+    text = "Two and two? " * 30
+    np.testing.assert_allclose(ending.embed([text]), small.embed([text[-63:]]), atol=1e-6)
+    np.testing.assert_allclose(ending.embed(TEXTS[:2]), small.embed(TEXTS[:2]), atol=1e-6)
 
 
 def test_the_folder_says_how_texts_are_pooled(

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.core.settings import Bound, each
+from grun_bench.models.lm import LM
 from grun_bench.models.plain_calls import PlainCalls
 
 
@@ -54,6 +55,9 @@ class Adapter(ABC):
     @abstractmethod
     def attach(self, model: PreTrainedModel) -> None:
         """Freeze or wrap `model` in place, so that an ordinary call of it goes through the adapter."""
+
+    def know(self, lm: LM) -> None:  # noqa: B027
+        """Called once it is attached, with the tokenizer and the prompts of its model, for what reads texts."""
 
     @abstractmethod
     def trainable_parameters(self) -> list[nn.Parameter]:

@@ -14,8 +14,10 @@ def hand_over(adapter: Adapter, lm: LM) -> None:
 
     `save_pretrained` and `push_to_hub` would write the base's weights alone, or such as load at random.
     """
-    if adapter.edits_prompt_end:
-        adapter.plain_calls = adapter.plain_calls or PlainCalls(lm.model)
+    adapter.know(lm)
+    if adapter.edits_prompt_end and adapter.plain_calls is None:
+        adapter.plain_calls = PlainCalls(lm.model)
+    if adapter.plain_calls is not None:
         adapter.plain_calls.answer_start = lm.prompts.answer_start
     if not adapter.changes_model:
         lm.model.save_pretrained = partial(adapter.save_plain, lm.model)

@@ -17,12 +17,10 @@ from grun_bench.core.errors import ModelError, Refused
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count
 from grun_bench.methods.adapters.base import Adapter, Depths, layer_index, load_tensors
+from grun_bench.methods.adapters.state import keep_in_state
 from grun_bench.models.forward import current_call, decoder_layers
 from grun_bench.models.plain_calls import PlainCalls
 from grun_bench.models.prompt_ends import refuse
-
-#: what names of edits begin with in a model's state_dict
-BESIDE = "edits_beside_the_model."
 
 
 class Rotation(nn.Module):
@@ -107,8 +105,7 @@ class Reft(Adapter):
         for index in self._indices:
             blocks[index].register_forward_hook(partial(self._edit_output, index))
         self._watch(model)
-        model.register_state_dict_post_hook(partial(self._add_state))
-        model.register_load_state_dict_pre_hook(self._take_state)
+        keep_in_state(model, self.stages)
 
     def _add_edits(self) -> None:
         """Fresh edits of all layers, to be trained from now on."""
@@ -122,15 +119,6 @@ class Reft(Adapter):
     def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
         """States of the last prompt tokens, edited, and the gate logits that the call is told."""
         return self.edits[str(index)](states)
-
-    def _add_state(self, model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        """The edits in the model's state_dict, so that no other model loads it for its own."""
-        state.update({f"{prefix}{BESIDE}{name}": tensor for name, tensor in self.stages.state_dict().items()})
-
-    def _take_state(self, model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        mine = {name: state.pop(name) for name in list(state) if name.startswith(f"{prefix}{BESIDE}")}
-        if mine:
-            self.stages.load_state_dict({name.removeprefix(f"{prefix}{BESIDE}"): mine[name] for name in mine})
 
     def _watch(self, model: PreTrainedModel) -> None:
         """Learn of every call of the model where it edits."""
