@@ -72,5 +72,6 @@ def _run_command(result: Result, output: Path) -> str:
         "--dtype": result.hardware.get("dtype"),
     }
     given = [f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    given += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in result.unlearner.settings.items()]
+    for key, value in result.unlearner.settings.items():
+        given.append(f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}")
     return f"grun-bench run {' '.join(given)} --save model{in_folder('--output', output)}"

@@ -29,7 +29,8 @@ from grun_bench.integrations.hf.forms import Form
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.adapters.held import EveryPosition
-from grun_bench.methods.adapters.reft import BESIDE, Edit, Reft
+from grun_bench.methods.adapters.reft import Edit, Reft
+from grun_bench.methods.adapters.state import BESIDE
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import load_fitted
 from grun_bench.models.lm import LM
@@ -141,7 +142,10 @@ def _hf(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], None]
     notes = ["its code is modeling_edited.py: give trust_remote_code=True to the tokenizer and to lm-eval too."]
     notes.append("the edits lie beside the weights: whoever has the folder can take them off.")
     if adapter.edits_prompt_end:
-        notes.append("generate() knows where a prompt ends; other calls must be told, as modeling_edited.py says.")
+        notes.append(
+            "generate() knows where a prompt ends; other calls must be told, as modeling_edited.py says. lm-eval's `hf` "
+            "tells it by the chat template alone (--apply_chat_template)."
+        )
     notes.append(
         "servers that run weights with kernels of their own (vLLM, llama.cpp) would leave the edits out, and "
         "refuse the folder: use one that runs transformers' own code."
