@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from grun_bench.results.result import Result
+from grun_bench.results.result import GateSpread, Result
 
 #: metric -> whether higher is better
 DIRECTIONS: dict[str, bool | None] = {
@@ -79,6 +79,20 @@ def result(
         "git": {"commit": "c" * 40, "dirty": False},
     }
     return Result.model_validate(data | changes)
+
+
+def with_gates(one: Result, gate: float, **ways: dict[str, float]) -> Result:
+    """The result as one of a model with gates; `ways` of asking: the share on the wrong side by set."""
+    one.results[one.task]["forget_gate,none"] = gate
+    quantiles, roc = [gate] * 21, [(0.0, 0.0), (0.25, 1.0), (1.0, 1.0)]
+    one.gates = {
+        label.replace("_", ":"): {
+            name: GateSpread(opens=name == "forget", n=8, wrong=wrong, quantiles=quantiles, auc=0.875, roc=roc)
+            for name, wrong in spreads.items()
+        }
+        for label, spreads in ways.items()
+    }
+    return one
 
 
 def store(results: list[Result], folder: Path) -> list[Path]:

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from grun_bench.core.escaping import markdown, path_link
-from grun_bench.leaderboard import words
+from grun_bench.leaderboard import gates, words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.filings import Column
 from grun_bench.leaderboard.least import LEAST, least_differences, least_rule
+from grun_bench.metrics.gate_words import LEGEND, WRONG, named, worst
+from grun_bench.results.metric_key import CLEAN
+from grun_bench.results.result import GateSpread
 from grun_bench.results.words import number
 
 
@@ -100,6 +103,8 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
             *_attacks(board, board.lead, notes),
             "",
         ]
+    if gated := [row for row in board.rows if gates.is_gated(board, row)]:
+        lines += ["### Gates", "", *_gates(board, gated, file, notes), "", f"{LEGEND} {gates.LEAST}", ""]
     if board.others:
         lines += ["### Other metrics", "", *_others(board, notes), ""]
     return lines
@@ -140,6 +145,32 @@ def _attacks(board: Board, lead: Column, notes: Notes) -> list[str]:
         shown = [_cell(cell, notes, brief=True) if cell else "" for cell in under]
         rows.append([_name(row), _cell(row.cells[lead], notes, brief=True), *shown])
     return [*_table(head, rows, "l" + "r" * (len(head) - 1)), "", "An empty place: the row was not attacked so."]
+
+
+def _gates(board: Board, rows: Sequence[Row], file: str, notes: Notes) -> list[str]:
+    """How gated rows tell forget questions from others: their mean gates, and as far as they were audited the rest."""
+    means = gates.columns(board)
+    head = ["unlearner", *(markdown(words.heading(board, column)) for column in means)]
+    for wrong in WRONG.values():
+        head += [f"{wrong}, as usual", f"{wrong}, worst"]
+    head += ["AUC, as usual", "picture"]
+    lines = []
+    for row in rows:
+        shown = [_name(row), *(_cell(row.cells[column], notes, brief=True) for column in means)]
+        found = gates.audited(row)
+        if found is None:
+            shown += [f"-{notes.mark(gates.MISSING)}", *[""] * 5]
+        else:
+            asked = ({CLEAN: found.gates[CLEAN]}, found.gates)
+            shown += [_wrong(worst(each, opens)) for opens in WRONG for each in asked]
+            least = [each.auc for each in found.gates[CLEAN].values() if each.auc is not None]
+            shown += [number(min(least, default=None)), f"[seen]({path_link(gates.file(file, row))})"]
+        lines.append(shown)
+    return _table(head, lines, "l" + "r" * (len(head) - 2) + "l")
+
+
+def _wrong(line: tuple[str, str, GateSpread] | None) -> str:
+    return "-" if line is None else f"{number(line[2].wrong)} <sub>{markdown(named(*line[:2]))}</sub>"
 
 
 def _others(board: Board, notes: Notes) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from grun_bench.core.escaping import clean, path_link, web_link
-from grun_bench.leaderboard import words
+from grun_bench.leaderboard import gates, words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import NOTHING, Cell
 from grun_bench.leaderboard.filings import Column, Run, plain
 from grun_bench.leaderboard.tree import read_card
+from grun_bench.metrics.gate_words import HEADINGS, head, lines, named, not_asked, numbers_of
 from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import RecordsFile
@@ -35,8 +37,8 @@ class Opened:
         return {row.id: list(self._blocks(board, row, headline, others)) for row in board.rows}
 
     def _blocks(self, board: Board, row: Row, headline: list[str], others: list[str]) -> Iterator[Block]:
-        head = ["seed", "status", *headline, "source", "date", "harness", "device", "result", "records"]
-        yield _block("Runs", head, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
+        columns = ["seed", "status", *headline, "source", "date", "harness", "device", "result", "records"]
+        yield _block("Runs", columns, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
         notes = [f"unreliable: {reason}" for reason in dict.fromkeys(row.flags)]
         missing = [(name, row.cells[column]) for name, column in zip(headline, board.headline, strict=True)]
         notes += [f"{name}: {cell.reason}" for name, cell in missing if cell.value is None]
@@ -52,14 +54,29 @@ class Opened:
                 *headline,
                 *(clean(words.heading(board, Column(metric, "1"))) for metric in metrics[len(headline) :]),
             ]
-            head = ["attack", "access", *named, "recovery", "settings", "records"]
-            yield _block("Attacks", head, list(self._attacks(board, row, metrics)))
+            columns = ["attack", "access", *named, "recovery", "settings", "records"]
+            yield _block("Attacks", columns, list(self._attacks(board, row, metrics)))
+        if gates.is_gated(board, row):
+            yield from self._gates(row)
         settings = [[clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())]
         if settings:
             yield _block("Settings", [], settings)
         cells = [(name, row.cells[column]) for name, column in zip(others, board.others, strict=True)]
         if cells:
             yield _block("Other metrics", [], [[name, number(cell.value), _spread(cell)] for name, cell in cells])
+
+    def _gates(self, row: Row) -> Iterator[Block]:
+        """Where a row's gates open, and what they were not read under."""
+        found = gates.audited(row)
+        if found:
+            name = f"Gates{gates.seed(found)}"
+            yield _block(name, [], []) | {"picture": _address(gates.picture(row, found))}
+            for opens, heading in HEADINGS.items():
+                rows = [[clean(named(*each)), *numbers_of(spread)] for *each, spread in lines(found.gates, opens)]
+                yield _block(f"{name}, {heading}", head(opens), rows)
+        attacks = {name.partition(" v")[0] for name in row.attacks}
+        if missing := not_asked(attacks, found.gates if found else {}, row.runs[0].result.run_id):
+            yield _block("What gates were not read under", [], [[clean(missing)]])
 
     def _filing(self, board: Board, run: Run, filed: Filed) -> list[Part]:
         result = filed.result
@@ -109,6 +126,11 @@ class Opened:
 
 def _block(title: str, head: Sequence[str], rows: Sequence[Sequence[Part]]) -> Block:
     return {"title": title, "head": head, "rows": rows}
+
+
+def _address(svg: str) -> str:
+    """A picture as an address that holds it: as an image it runs nothing, and its style is its own."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _spread(cell: Cell) -> str:

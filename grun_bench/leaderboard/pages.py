@@ -14,7 +14,7 @@ from grun_bench.core import untrusted
 from grun_bench.core.errors import UsageError
 from grun_bench.core.files import write_whole
 from grun_bench.core.strict_json import read_json
-from grun_bench.leaderboard import words
+from grun_bench.leaderboard import gates, words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.markdown import overview, page
@@ -78,6 +78,8 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
             pages[f"{stem}.csv"] = sheet(board)
             if drawn := picture(board, colours):
                 pages[f"{stem}.svg"] = drawn
+            for row, found in gates.audits(board):
+                pages[gates.file(stem, row)] = gates.picture(row, found)
         pages[path] = page(of_page, files, "../" * path.count("/") + "README.md")
     pages[MANIFEST] = json.dumps({path: _sha256(text.encode()) for path, text in pages.items()}, indent=1) + "\n"
     results = Path(os.path.relpath(tree, out)).as_posix()

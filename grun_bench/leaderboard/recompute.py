@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.plugins import Control
-from grun_bench.leaderboard.compare import Number, compared
+from grun_bench.leaderboard.compare import Number, compare, compared
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, giving
+from grun_bench.metrics.gate_audit import auditable, gate_audit
 from grun_bench.metrics.recovery import average, recoveries, worst
 from grun_bench.metrics.stages import STAGES, Stages
 from grun_bench.results.filed import Filed, controls
@@ -18,6 +22,8 @@ from grun_bench.results.result import Point, Result
 
 #: what recomputing a result may take, for each row that its records have and beside them
 SECONDS_PER_ROW, SECONDS = 0.02, 60.0
+#: what a number may differ by that is filed with six decimals
+AS_ROUNDED = 2e-6
 #: records by filter, as `Filed.records` gives them
 ByFilter = Mapping[str, Records]
 
@@ -81,7 +87,7 @@ def _recompute(
 ) -> list[Number]:
     try:
         values = recomputed(result, own, retain, target, intervals)
-        return compared(result, values, stage_points(result, own, retain), intervals)
+        return [*compared(result, values, stage_points(result, own, retain), intervals), *_gates(result, own)]
     except GrunBenchError:
         raise
     except Exception as error:  # records are a stranger's, and so may be what no metric was written for
@@ -114,6 +120,28 @@ def recomputed(
         if mean in stated and values:
             labelled[mean] = average(values)
     return labelled
+
+
+def _gates(result: Result, own: ByFilter) -> Iterator[Number]:
+    """What is filed of gates, against the records; what is not filed is not asked for."""
+    if not result.gates:
+        return
+    asked = {label: own[label] for label in auditable(result) if label in own}
+    found = gate_audit(own.get(CLEAN, Records([])), asked, result.sets)
+    stated, numbers = dict(_flat("", result.gates)), dict(_flat("", found))
+    for key in stated:
+        yield compare(key, stated, numbers, lambda *_: AS_ROUNDED, "gates")
+
+
+def _flat(place: str, value: Any) -> Iterator[tuple[str, float | None]]:
+    """Every number in plain data and models of it, by its place."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, dict | list | tuple):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(f"{place}.{key}", each)
+    else:
+        yield place, value
 
 
 def _by_filter(result: Result) -> dict[str, list[str]]:

@@ -93,8 +93,14 @@ function open(row) {
   blocks.className = "blocks";
   for (const block of details[board.dataset.board][row.dataset.row]) {
     const part = make("div", undefined, blocks);
-    if (block.head.length) part.className = "wide";
+    if (block.head.length || block.picture) part.className = "wide";
     make("h4", block.title, part);
+    if (block.picture) {
+      const image = make("img", undefined, part);
+      image.src = block.picture;
+      image.alt = block.title;
+      continue;
+    }
     const table = make("table", undefined, part);
     if (block.head.length) {
       const head = make("tr", undefined, make("thead", undefined, table));

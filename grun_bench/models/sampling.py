@@ -9,7 +9,6 @@ import torch
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import collate_prompts
 from grun_bench.models.lm import LM
-from grun_bench.models.protocols import protocol_of
 from grun_bench.models.scoring import Example, ScoringSettings, prompt_of, stop_tokens
 from grun_bench.results.record import Continuation, Record, Records
 
@@ -53,7 +52,7 @@ def sample(
 
 def sampled_records(lm: LM, examples: Sequence[Example], count: int, seed: int, settings: ScoringSettings) -> Records:
     """One record per example with `count` answers sampled at temperature 1, and nothing scored."""
-    asked = protocol_of(settings.protocol).prompts(lm)
+    asked = settings.prompts(lm)
     prompts = [prompt_of(asked, row) for row in examples]
     size = max(1, (settings.batch_size or ROWS) // count)
     devices = [lm.device] if lm.device.type == "cuda" else []

@@ -51,7 +51,7 @@ class Example:
 class ScoringSettings:
     """How to score. `batch_size` None finds the largest batches that fit; `protocol` is a name of PROTOCOLS.
 
-    `gradients_of` are the sets of whose rows gradient norms are kept.
+    `gradients_of` are the sets of whose rows gradient norms are kept. `written` are prompts in place of the protocol's.
     """
 
     max_new_tokens: int = 200
@@ -59,6 +59,11 @@ class ScoringSettings:
     protocol: str = CLEAN
     generate: bool = True
     gradients_of: frozenset[str] = frozenset()
+    written: Prompts | None = None
+
+    def prompts(self, lm: LM) -> Prompts:
+        """How a model is asked. Raises UsageError for an unknown protocol."""
+        return self.written or protocol_of(self.protocol).prompts(lm)
 
 
 def score(
@@ -68,8 +73,7 @@ def score(
 
     `counts`, where given, gets the costs added. Raises UsageError for an unknown protocol.
     """
-    protocol = protocol_of(settings.protocol)
-    prompts = protocol.prompts(lm)
+    protocol, prompts = protocol_of(settings.protocol), settings.prompts(lm)
     engine = Engine(
         lm.model,
         stops=stop_tokens(lm),
@@ -91,7 +95,7 @@ def score(
         for place, found in zip(places, _run(engine, "gates on paraphrased questions", again), strict=True):
             records[place].gates_paraphrased = _gates(found)
         chosen = [place for place, example in enumerate(examples) if example.set in settings.gradients_of]
-        norms = _gradient_norms(lm, protocol, [examples[place] for place in chosen])
+        norms = _gradient_norms(lm, prompts, protocol.hides_padding, [examples[place] for place in chosen])
         for place, norm in zip(chosen, norms, strict=True):
             records[place].scores |= {} if norm is None else {"gradient_norm": norm}
     return Records(records)
@@ -150,13 +154,12 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Scored]:
     return [scored[number] for number in range(len(works))]
 
 
-def _gradient_norms(lm: LM, protocol: Protocol, examples: Sequence[Example]) -> Iterator[float | None]:
-    """The `gradient_norm` of each example's answer."""
-    prompts = protocol.prompts(lm)
+def _gradient_norms(lm: LM, prompts: Prompts, hides: bool, examples: Sequence[Example]) -> Iterator[float | None]:
+    """The `gradient_norm` of each example's answer; `hides` masks tokens with the id of padding."""
     with bar("gradients", len(examples)) as advance:
         for row in examples:
             batch = collate(_encoded(prompts, row, [row.answer]), lm.pad_id)
-            if protocol.hides_padding:
+            if hides:
                 batch = replace(batch, attention_mask=(batch.input_ids != lm.pad_id).long())
             yield gradient_norm(lm, batch)
             advance()

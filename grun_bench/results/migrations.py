@@ -20,8 +20,13 @@ def _rows_of_attacks(data: Data) -> Data:
     return data
 
 
+def _gates(data: Data) -> Data:
+    """3 -> 4: a place for what gates do."""
+    return data | {"gates": {}}
+
+
 #: schema version -> the step to the next one
-STEPS: dict[int, Callable[[Data], Data]] = {1: _attacks_and_curves, 2: _rows_of_attacks}
+STEPS: dict[int, Callable[[Data], Data]] = {1: _attacks_and_curves, 2: _rows_of_attacks, 3: _gates}
 #: the version that results are written in
 CURRENT = max(STEPS) + 1
 

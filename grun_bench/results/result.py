@@ -123,6 +123,28 @@ def best_step(points: list[Point], sets: ScoredSets = USUAL_SETS) -> int | None:
     return min(found)[1] if found else None
 
 
+#: a number from 0 to 1
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GateSpread(_Part):
+    """The gate on the rows of one set, asked in one way; a row's gate is the mean over its layers.
+
+    `opens`: whether the gate is to be open on them, as on forget rows. `wrong` is the share of the `n` rows on the
+    other side of 0.5, shut or open; `quantiles` are those at 0, 5, ..., 100 %. `auc` is the chance that of a forget row
+    and one that is to be kept the first has the larger gate, halves for equals, where these rows are one of the two and
+    the other is asked as usual. `roc` are corners of that curve: the shares of kept and of forget rows whose gate is at
+    or above a threshold.
+    """
+
+    opens: bool
+    n: Annotated[int, Field(ge=1)]
+    wrong: Share
+    quantiles: Annotated[list[Share], Field(min_length=21, max_length=21)]
+    auc: Share | None = None
+    roc: Annotated[list[Annotated[tuple[Share, Share], Field(strict=False)]], Field(max_length=16)] = []
+
+
 class Result(_Part):
     """One scored row.
 
@@ -131,7 +153,9 @@ class Result(_Part):
     A metric is keyed `<metric>,<filter>`, as `MetricKey` has it; under an attack's name stands its worst variant, the
     value that forgot least. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
     there: a missing number is null and `reasons` says why. Where rows had to be left out of a number, `reasons` says
-    which and `n-samples` how many it is made from. `intervals` are 95 % bootstrap intervals.
+    which and `n-samples` how many it is made from. `intervals` are 95 % bootstrap intervals. `gates` says where the
+    gates of a model open, if it has any: by the filter of a metric's key, or `paraphrased`, and by set (see
+    `metrics/gate_audit`).
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -163,6 +187,7 @@ class Result(_Part):
     history: dict[str, list[float]]
     attacks: dict[str, AttackInfo] = {}
     curves: dict[str, Curve] = {}
+    gates: dict[str, dict[str, GateSpread]] = {}
     records: RecordsFile | None
     packages: dict[str, str]
     hardware: dict[str, Any]

@@ -21,6 +21,7 @@ from grun_bench.results.record import Records
 from grun_bench.results.result import AttackInfo
 from grun_bench.results.store import filing, read_result
 from grun_bench.runs.fit import checkpoints_of
+from grun_bench.runs.gates import audited
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.made_again import made_again
 from grun_bench.runs.outcome import Cell
@@ -46,6 +47,8 @@ def attack(
         attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers) if subject else None
         attacked = attacked or Attacked({}, cell.result.error, 0.0)
         cell = _filed(inputs, cell, each, needed, attacked, target, retain)
+    if inputs.attacks:
+        cell = audited(cell)
     if wanted or not cell.reused:
         for checkpoint in checkpoints_of(inputs, method, cell.result.run_id):
             checkpoint.remove()

@@ -22,6 +22,7 @@ from grun_bench.results.store import filing, read_result
 from grun_bench.runs.curves import monitor_of, stage_curve, training_curve
 from grun_bench.runs.filing import filed, place_of, result_of
 from grun_bench.runs.fit import checkpoints_of, fit
+from grun_bench.runs.gates import audit
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
 from grun_bench.runs.score import Asked, ask_fitted, check_same_tokens, total, values_of
@@ -86,6 +87,7 @@ def _made(
             last = (records, saved) if saved else None
             result.curves[STAGES] = stage_curve(inputs, path, scored, retain, last, result.headline)
             write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
+        audit(path, result)
         if monitor is not None:
             result.curves["training"] = training_curve(inputs, monitor)
         if there and there.same_numbers(result):

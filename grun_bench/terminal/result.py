@@ -17,6 +17,7 @@ from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
 from grun_bench.results.words import dataset_label, heading, number
 from grun_bench.runs.config import in_folder
+from grun_bench.terminal.gates import print_gates
 from grun_bench.terminal.listing import facts_table, leaderboard_command, tell
 
 #: shown beside the headline where a result has them
@@ -76,6 +77,7 @@ def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -
     out.print(facts_table("result " + result.run_id, facts))
     out.print(facts_table("settings", result.unlearner.settings))
     _print_tables(result, result.metrics(), {}, beside)
+    print_gates(result, path)
     reasons = ((MetricKey.parse(text), reason) for text, reason in result.reasons.items())
     tell(*(f"{key.metric}: {reason}" for key, reason in reasons if not key.attack))
     _print_end(result, path)
@@ -100,6 +102,8 @@ def _print_end(result: Result, path: Path) -> None:
         for metric in measures(result)[0]:
             Console().print(stage_table(result, metric))
         tell(f"picture: {path.with_suffix('.stages.svg')}")
+    if result.gates:
+        tell(f"picture of the gates: {path.with_suffix('.gates.svg')}")
 
 
 def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[Control, Result]) -> Table:

@@ -43,6 +43,7 @@ SETTINGS = {
     "prefill": {"words": (1,)},
     "mixed": {},
     "multi-turn": {"talk": {"Hi.": "Hello."}, "doubt": "Sure?"},
+    "template": {"templates": {"polite": "Question: {question} Please.\nAnswer:"}},
     "cloze": {"phrase": "Gap:"},
     "alias": {},
     "translate": {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from conftest import FORGET, RETAIN
 from grun_bench.attacks.base import Subject
 from grun_bench.core import registry
 from grun_bench.core.errors import Inapplicable, UsageError
-from grun_bench.models.lm import LM
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.plugin_checks.small_model import two_sets
 from grun_bench.runs.data import rewordings
@@ -55,6 +56,38 @@ def test_conversations_begin_with_other_turns_or_with_what_the_model_said(lm: LM
         assert again.question == f"Sure? {plain.question}"
         assert again.context == ((plain.question, said[plain.set, plain.index]),)
         assert again.candidates == plain.candidates
+
+
+def test_a_template_is_what_the_model_reads(lm: LM) -> None:
+    """Asked in a template, a question is scored as the question that has the template's words in it."""
+    subject = Subject(lm, two_sets(), FORGET, RETAIN, 0, scoring=ScoringSettings(max_new_tokens=5))
+    templates = {"own": "Question: {question}\nAnswer:", "polite": "Question: Please: {question}\nAnswer:"}
+    ((name, altered),) = registry.get("attack", "template").target(subject, templates=templates)
+    assert name == "polite"  # the other one is the model's own
+    expected = score(lm, subject.asking(lambda question: f"Please: {question}").examples, subject.scoring)
+    for row, other in zip(score(lm, altered.examples, altered.scoring), expected, strict=True):
+        assert (row.answer, row.generation) == (other.answer, other.generation)
+        assert row.question == other.question.removeprefix("Please: ")
+    with pytest.raises(UsageError, match=r"template.templates: 'odd' has no \{question\}"):
+        asked("template", subject, templates={"odd": "Question:"})
+
+
+def test_questions_are_asked_in_the_chat_template_and_without_any(lm: LM) -> None:
+    subject = Subject(lm, two_sets(), FORGET, RETAIN, 0)
+    read = {name: altered.scoring.written for name, altered in registry.get("attack", "template").target(subject)}
+    assert {name: prompts.text("Who?", [("A?", "B.")]) for name, prompts in read.items()} == {
+        "dialogue": "User: A?\nAssistant: B.\n\nUser: Who?\nAssistant:",
+        "bare": "A? B.\n\nWho?",
+    }
+    chat = copy.copy(lm.tokenizer)
+    chat.chat_template = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}<assistant>"
+    there = replace(subject, lm=replace(lm, tokenizer=chat))
+    read = {name: altered.scoring.written for name, altered in registry.get("attack", "template").target(there)}
+    assert list(read) == ["chat", "dialogue", "bare"]
+    assert read["chat"].text("Who?") == "<user>Who?<assistant>"
+    # a model that is asked in the chat template is asked in the others
+    own = replace(there, lm=replace(there.lm, prompts=Prompts(chat, "chat")))
+    assert list(dict(registry.get("attack", "template").target(own))) == ["question-answer", "dialogue", "bare"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import io
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from scipy import stats
-from synthetic import references, result, store
+from synthetic import references, result, store, with_gates
 
 from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard.boards import Board
@@ -550,6 +551,36 @@ def test_pictures_are_xml_with_a_point_for_each_ranked_row(tree: Path) -> None:
     assert float(at["mine+npo"].get("cx")) < float(at["grun+npo"].get("cx"))  # type: ignore[union-attr, arg-type]
     assert float(at["mine+npo"].get("cy")) < float(at["grun+npo"].get("cy"))  # type: ignore[union-attr, arg-type]
     assert "http" not in pages[path].replace("http://www.w3.org/2000/svg", "")
+
+
+def test_gated_rows_show_where_their_gates_open(tmp_path: Path) -> None:
+    """As far as they were audited; the pages have one picture of each audit, the page of all boards the same."""
+    usual, attacked = {"forget": 0.125, "retain": 0.25, "nearest retain": 0.5}, {"forget": 0.75}
+    rows = [
+        with_gates(result("grun+npo"), 0.9, none=usual, suffix_role=attacked),
+        with_gates(result("grun+idk", es=0.2), 0.8),
+        result("lora+npo"),
+    ]
+    store([*references(), *rows], tmp_path / "results")
+    rendered = render(tmp_path / "results", tmp_path)
+    (shown,) = [table for table in tables(rendered.pages["pages/letters/org__small.md"]) if "picture" in table[0]]
+    (picture,) = [path for path in rendered.pages if "gates" in path]
+    audited, older = (dict(zip(shown[0], row, strict=True)) for row in shown[1:])
+    assert (audited["unlearner"], older["unlearner"]) == ("grun+npo", "grun+idk")
+    assert (audited["forget gate"], older["forget gate"]) == ("0.900", "0.800")
+    wrong = {name: cell.split(" <sub>") for name, cell in audited.items() if name.startswith("false")}
+    assert wrong == {
+        "false-shut, as usual": ["0.125", "forget</sub>"],
+        "false-shut, worst": ["0.750", "forget, suffix: role</sub>"],
+        "false-open, as usual": ["0.500", "nearest retain</sub>"],
+        "false-open, worst": ["0.500", "nearest retain</sub>"],
+    }
+    assert audited["AUC, as usual"] == "0.875"
+    assert audited["picture"] == f"[seen]({picture.rpartition('/')[2]})"
+    assert re.fullmatch(r"-<sup>\d+</sup>", older["false-shut, as usual"]) and not older["picture"]
+    assert "grun-bench attack RUN --attacks" in rendered.pages["pages/letters/org__small.md"]
+    ElementTree.fromstring(rendered.pages[picture])
+    assert base64.b64encode(rendered.pages[picture].encode()).decode() in rendered.site
 
 
 def test_the_sheet_has_every_number(tree: Path) -> None:

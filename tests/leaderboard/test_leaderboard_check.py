@@ -69,6 +69,17 @@ def test_a_number_that_is_taken_away_or_made_up_is_found(tree: Path) -> None:
     assert "results.brilliance,none: the result says 1.0, no metric here gives it" in said
 
 
+def test_gates_that_the_records_do_not_give_are_found(tree: Path) -> None:
+    def change(data: Data) -> None:
+        data["gates"]["none"]["forget"]["quantiles"][10] += 1e-3
+        data["gates"]["none"]["retain"]["n"] += 1
+
+    assert len(read_result(of(tree)).gates) > 1
+    edit(of(tree), change)
+    said = [line.split(": ")[1] for line in found(tree) if "gates." in line]
+    assert said == ["gates.none.forget.quantiles.10", "gates.none.retain.n"]
+
+
 def test_a_difference_within_the_tolerance_is_none(tree: Path) -> None:
     def change(data: Data) -> None:
         data["results"]["small"]["model_utility,none"] *= 1 + 1e-12

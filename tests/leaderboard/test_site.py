@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import references, result, store
+from synthetic import references, result, store, with_gates
 
 from grun_bench.leaderboard.pages import render, write
 
@@ -49,7 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result("full+idk", es=0.6, utility=0.7, settings={"lr": 0.25}),
     ]
     store([*references(), *rows, *references(dataset="embedded"), result("reft+npo", dataset="embedded")], tree)
-    store([*references(task="words"), result("grun+gd", task="words")], tree)
+    gated = with_gates(result("grun+gd", task="words"), 0.9, none={"forget": 0.1, "retain": 0.2})
+    store([*references(task="words"), gated], tree)
     bundle = tree / "submissions" / "nasty"
     store([result(NASTY.replace("/", ""), es=0.2, utility=0.77)], bundle / "results")
     card = {"name": NASTY, "paper": "https://arxiv.org/abs/2502.17823", "code": "javascript:document.title='hacked'"}
@@ -196,6 +197,17 @@ def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find
     assert sum(link.endswith(".records.jsonl.gz") for link in links) == 5
     find(".open", grun)[0].click()
     assert not find("tr.more", of)
+
+
+def test_a_gated_row_shows_where_its_gates_open(page: Any, find: Find) -> None:
+    words = board(find, "words")
+    find(".open", row(find, words, "grun+gd"))[0].click()
+    (more,) = find("tr.more", words)
+    (picture,) = find("img", more)
+    assert picture.get_property("complete") and picture.get_property("naturalWidth") == 760
+    lines = [line.text.split() for line in find("tbody tr", more)]
+    assert ["forget", "8", "0.90", "0.90", "0.90", "0.10", "0.875"] in lines
+    assert ["retain", "8", "0.90", "0.90", "0.90", "0.20", "0.875"] in lines
 
 
 def test_a_point_shows_its_row_and_opens_it(page: Any, find: Find) -> None:

@@ -27,7 +27,13 @@ def test_there_is_a_file_of_each_version_and_it_is_read(version: int) -> None:
 def test_nothing_of_version_1_is_lost() -> None:
     before = json.loads(stored(1).read_text())
     after = json.loads(read_result(stored(1)).dumps())
-    new = {"schema_version": CURRENT, "attacks": {}, "curves": {}, "cost": before["cost"] | {"trunk_bytes": 0}}
+    new = {
+        "schema_version": CURRENT,
+        "attacks": {},
+        "curves": {},
+        "gates": {},
+        "cost": before["cost"] | {"trunk_bytes": 0},
+    }
     assert after == before | new
 
 
@@ -48,6 +54,19 @@ def test_attacks_before_version_3_asked_every_set() -> None:
     assert {name: info.rows for name, info in read_result(stored(2)).attacks.items()} == {"suffix": {}, "relearn": {}}
     left_out = dict.fromkeys(("real_authors", "retain", "world_facts"), 0)
     assert read_result(stored(3)).attacks["suffix"].rows == left_out
+
+
+def test_gates_before_version_4_were_not_audited() -> None:
+    assert read_result(stored(3)).gates == {}
+    gates = read_result(stored(4)).gates
+    assert list(gates) == ["none", "paraphrased", "suffix:please"]
+    assert {name: spread.opens for name, spread in gates["none"].items()} == {
+        "forget": True,
+        "retain": False,
+        "nearest retain": False,
+        "real_authors": False,
+        "world_facts": False,
+    }
 
 
 def test_the_steps_have_no_gap() -> None:
