@@ -114,7 +114,23 @@ class Prompts:
         if self.style == "qa":
             return []
         ids = self.frame[1]
-        return ids if set(ids) & set(self.tokenizer.all_special_ids + list(self.tokenizer.added_tokens_decoder)) else []
+        return ids if self._has_special(ids) else []
+
+    @cached_property
+    def question_start(self) -> list[int]:
+        """The token ids before a question that follows an answer: with them a later turn of the user begins.
+
+        Empty where other text could have them by accident: where a chat template puts no special token among them.
+        Without a template they are plain words, as "Question:", which whoever asks can write too.
+        """
+        contexts = [(("b", said),) for said in ("c", "2.", "d!?")]
+        asked = [[self.prompt(question, context) for question in ("a", "1?")] for context in contexts]
+        before = [prompts[0][: common_length(prompts)][::-1] for prompts in asked]
+        ids = before[0][: common_length(before)][::-1]
+        return ids if not self.tokenizer.chat_template or self._has_special(ids) else []
+
+    def _has_special(self, ids: Sequence[int]) -> bool:
+        return bool(set(ids) & set(self.tokenizer.all_special_ids + list(self.tokenizer.added_tokens_decoder)))
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from attaching import attached
+from attaching import attached, chat_tokenizer
 from conftest import FORGET, RETAIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import Cache, DynamicCache
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import ModelError, Refused, UsageError
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.make import make_unlearner
@@ -26,7 +26,7 @@ from grun_bench.models.batch import collate
 from grun_bench.models.engine import Engine
 from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.kv_cache import cache_argument
-from grun_bench.models.lm import LM
+from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.work import Work
 from grun_bench.plugin_checks.small_model import small_lm, two_sets
 from grun_bench.tasks.world import PUBLISHED
@@ -48,9 +48,28 @@ def held_model(name: str = "grun-held", requests: int = 1, **options: Any) -> tu
     return lm, adapter
 
 
+#: a short beginning of turns, which overlaps with itself, in tokens
+MARKER = [40, 41, 40]
+
+
+def resetting(requests: int = 1, marker: Sequence[int] = MARKER) -> tuple[LM, Any]:
+    lm, adapter = held_model(requests=requests, reset=True)
+    adapter._turns_begin_with(torch.tensor(marker))
+    return lm, adapter
+
+
+def beginnings(adapter: Any, ids: Sequence[int]) -> set[int]:
+    """The places of one row at which a turn begins: where the last token of the marker is."""
+    if not getattr(adapter, "reset", False):
+        return set()
+    marker = adapter._turn_start.tolist()
+    return {end for end in range(len(ids)) if list(ids[: end + 1])[-len(marker) :] == marker}
+
+
 @contextmanager
-def edited_by_hand(lm: LM, adapter: Any) -> Iterator[None]:
+def edited_by_hand(lm: LM, adapter: Any, ids: Sequence[int]) -> Iterator[None]:
     """The plain model with its edits made by a loop over the positions of one row, from the equations."""
+    begins = beginnings(adapter, ids)
 
     def edit(index: int, states: Tensor) -> Tensor:
         changed = states.clone()
@@ -60,7 +79,7 @@ def edited_by_hand(lm: LM, adapter: Any) -> Iterator[None]:
             for place, state in enumerate(states[0]):
                 gate = 1.0
                 if module.gate is not None:
-                    largest = max(largest, module.gate(state).item())
+                    largest = max(-torch.inf if place in begins else largest, module.gate(state).item())
                     gate = 1 / (1 + torch.exp(torch.tensor(-largest)).item())
                 shift = rotation @ (module.source.weight @ state + module.source.bias - rotation.T @ state)
                 changed[0, place] += getattr(adapter, "factor", 1.0) * gate * shift
@@ -84,7 +103,7 @@ def edited_by_hand(lm: LM, adapter: Any) -> Iterator[None]:
 @torch.no_grad()
 def by_hand(lm: LM, adapter: Any, ids: Sequence[int]) -> Tensor:
     """(length, vocabulary) logits."""
-    with edited_by_hand(lm, adapter):
+    with edited_by_hand(lm, adapter, ids):
         return lm.model(torch.tensor([list(ids)]), use_cache=False).logits[0]
 
 
@@ -103,39 +122,68 @@ def test_a_pass_is_that_of_a_loop_over_positions(name: str, options: dict[str, A
     assert (whole - plain).abs().max() > 0.1
 
 
+@torch.no_grad()
+def in_pieces(lm: LM, ids: Sequence[int], cuts: Sequence[int], padding: int) -> Tensor:
+    """(length, vocabulary) logits of a row with padding before it, called piece by piece on a cache."""
+    padded = torch.tensor([[2] * padding + list(ids)])
+    visible = torch.tensor([[0] * padding + [1] * len(ids)])
+    past, pieces, start = DynamicCache(), [], 0
+    for end in [*sorted(cut + padding for cut in cuts), padded.shape[1]]:
+        output = lm.model(
+            padded[:, start:end],
+            attention_mask=visible[:, :end],
+            position_ids=(visible.cumsum(1) - 1).clamp(min=0)[:, start:end],
+            use_cache=True,
+            **cache_argument(lm.model, past),
+        )
+        past = next(value for value in output.values() if isinstance(value, Cache))
+        pieces.append(output.logits[0])
+        start = end
+    return torch.cat(pieces)[padding:]
+
+
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(1, 19), max_size=5, unique=True), padding=st.integers(0, 3))
 def test_the_gates_are_the_same_in_one_pass_and_piece_by_piece(cuts: list[int], padding: int) -> None:
     lm, _ = held_model()
-    ids = torch.tensor([[0, *range(40, 59)]])
-    mask = torch.ones_like(ids)
-    padded = torch.cat([torch.full((1, padding), 2), ids], 1)
-    visible = torch.cat([torch.zeros(1, padding, dtype=torch.long), mask], 1)
+    ids = [0, *range(40, 59)]
     with torch.no_grad():
-        whole = lm.model(ids).logits[0]
-        past, pieces, start = DynamicCache(), [], 0
-        for end in [*sorted(cut + padding for cut in cuts), padded.shape[1]]:
-            positions = (visible.cumsum(1) - 1).clamp(min=0)[:, start:end]
-            output = lm.model(
-                padded[:, start:end],
-                attention_mask=visible[:, :end],
-                position_ids=positions,
-                use_cache=True,
-                **cache_argument(lm.model, past),
-            )
-            past = next(value for value in output.values() if isinstance(value, Cache))
-            pieces.append(output.logits[0])
-            start = end
-    torch.testing.assert_close(torch.cat(pieces)[padding:], whole, rtol=1e-4, atol=1e-4)
+        whole = lm.model(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(in_pieces(lm, ids, cuts, padding), whole, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_engine_scores_and_generates_as_the_loop(name: str) -> None:
-    lm, adapter = held_model(name)
+@settings(max_examples=6, deadline=None)
+@given(
+    tail=st.lists(st.sampled_from([40, 41, 42]), min_size=12, max_size=12),
+    cuts=st.lists(st.integers(1, 15), max_size=6, unique=True),
+    padding=st.integers(0, 3),
+    requests=st.sampled_from([1, 2]),
+)
+def test_turns_begin_anew_in_one_pass_and_piece_by_piece(
+    tail: list[int], cuts: list[int], padding: int, requests: int
+) -> None:
+    lm, adapter = resetting(requests)
+    ids = [0, *MARKER, *tail]
+    expected = by_hand(lm, adapter, ids)
+    with torch.no_grad():
+        whole = lm.model(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(whole, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(in_pieces(lm, ids, cuts, padding), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(in_pieces(lm, ids, range(1, 16), padding), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "reset"), [(NAMES[0], False), (NAMES[0], True), (NAMES[1], False)])
+def test_the_engine_scores_and_generates_as_the_loop(name: str, reset: bool) -> None:
+    lm, adapter = held_model(name, **({"reset": True} if reset else {}))
+    adapter.know(lm)
+    context = (FORGET[0], RETAIN[0])[: 2 * reset]
+    # answers with a turn inside them, of which trees and drafts have parts
+    more = [f"No.\n\nQuestion: {each}" for each in ("Hm?", "Hmm?")] if reset else []
     works = [
-        Work(lm.prompts.prompt(row.question), [lm.prompts.answer(each) for each in row.candidates], True)
-        for row in two_sets()[:5]
+        Work(lm.prompts.prompt(row.question, context), list(map(lm.prompts.answer, [*row.candidates, *more])), True)
+        for row in two_sets()[: 2 if reset else 5]
     ]
+    assert all(len(beginnings(adapter, work.prompt)) == len(context) for work in works)
     for number, scored in Engine(lm.model, stops=[1], max_new_tokens=12).run(works):
         work = works[number]
         for answer, scores in zip(work.continuations, scored.continuations, strict=True):
@@ -148,16 +196,18 @@ def test_the_engine_scores_and_generates_as_the_loop(name: str) -> None:
         assert scored.generated == text
 
 
+@pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize(
     "options", [{}, {"use_cache": False}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=str
 )
-def test_plain_generation_of_padded_prompts_is_that_of_each_alone(options: dict[str, Any]) -> None:
+def test_plain_generation_of_padded_prompts_is_that_of_each_alone(options: dict[str, Any], reset: bool) -> None:
     import transformers
 
     if "cache_implementation" in options and transformers.__version__.startswith("4."):
         pytest.skip("refused there: no place beside keys and values")
-    lm, _ = held_model()
-    prompts = [lm.prompts.prompt(question) for question, _ in FORGET]
+    lm, adapter = held_model(reset=reset)
+    adapter.know(lm)
+    prompts = [lm.prompts.prompt(question, (FORGET[0],) * reset) for question, _ in FORGET]
     width = max(map(len, prompts))
     ids = torch.tensor([[2] * (width - len(each)) + each for each in prompts])
     mask = torch.tensor([[0] * (width - len(each)) + [1] * len(each) for each in prompts])
@@ -254,13 +304,54 @@ def test_the_loss_of_the_gates_is_1_at_the_prompts_end_and_0_at_the_last_token()
     assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
 
 
-def test_a_saved_model_answers_as_it_did(tmp_path: Path) -> None:
-    lm, adapter = held_model(requests=2)
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_saved_model_answers_as_it_did(tmp_path: Path, reset: bool) -> None:
+    lm, adapter = resetting(2, [40, 41]) if reset else held_model(requests=2)
     (tmp_path / "adapter").mkdir()
     adapter.save(tmp_path / "adapter")
     again = small_lm()
-    fresh = type(adapter)(layers=LAYERS)
+    fresh: Any = type(adapter)(layers=LAYERS, **({"reset": True} if reset else {}))
     fresh.load(again.model, tmp_path / "adapter")
-    ids = torch.tensor([lm.prompts.prompt(FORGET[1][0])])
+    fresh.know(again)  # what was saved stays
+    ids = torch.tensor([[*lm.prompts.prompt(FORGET[1][0]), 40, 41, 42]])
     with torch.no_grad():
         torch.testing.assert_close(lm.model(ids).logits, again.model(ids).logits, rtol=0, atol=0)
+
+
+def test_where_turns_begin_is_found_or_refused(tmp_path: Path) -> None:
+    lm, adapter = held_model(reset=True)
+    ids = torch.tensor([[0, 40, 41]])
+    with pytest.raises(UsageError, match="nothing has said how a user's turn begins"):
+        lm.model(ids)
+    adapter.know(lm)
+    assert lm.tokenizer.decode(adapter._turn_start) == "\n\nQuestion: "
+    with pytest.raises(UsageError, match="call this model with input_ids"):
+        lm.model(inputs_embeds=lm.model.get_input_embeddings()(ids))
+    tokenizer = chat_tokenizer()
+    assert tokenizer.decode(Prompts(tokenizer, "chat").question_start) == "<eos>user\n"
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<eos>", "")
+    other: Any = type(adapter)(layers=LAYERS, reset=True)
+    with pytest.raises(Refused, match="no special token"):
+        other.know(LM(lm.model, tokenizer, Prompts(tokenizer, "chat"), {}))
+    plain = held_model()[1]
+    plain.save(tmp_path)
+    with pytest.raises(ModelError, match="which reset needs"):
+        other.load(small_lm().model, tmp_path)
+
+
+@torch.no_grad()
+def test_rows_of_several_sequences_are_refused_where_no_mask_parts_them() -> None:
+    lm, _ = held_model()
+    ids, positions = torch.tensor([[0, 40, 41, 0, 42, 43]]), torch.tensor([[0, 1, 2, 0, 1, 2]])
+    for mask in (None, torch.ones_like(ids)):
+        with pytest.raises(UsageError, match="several sequences"):
+            lm.model(ids, attention_mask=mask, position_ids=positions)
+    same = positions.new_tensor([0, 0, 0, 1, 1, 1])
+    parted = (same[:, None] == same) & torch.ones(6, 6, dtype=torch.bool).tril()
+    together = lm.model(ids, attention_mask=parted[None, None], position_ids=positions).logits[0]
+    apart = torch.cat([lm.model(each).logits[0] for each in ids.split(3, 1)])
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    # padding before, after and between, and positions that go on from a past
+    padded, visible = torch.tensor([[2, 0, 2, 40, 41, 2]]), torch.tensor([[0, 1, 0, 1, 1, 0]])
+    found = lm.model(padded, attention_mask=visible, position_ids=torch.tensor([[0, 0, 1, 1, 2, 0]])).logits
+    torch.testing.assert_close(found[0, visible[0].bool()], lm.model(ids[:, :3]).logits[0], rtol=1e-4, atol=1e-4)

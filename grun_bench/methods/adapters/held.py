@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import ModelError, Refused, UsageError
 from grun_bench.core.registry import adapter
+from grun_bench.core.settings import LATER, Count, NotNegative, at_least, each, one_of, whole
+from grun_bench.methods.adapters.base import Depths, load_tensors
 from grun_bench.methods.adapters.grun import Grun
-from grun_bench.methods.adapters.reft import Reft
+from grun_bench.methods.adapters.reft import ADAPTER_FILE, Reft
+from grun_bench.methods.adapters.seen import largest_so_far, marked, of_own_turn, refuse_packed, seen_columns
 from grun_bench.models.forward import current_call, decoder_layers, set_call
 from grun_bench.models.kv_cache import add_numbers, numbers_of
+from grun_bench.models.lm import LM
 from grun_bench.models.plain_calls import PlainCall, by_name, call_outside
 from grun_bench.models.prompt_ends import Seen, cache_among
+
+#: the buffer of the edits that says which tokens a user's turn begins with
+TURN_START = "turn_start"
 
 
 class EveryPosition(Reft):
@@ -52,11 +60,12 @@ class HeldReft(EveryPosition):
 class Pass:
     """What the gates need of a pass of the model: `seen` (rows, width, columns) says which columns, earlier ones
     included, a token's gate may read; `cache` is where the logits of earlier passes are, `logits` are this one's, layer
-    -> (rows, requests, width)."""
+    -> (rows, requests, width). `marks` (rows, length, width) are those of where turns begin (see `marked`)."""
 
     seen: Tensor
     cache: Cache | None
     logits: dict[int, Tensor]
+    marks: Tensor | None = None
 
 
 @adapter("grun-held")
@@ -70,8 +79,61 @@ class HeldGrun(EveryPosition, Grun):
     after the question shut the gate again. The gates' loss is 1 at the last prompt token of forget prompts and 0 at the
     last token of retain rows, their answers included. Of requests in sequence each module holds its own gate.
 
-    Logits of earlier tokens lie in the cache, beside keys and values. The settings are those of `grun`.
+    With `reset`, s begins at the user's latest turn: a question after a forget question in the same conversation finds
+    the gates shut. Turns begin with `Prompts.question_start`, the tokens that the chat template, or "Question:" without
+    one, puts before a question; where tokens of it are hidden from attention, as `open-unlearning` hides ends of turns
+    that are padding elsewhere, none is found, and the gates stay as they are.
+
+    Logits of earlier tokens lie in the cache, beside keys and values. The other settings are those of `grun`.
     """
+
+    def __init__(
+        self,
+        *,
+        rank: Count = 4,
+        layers: Depths = (0.65, 0.8, 1.0),
+        gate: Annotated[str, one_of("linear", "mlp")] = "mlp",
+        gate_widths: Annotated[Sequence[int], each(whole(1))] = (256, 64),
+        gate_weight: NotNegative = 10.0,
+        stage_factor: Annotated[Sequence[float], each(at_least(0), 2)] = (0.6, 0.6),
+        reset: Annotated[bool, LATER] = False,
+    ) -> None:
+        super().__init__(
+            rank=rank,
+            layers=layers,
+            gate=gate,
+            gate_widths=gate_widths,
+            gate_weight=gate_weight,
+            stage_factor=stage_factor,
+        )
+        self.reset = reset
+
+    def know(self, lm: LM) -> None:
+        """Learn how a user's turn begins, where that is not saved beside the edits. Raises Refused."""
+        if not self.reset or self._turn_start is not None:
+            return
+        if not lm.prompts.question_start:
+            raise Refused(
+                "reset: this model's chat template begins a user's turn with no special token, so other text could "
+                "begin one by accident; leave it out."
+            )
+        self._turns_begin_with(torch.tensor(lm.prompts.question_start))
+
+    @property
+    def _turn_start(self) -> Tensor | None:
+        """(length,) the token ids that a user's turn begins with."""
+        return getattr(self.stages, TURN_START, None)
+
+    def _turns_begin_with(self, ids: Tensor) -> None:
+        self.stages.register_buffer(TURN_START, ids)
+
+    def load(self, model: PreTrainedModel, folder: Path) -> None:
+        if self.reset:
+            path = folder / ADAPTER_FILE
+            if (ids := load_tensors(path).get(TURN_START)) is None:
+                raise ModelError(f"{path}: says nothing of how a user's turn begins, which reset needs.")
+            self._turns_begin_with(ids)
+        super().load(model, folder)
 
     def _watch(self, model: PreTrainedModel) -> None:
         super()._watch(model)
@@ -93,10 +155,27 @@ class HeldGrun(EveryPosition, Grun):
         cache = cache_among(seen.given.values())
         earlier = numbers_of(cache, self._place(self._indices[0]))
         past = 0 if earlier is None else earlier.shape[-1]
-        kept = Pass(seen_columns(seen.given.get("attention_mask"), seen.whole, past), cache, {})
+        columns = seen_columns(seen.given.get("attention_mask"), seen.whole, past)
+        refuse_packed(seen.given.get("position_ids"), seen.given.get("attention_mask"), columns)
+        kept = Pass(columns, cache, {})
+        if self.reset:
+            self._part_turns(kept, seen.given.get("input_ids"))
         if (call := call_outside()) is None:
             set_call(call := PlainCall(None))
         call.kept = kept
+
+    def _part_turns(self, kept: Pass, ids: Any) -> None:
+        """Let the gates of a pass read their own turns alone. Raises UsageError where these cannot be told."""
+        if self._turn_start is None:
+            raise UsageError("reset: nothing has said how a user's turn begins; load it with grun_bench.load(DIR).")
+        if ids is None:
+            raise UsageError("reset: a user's turn is known from its tokens: call this model with input_ids.")
+        earlier = numbers_of(kept.cache, self._layers + len(self._indices))
+        kept.marks = marked(ids, self._turn_start.to(ids.device), earlier, kept.seen)
+        begins = kept.marks[:, -1]
+        if earlier is not None:
+            begins = torch.cat([earlier[:, -1].bool(), begins], 1)
+        kept.seen = of_own_turn(kept.seen, begins)
 
     def _end(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """A pass is over: its logits go where its keys and values went. One that failed leaves none."""
@@ -111,6 +190,8 @@ class HeldGrun(EveryPosition, Grun):
         if cache is not None:
             for index in self._indices:
                 add_numbers(cache, self._place(index), call.kept.logits[index].float())
+            if call.kept.marks is not None:
+                add_numbers(cache, self._layers + len(self._indices), call.kept.marks.float())
 
     def _place(self, index: int) -> int:
         """The layer of a cache, beyond the model's own, that has the logits of a block."""
@@ -148,38 +229,3 @@ class HeldGrun(EveryPosition, Grun):
             {layer: gates[:, 0] for layer, gates in forget.items()},
             {layer: gates[:, 1] for layer, gates in retain.items()},
         )
-
-
-def seen_columns(mask: Any, given: Tensor, past: int) -> Tensor:
-    """(rows, width, columns) bool: which columns a token's gate reads, itself and visible ones before it.
-
-    `mask` is the attention mask of the model's call: (rows, columns), or (rows, 1, width, columns) added to attention's
-    logits, as trees of answers have it, or true where a token is seen. Raises UsageError for one of another kind.
-    """
-    rows, width = given.shape[:2]
-    order = torch.ones(width, past + width, dtype=torch.bool, device=given.device).tril(past)
-    if isinstance(mask, Mapping):
-        mask = mask.get("full_attention", next(iter(mask.values())))
-    if mask is None:
-        return order.expand(rows, -1, -1)
-    if not isinstance(mask, Tensor) or mask.dim() not in (2, 4):
-        raise UsageError("attention_mask: (batch, length), so that this model's gates know what is padding.")
-    if mask.dim() == 2:
-        whole = mask.shape[1] >= past + width
-        visible = mask[:, -(past + width) :].bool() if whole else order.new_ones(rows, past + width)
-        return visible[:, None] & order
-    seen = (mask if mask.dtype == torch.bool else mask == 0)[:, 0, :, : past + width].expand(rows, -1, -1)
-    return seen
-
-
-def largest_so_far(logits: Tensor, earlier: Tensor | None, seen: Tensor) -> Tensor:
-    """(rows, requests, width) the largest logit among those that a token's gate reads.
-
-    `logits` are of this pass, `earlier` (rows, requests, columns) of those before it. Tokens that see nothing, padding,
-    have the lowest number there is: a gate of 0.
-    """
-    whole = logits if earlier is None else torch.cat([earlier.to(logits), logits], -1)
-    lowest = torch.finfo(logits.dtype).min
-    return torch.stack(
-        [each[:, None].expand(-1, seen.shape[1], -1).masked_fill(~seen, lowest).amax(-1) for each in whole.unbind(1)], 1
-    )

@@ -22,6 +22,9 @@ from grun_bench.models.forward import current_call, decoder_layers
 from grun_bench.models.plain_calls import PlainCalls
 from grun_bench.models.prompt_ends import refuse
 
+#: the file of a saved model that has the edits
+ADAPTER_FILE = "adapter.safetensors"
+
 
 class Rotation(nn.Module):
     """R^T of LoReFT: a (hidden, rank) matrix with orthonormal columns, in fp32."""
@@ -148,13 +151,13 @@ class Reft(Adapter):
 
     def save(self, folder: Path) -> None:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.stages.state_dict().items()}
-        save_file(tensors, folder / "adapter.safetensors")
+        save_file(tensors, folder / ADAPTER_FILE)
 
     def load(self, model: PreTrainedModel, folder: Path) -> None:
         self.attach(model)
-        path = folder / "adapter.safetensors"
+        path = folder / ADAPTER_FILE
         tensors = load_tensors(path)
-        count = len({name.split(".")[0] for name in tensors})
+        count = len({name.split(".")[0] for name in tensors if "." in name})
         for _ in range(count if count > 1 else 0):
             self.next_stage()
         try:
