@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": reading.show,
     "compare": judging.compare,
     "report": judging.report,
+    "meta-eval": judging.meta_eval,
     "import": reading.import_log,
     "convert": reading.convert,
     "export": exporting.export,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from grun_bench.cli.options import Output, RunName
+from grun_bench.cli.running import MachineOptions
 from grun_bench.core.errors import UsageError
 from grun_bench.runs.config import RESULTS
 
@@ -42,3 +43,39 @@ def report(
         raise UsageError(f"--out {out}: is a folder; name the HTML file.")
     write_whole(out, page(read_row(find_result(result, output)), output))
     print(f"report: {out}")
+
+
+def meta_eval(
+    task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")],
+    machine: MachineOptions,
+    model: Annotated[str | None, typer.Option(help="Hub id or folder of a base; default: tiny, the toy model.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the models in the pools.")] = "0,1",
+    trained: Annotated[str, typer.Option(help="Shares of the training that they had.")] = "0.5,1",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="grun-bench or open-unlearning.")] = "grun-bench",
+    out: Annotated[Path, typer.Option(help="Folder of the pools' answers and the page.")] = Path("meta-eval"),
+) -> None:
+    """Ask which metric can be trusted: pools of models that know and do not know, rows relearned and in 4 bits."""
+    from grun_bench.reports.trust import judge
+    from grun_bench.reports.trust_page import write_page
+    from grun_bench.runs.front import pools
+    from grun_bench.terminal.trust import print_trust
+
+    numbers = _numbers("--seeds", seeds, int), _numbers("--trained", trained, float)
+    made = pools(task, out, *numbers, model=model, limit=limit, protocol=protocol, **machine.config())
+    judged = judge(made, machine.output)
+    print_trust(judged, f"which metric can be trusted? {made.task}, {made.model}")
+    print(f"page: {write_page(made, judged, out)}")
+
+
+def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    """The numbers between commas. Raises UsageError for none, and for what no seed and no share can be."""
+    try:
+        found = [kind(each) for each in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or any(each < 0 if kind is int else not 0 < each <= 1 for each in found):
+        raise UsageError(f"{option} {text}: must be {'whole numbers' if kind is int else 'shares above 0, up to 1'}.")
+    return found

@@ -65,6 +65,34 @@ def line_chart(title: str, x_label: str, ticks: Sequence[str], panels: Mapping[s
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def bar_chart(title: str, series: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> str:
+    """An SVG picture of horizontal bars from 0 to 1: of each row one a series, none where there is no value."""
+    bar, left, right = 11, 300, WIDTH - 40
+    height = bar * len(series) + 9
+    bottom = TOP + 24 + height * len(rows)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 30}" width="{WIDTH}" '
+        f'height="{bottom + 30}" role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>',
+        _text(16, 24, title, 'class="title"'),
+    ]
+    for number, (name, colour) in enumerate(zip(series, cycle(COLOURS), strict=False)):
+        parts.append(f'<rect x="{left + 150 * number}" y="36" width="14" height="{bar}" fill="{colour}"/>')
+        parts.append(_text(left + 150 * number + 20, 46, name))
+    for fifth in range(6):
+        x = left + (right - left) * fifth / 5
+        parts.append(f'<path class="{"grid" if fifth else "axis"}" d="M{x:.1f} {TOP + 16}V{bottom}"/>')
+        parts.append(_text(x, bottom + 18, f"{fifth / 5:.1f}", 'text-anchor="middle"'))
+    for row, (name, values) in enumerate(rows.items()):
+        top = TOP + 24 + height * row
+        parts.append(_text(left - 8, top + height / 2, name, 'text-anchor="end"'))
+        for number, (value, colour) in enumerate(zip(values, cycle(COLOURS), strict=False)):
+            if value is not None:
+                width = (right - left) * min(max(value, 0.0), 1.0)
+                place = f'x="{left}" y="{top + bar * number}" width="{width:.1f}" height="{bar - 2}"'
+                parts.append(f'<rect {place} fill="{colour}"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def _text(x: float, y: float, text: str, more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(text)}</text>'
 

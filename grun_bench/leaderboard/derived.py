@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError
-from grun_bench.metrics.evaluate import Value, evaluate, keys_of, result_fields
 from grun_bench.metrics.fluency import everywhere
 from grun_bench.results.filed import Filed, records_problem
 from grun_bench.results.record import load_records
 from grun_bench.results.result import Result
+
+if TYPE_CHECKING:
+    from grun_bench.metrics.evaluate import Value
 
 #: significant digits of a derived number: a page is the same whatever machine sums
 _DIGITS = 9
@@ -28,15 +29,16 @@ def completed(filed: Filed) -> Filed:
     again.
     """
     result = filed.result
-    sets = result.sets
     stated = set(result.metrics())
-    names = [name for name in everywhere(sets) if stated.isdisjoint(keys_of(registry.get("metric", name), sets))]
-    if not names or result.toy or result.records is None:
+    names = [name for name, keys in everywhere(result.sets).items() if stated.isdisjoint(keys)]
+    if not names or result.toy or result.records is None or not filed.beside(result.records).exists():
         return filed
+    from grun_bench.metrics.evaluate import evaluate  # loads scipy, and most rows need none of it
+
     try:
         if records_problem(filed.file, [result.records]):
             return filed
-        values = evaluate(load_records(filed.beside(result.records)), None, names, sets, intervals=False)
+        values = evaluate(load_records(filed.beside(result.records)), None, names, result.sets, intervals=False)
     except GrunBenchError:  # `--check` says what is wrong with them
         return filed
     return replace(filed, result=_with(result, {key: _rounded(value) for key, value in values.items()}))
@@ -48,6 +50,8 @@ def _rounded(value: Value) -> Value:
 
 def _with(result: Result, values: Mapping[str, Value]) -> Result:
     """A copy of a result with these values beside its own."""
+    from grun_bench.metrics.evaluate import result_fields
+
     task = result.task
     fields = result_fields(task, 0, values)
     added: dict[str, Any] = {"reasons": result.reasons | fields["reasons"]}

@@ -6,8 +6,7 @@ from statistics import median
 
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.filings import Column
-from grun_bench.metrics.power import least_ks, least_words
-from grun_bench.metrics.summaries import KS_TESTED
+from grun_bench.metrics.power import KS_TESTED, least_ks, least_words
 from grun_bench.results.words import number
 
 #: the heading of the line

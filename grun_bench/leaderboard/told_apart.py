@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from grun_bench.core.errors import GrunBenchError, MissingReference
 from grun_bench.leaderboard.boards import Row
 from grun_bench.leaderboard.filings import Column, Run
-from grun_bench.metrics.evaluate import giving
-from grun_bench.metrics.paired import adjusted, compare
 from grun_bench.metrics.power import LEVEL
-from grun_bench.metrics.row_values import RowValues, row_values
 from grun_bench.results.filed import records_problem
 from grun_bench.results.record import Records, load_records
 from grun_bench.tasks.sets import ScoredSets
+
+if TYPE_CHECKING:
+    from grun_bench.metrics.row_values import RowValues
 
 
 def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> list[Row]:
@@ -29,6 +30,9 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
     ranked = sorted((row for row in rows if row.rank), key=lambda row: row.rank or 0)
     if lead is None or len(ranked) < 2 or any(row.runs[0].result.toy for row in ranked):
         return list(rows)
+    from grun_bench.metrics.evaluate import giving  # these load scipy
+    from grun_bench.metrics.paired import adjusted, compare
+
     names = giving([lead.metric], sets)
     values = [_values(row, lead.metric, names, sets) for row in ranked]
     tests = adjusted([compare(lead.metric, each, values[0]) for each in values[1:]])
@@ -42,6 +46,8 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
 
 def _values(row: Row, metric: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
     """The metric of each example in the row's worst case, the mean over its runs."""
+    from grun_bench.metrics.row_values import row_values
+
     of_runs: list[Mapping[tuple[str, int], float]] = []
     for run in row.runs:
         try:

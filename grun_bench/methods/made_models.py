@@ -40,12 +40,18 @@ def _made(key: Mapping[str, Any], device: str, make: Callable[[Path, Checkpoint]
     return folder
 
 
-def load_tiny(exclude: str | None, placement: Placement, lore: bool = False) -> LM:
-    """The embedded model, built on first use: the target model, or the retain model without a forget set."""
-    key = tiny.settings(lore) | {"exclude": exclude}
+def load_tiny(
+    exclude: str | None, placement: Placement, lore: bool = False, seed: int = 0, epochs: int = tiny.EPOCHS
+) -> LM:
+    """The embedded model, built on first use: the target model, or the retain model without a forget set.
+
+    Another seed or number of epochs makes one that knows the same from another start, or only half of it.
+    """
+    key = tiny.settings(lore) | {"exclude": exclude, "epochs": epochs} | ({"seed": seed} if seed else {})
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
-        model, tokenizer = tiny.build(exclude, lore=lore, tokens=tiny_tokenizer(lore), checkpoint=checkpoint)
+        tokens = tiny_tokenizer(lore)
+        model, tokenizer = tiny.build(exclude, seed, epochs, lore=lore, tokens=tokens, checkpoint=checkpoint)
         write_model(model, tokenizer, folder)
 
     lm = load(str(_made(key, "cpu", build)), placement)

@@ -53,9 +53,10 @@ def runaway_answers(rows: Sequence[Record]) -> np.ndarray:
     return per_row(_runaway(row) for row in rows)
 
 
-def everywhere(sets: ScoredSets) -> list[str]:
-    """The metrics that every result on these sets has beside those that its task names."""
-    return list(EVERYWHERE) if sets.of(*TRAINED) else []
+def everywhere(sets: ScoredSets) -> dict[str, list[str]]:
+    """The metrics that every result on these sets has beside those that its task names, with their keys."""
+    names = sets.of(*TRAINED)
+    return {metric: [f"{name}_{metric}" for name in names] for metric in EVERYWHERE} if names else {}
 
 
 def _runaway(row: Record) -> float:

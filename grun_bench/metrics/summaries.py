@@ -19,8 +19,6 @@ from grun_bench.tasks.roles import Role
 PerRow = Callable[[SetRecords], np.ndarray]
 QUALITY = {"forget_quality": True, "forget_quality_D": False, "forget_quality_n": None}
 QUALITY_OU = {f"{key}_open_unlearning": better for key, better in QUALITY.items()}
-#: the keys that are p or D of a KS test
-KS_TESTED = frozenset(key for key, better in (QUALITY | QUALITY_OU).items() if better is not None)
 
 
 def _utility(records: ScoredRecords, normalised: PerRow, ratio: PerRow, recall: PerRow = rougeL_recall) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from grun_bench.results.result import Result
     from grun_bench.runs.outcome import Outcome
+    from grun_bench.runs.pools import Pools
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -125,6 +126,16 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
         from grun_bench.runs import run as phases
 
         return phases.attack_row(config, result, saved)
+
+
+def pools(task: str, folder: Path, seeds: Sequence[int], shares: Sequence[float], **options: Any) -> Pools:
+    """The pools of `meta-eval`: see `grun_bench.runs.pools.make_pools`. Options are fields of RunConfig."""
+    config = RunConfig(unlearner=registry.control("target"), task=task, **options)
+    check(config)
+    with _loaded(from_hub=bool(config.model)):
+        from grun_bench.runs.pools import make_pools
+
+        return make_pools(config, folder, seeds, shares)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from grun_bench.models.places import content_of, folder_name, folder_of, hub_id,
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
-from grun_bench.tasks.task import Task
+from grun_bench.tasks.task import FineTuning, Task
 from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
 
 
@@ -39,6 +39,9 @@ class Models:
     identity: Mapping[str, Any]
     no_retain: str = ""
     note: str = ""
+    #: one more model that knows the forget set or never saw it: from another seed, trained for a share of the epochs;
+    #: None where models are published and not made here
+    member: Callable[[bool, int, float], LM] | None = None
 
 
 def choose_models(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
@@ -56,8 +59,13 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     # multiple-choice questions ask for the lore; authors alone make the model that the TOFU tasks have
     lore = bool(task.measures)
     target, retain = (partial(load_tiny, left_out, session.placement, lore) for left_out in (None, forget))
+
+    def member(knows: bool, seed: int, share: float) -> LM:
+        left_out, epochs = None if knows else forget, max(1, round(share * tiny.EPOCHS))
+        return load_tiny(left_out, session.placement, lore, seed, epochs)
+
     note = f"{TINY}: a toy model in the embedded world ({task.name}); its rows never mix with real ones."
-    return Models(TINY, target, retain, {TINY: digest(tiny.settings(lore))}, note=note)
+    return Models(TINY, target, retain, {TINY: digest(tiny.settings(lore))}, note=note, member=member)
 
 
 def _published(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
@@ -84,13 +92,28 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
             protocol=config.protocol,
         )
         kept = data.pairs("retain")
+        make_target = partial(tune, role="target model", pairs=data.pairs("forget") + kept)
+        make_retain = partial(tune, role="retain model", pairs=kept)
         return Models(
             label,
-            partial(tune, role="target model", pairs=data.pairs("forget") + kept),
-            load_retain or partial(tune, role="retain model", pairs=kept),
+            make_target,
+            load_retain or make_retain,
             identity | {"finetune": task.finetune.model_dump(), "seed": config.seed},
+            member=partial(_finetuned_member, make_target, make_retain, task.finetune),
         )
     return Models(label, partial(load, target or name, session.placement), load_retain, identity, reason)
+
+
+def _finetuned_member(
+    make_target: Callable[..., LM],
+    make_retain: Callable[..., LM],
+    recipe: FineTuning,
+    knows: bool,
+    seed: int,
+    share: float,
+) -> LM:
+    shorter = recipe.model_copy(update={"epochs": max(1, round(share * recipe.epochs))})
+    return (make_target if knows else make_retain)(recipe=shorter, seed=seed)
 
 
 def _named(config: RunConfig, task: Task) -> tuple[str, str | None, str | None]:

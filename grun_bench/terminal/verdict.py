@@ -16,7 +16,6 @@ from grun_bench.reports.words import lines, metric_words, spread
 from grun_bench.results.result import Result
 from grun_bench.results.words import heading
 from grun_bench.terminal.listing import tell
-from grun_bench.terminal.paired import print_paired
 
 
 def print_verdict(row: Row, output: Path) -> None:
@@ -31,6 +30,8 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
     if len({table_key(row.result) for row in rows}) > 1:
         tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
     else:
+        from grun_bench.terminal.paired import print_paired  # tests load scipy
+
         print_paired([row.own for row in rows])
     for row, each in zip(rows, found, strict=True):
         tell("", f"{row.result.unlearner.name} {row.result.run_id}")

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from grun_bench.core import registry
 from grun_bench.core.errors import MissingReference
 from grun_bench.metrics import fluency
+from grun_bench.metrics.evaluate import keys_of
 from grun_bench.results.record import Continuation, Generation, Record
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 
@@ -48,5 +50,7 @@ def test_runaway_answers_are_those_that_did_not_end() -> None:
 
 
 def test_tasks_of_questions_alone_have_no_texts_to_look_at() -> None:
-    assert fluency.everywhere(USUAL_SETS) == list(fluency.EVERYWHERE)
-    assert fluency.everywhere(ScoredSets((ScoredSet("wmdp", "forget", "questions"),))) == []
+    assert list(fluency.everywhere(USUAL_SETS)) == list(fluency.EVERYWHERE)
+    for name, keys in fluency.everywhere(USUAL_SETS).items():
+        assert keys == keys_of(registry.get("metric", name), USUAL_SETS)
+    assert fluency.everywhere(ScoredSets((ScoredSet("wmdp", "forget", "questions"),))) == {}

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import ks_2samp, norm
 
 from grun_bench.metrics.paired import permutation
-from grun_bench.metrics.power import least_between, least_ks, least_seen
+from grun_bench.metrics.power import KS_TESTED, least_between, least_d, least_ks, least_seen
+from grun_bench.metrics.summaries import QUALITY, QUALITY_OU
 
 
 def test_a_permutation_test_sees_the_least_difference_in_four_of_five_samples() -> None:
@@ -49,6 +50,11 @@ def test_the_least_shift_is_found_in_four_of_five_draws(count: int) -> None:
 def test_at_40_rows_p_of_forget_quality_is_below_005_from_0325_on() -> None:
     least = least_ks(40)
     assert least is not None and least.D == 0.325
+
+
+def test_only_p_and_d_of_forget_quality_are_of_a_ks_test() -> None:
+    assert {key for key, better in (QUALITY | QUALITY_OU).items() if better is not None} == KS_TESTED
+    assert least_d(40) == 0.325
 
 
 def test_few_rows_see_nothing() -> None:
