@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Annotated
 
 from grun_bench.attacks.base import Subject
 from grun_bench.core.registry import attack
 from grun_bench.core.settings import between, each
-from grun_bench.models.forward import decoder_layers
+from grun_bench.models.forward import decoder_layers, truncated
 
 
 @attack("probe", access="weights", version=1)
@@ -22,29 +21,10 @@ def probe(
     """
     count = len(decoder_layers(subject.lm.model))
     for number in sorted({_kept(depth, count) for depth in depths}):
-        with truncated(subject, number):
+        with truncated(subject.lm.model, number):
             yield f"layer{number}", subject
 
 
 def _kept(depth: float, count: int) -> int:
     """How many of `count` blocks a depth is: at least one and not all."""
     return min(max(1, int(depth * count)), count - 1)
-
-
-@contextmanager
-def truncated(subject: Subject, number: int) -> Iterator[None]:
-    """Within this block the model ends after its first `number` decoder blocks.
-
-    Edits at those blocks act, later ones do not: they belong to blocks that do not run. The keys and values of a
-    generation have as many layers as run.
-    """
-    model = subject.lm.model
-    config, layers = model.config.get_text_config(), decoder_layers(model)
-    count, removed = len(layers), list(layers[number:])
-    del layers[number:]
-    config.num_hidden_layers = number
-    try:
-        yield
-    finally:
-        layers.extend(removed)
-        config.num_hidden_layers = count

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grun_bench.methods.adapters.guard import Clusters, Guard, mean_states
 from grun_bench.models.batch import Encoded, collate
-from grun_bench.models.forward import evaluating, forward
+from grun_bench.models.forward import evaluating, forward, truncated
 from grun_bench.models.lm import LM, Pairs
 
 
@@ -34,7 +34,8 @@ def activations(lm: LM, guard: Guard, rows: Pairs, batch_size: int) -> Activatio
     ]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     parts = []
-    with evaluating(lm.model), guard.disabled():
+    # no later block decides what a block gives
+    with evaluating(lm.model), guard.disabled(), truncated(lm.model, guard.first_layer + 1):
         for start in range(0, len(order), batch_size):
             parts.append(_of_batch(lm, guard, [texts[place] for place in order[start : start + batch_size]]))
     back = torch.tensor(order).argsort()

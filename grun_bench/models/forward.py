@@ -202,3 +202,21 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise ValueError(f"{type(model).__name__}: no module list of {count} decoder layers found.")
+
+
+@contextmanager
+def truncated(model: PreTrainedModel, number: int) -> Iterator[None]:
+    """Within this block the model ends after its first `number` decoder blocks.
+
+    Edits at those blocks act, later ones do not: they belong to blocks that do not run. The keys and values of a
+    generation have as many layers as run.
+    """
+    config, layers = model.config.get_text_config(), decoder_layers(model)
+    count, removed = len(layers), list(layers[number:])
+    del layers[number:]
+    config.num_hidden_layers = number
+    try:
+        yield
+    finally:
+        layers.extend(removed)
+        config.num_hidden_layers = count

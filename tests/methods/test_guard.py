@@ -28,7 +28,7 @@ from grun_bench.integrations.lm_eval.model import HarnessLM
 from grun_bench.methods import saving
 from grun_bench.methods.adapters.guard import Guard, mean_states, steered
 from grun_bench.methods.base import FitContext, Fitted
-from grun_bench.methods.clusters import k_means, steering_vector
+from grun_bench.methods.clusters import activations, k_means, steering_vector
 from grun_bench.methods.make import make_unlearner
 from grun_bench.models.engine import Engine
 from grun_bench.models.forward import decoder_layers
@@ -122,6 +122,21 @@ def test_a_mean_leaves_out_padding_and_the_first_token_of_several() -> None:
     torch.testing.assert_close(mean_states(states, seen), expected)
 
 
+@torch.no_grad()
+def test_activations_are_those_of_each_row_alone() -> None:
+    """Question and answer for the vector, the question for the router, whatever the batch."""
+    lm, guard = steered_model()
+    found = activations(lm, guard, FORGET, batch_size=2)
+    assert len(decoder_layers(lm.model)) == lm.model.config.num_hidden_layers == 6
+    for number, (question, answer) in enumerate(FORGET):
+        prompt = lm.prompts.prompt(question)
+        states = states_of(lm, guard, [*prompt, *lm.prompts.answer(answer)])[1:]
+        torch.testing.assert_close(found.means[number], states.mean(0), rtol=1e-4, atol=1e-5)
+        lengths = [math.sqrt(sum(value * value for value in state.tolist())) for state in states]
+        assert found.norms[number].item() == pytest.approx(sum(lengths) / len(lengths), rel=1e-4)
+        torch.testing.assert_close(found.embedded[number], states[: len(prompt) - 1].mean(0), rtol=1e-4, atol=1e-5)
+
+
 # ---- what a prompt gets
 
 
@@ -139,12 +154,17 @@ def listening(block: Any, act: Callable[[Tensor], Tensor | None]) -> Iterator[No
     handle.remove()
 
 
-def route_by_hand(lm: LM, guard: Guard, prompt: Sequence[int]) -> tuple[Tensor, float]:
-    """The vector of the nearest cluster, and the cosine with its centroid, of the model's own states as the router."""
+def states_of(lm: LM, guard: Guard, ids: Sequence[int]) -> Tensor:
+    """(length, hidden) what the block gives that is not steered."""
     seen: list[Tensor] = []
     with guard.disabled(), listening(decoder_layers(lm.model)[guard.first_layer], lambda states: seen.append(states)):
-        lm.model(torch.tensor([list(prompt)]), use_cache=False)
-    tokens = list(seen[0][0])[1:]
+        lm.model(torch.tensor([list(ids)]), use_cache=False)
+    return seen[0][0]
+
+
+def route_by_hand(lm: LM, guard: Guard, prompt: Sequence[int]) -> tuple[Tensor, float]:
+    """The vector of the nearest cluster, and the cosine with its centroid, of the model's own states as the router."""
+    tokens = list(states_of(lm, guard, prompt))[1:]
     return nearest(guard, sum(tokens) / len(tokens))
 
 
