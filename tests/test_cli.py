@@ -69,7 +69,7 @@ def refused(said: Said, *parts: str) -> None:
         ([*RUN, "--limit", "0"], ["--limit", "1"]),
         ([*RUN, "--seed", "one"], ["--seed", "integer"]),
         ([*RUN, "--include-path", "/no/such/file.py"], ["--include-path /no/such/file.py"]),
-        ([*RUN, "--retain", SMALL], [f"--retain {SMALL}", "--model"]),
+        ([*RUN, "--retain", SMALL], [f"--retain-model {SMALL}", "--model"]),
         ([*RUN, "--model", "nowhere"], ["model nowhere", "tiny"]),
         (["show", "0123"], ["run '0123'", "grun-bench ls runs"]),
         (["leaderboard"], ["no results in", "grun-bench run"]),

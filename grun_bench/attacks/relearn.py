@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from grun_bench.attacks.base import Subject
-from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.tuning import halves, strength
 from grun_bench.attacks.weights import KEPT, adapter_parameters, base_linears, base_parameters, restored
 from grun_bench.core.errors import Inapplicable
@@ -36,6 +35,7 @@ from grun_bench.models.forward import evaluating
 from grun_bench.models.gradients import only
 from grun_bench.models.lm import LM
 from grun_bench.models.scoring import Example
+from grun_bench.tasks.neutral import SENTENCES
 
 KINDS, WAYS = ("forget", "retain", "unrelated"), ("lora", "full")
 

@@ -91,6 +91,14 @@ def parsed(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def mapped(text: str) -> dict[str, str]:
+    """Names from `ours=theirs,...`. Raises UsageError for anything else."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if odd := next((ours for ours, _, theirs in pairs if not ours.strip() or not theirs.strip()), None):
+        raise UsageError(f"--columns {odd}: write it as question=Q,answer=A.")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+
+
 def batch_size(text: str) -> int | None:
     if text == "auto":
         return None

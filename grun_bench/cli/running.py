@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, parsed
+from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, mapped, parsed
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.runs.config import RESULTS, RunConfig, config_of
+from grun_bench.runs.own import files_of, own_defaults
 
 if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
@@ -51,7 +52,28 @@ class MachineOptions(OptionGroup):
 class RowOptions(OptionGroup):
     """What decides a row beside the unlearner, its settings and its seed: fields of RunConfig, and the recipe."""
 
-    task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")]
+    task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")] = ""
+    forget: Annotated[
+        Path | None,
+        typer.Option(
+            help="Own rows to forget, in place of a task: .jsonl, .json, .csv, .parquet, or a folder of texts."
+        ),
+    ] = None
+    retain: Annotated[
+        str | None, typer.Option(help="With --forget, own rows to keep; with --task, the same as --retain-model.")
+    ] = None
+    neighbours: Annotated[
+        Path | None, typer.Option(help="With --forget, own rows near to these that must not go with them.")
+    ] = None
+    columns: Annotated[
+        str, typer.Option(metavar="OURS=THEIRS,...", help="The columns of own rows, as in question=Q,answer=A.")
+    ] = ""
+    private: Annotated[
+        bool, typer.Option("--private/--no-private", help="Keep the texts of own rows on this machine, out of results.")
+    ] = True
+    utility: Annotated[
+        str, typer.Option(metavar="NAME,...", help="With --forget, tasks of lm-eval to measure utility by, as mmlu.")
+    ] = ""
     model: Annotated[
         str | None, typer.Option("--model", help="Hub id or folder; default: tiny, the embedded toy model.")
     ] = None
@@ -59,7 +81,7 @@ class RowOptions(OptionGroup):
         str | None, typer.Option("--target", help="A target model already fine-tuned on the task.")
     ] = None
     retain_model: Annotated[
-        str | None, typer.Option("--retain", help="A retain model, fine-tuned without the forget set.")
+        str | None, typer.Option("--retain-model", help="A retain model, fine-tuned without the forget set.")
     ] = None
     revision: Annotated[
         str | None,
@@ -72,7 +94,12 @@ class RowOptions(OptionGroup):
         str, typer.Option("--protocol", help="grun-bench, or open-unlearning to compare with its tables.")
     ] = "grun-bench"
     attacks: Annotated[
-        str, typer.Option(metavar="all|NAME,...", help="Attack the model, and the target and retain model as controls.")
+        str,
+        typer.Option(
+            metavar="all|NAME,...",
+            help="Attack the model, and the target and retain model as controls; own rows are, as a user could, "
+            "unless it is none.",
+        ),
     ] = ""
     attack_sets: AttackSets = ""
     recipe: Annotated[
@@ -84,9 +111,14 @@ class RowOptions(OptionGroup):
     ) -> RunConfig:
         """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
         fields, overrides = vars(self).copy(), parsed(settings)
+        if self.retain and not self.forget:
+            fields |= {"retain": None, "retain_model": self.retain_model or self.retain}
+        elif self.retain:
+            fields["retain"] = Path(self.retain)
+        fields["columns"] = mapped(self.columns)
         if (recipe := fields.pop("recipe")) != "default":
             overrides["recipe"] = recipe
-        return RunConfig(unlearner=unlearner, overrides=overrides, **fields, **machine.config(), **more)
+        return own_defaults(RunConfig(unlearner=unlearner, overrides=overrides, **fields, **machine.config(), **more))
 
 
 def run(
@@ -113,7 +145,8 @@ def run(
     from grun_bench.runs.front import run_config
 
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
-    _show(run_config(options.config(machine, unlearner, settings, **beside)), machine.output, as_json)
+    config = options.config(machine, unlearner, settings, **beside)
+    _show(run_config(config), config.output, as_json)
     if save and not as_json:
         print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
 
@@ -150,9 +183,10 @@ def attack(
         raise UsageError(f"--set {odd[0]}: the row's settings stay; an attack's is written <attack>.{odd[0]}=value.")
     given = {"model": model, "target_model": target, "retain_model": retain}
     models = {key: name for key, name in given.items() if name or (key == "model" and target)}
+    own = files_of(row)
     config = config_of(
         row,
-        task=task or row.task,
+        **{"task": task or row.task} | own,
         retain_log=retain_log,
         overrides=row.unlearner.settings | overrides,
         attacks=attacks,
@@ -199,8 +233,9 @@ def sweep(
     if not all(number.isdecimal() and len(number) < 11 and int(number) <= MAX_SEED for number in numbers):
         raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2, up to {MAX_SEED}.")
     names = expand(unlearners)
-    done = list(run_all(options.config(machine), names, map(int, numbers)))
-    print_sweep(options.task, done, machine.output)
+    config = options.config(machine)
+    done = list(run_all(config, names, map(int, numbers)))
+    print_sweep(config.task or str(config.forget), done, config.output)
     failed = sum(not each.refused and (each.result is None or each.result.status != "ok") for each in done)
     if failed or not any(each.result for each in done):
         refused = sum(each.refused for each in done)

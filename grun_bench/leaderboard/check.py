@@ -62,9 +62,12 @@ def _read(tree: Path) -> Iterator[Filed | str]:
         yield from _not_signed_off(part, marks)
         for path in part.paths():
             try:
-                yield part.read(path, marks)
+                filed = part.read(path, marks)
             except GrunBenchError as error:
                 yield str(error)
+                continue
+            if not filed.result.own:
+                yield filed
 
 
 def _not_signed_off(part: Part, marks: Mapping[str, Mark]) -> Iterator[str]:

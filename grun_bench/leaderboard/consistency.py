@@ -44,6 +44,8 @@ def inconsistencies(result: Result, include: tuple[Path, ...] = ()) -> Iterator[
 
 def task_problem(result: Result, include: tuple[Path, ...] = ()) -> str | None:
     """Why a result is not of the task of its name as it is here; None where it is."""
+    if result.own:
+        return "it is of own rows, which stay with whoever has them"
     if result.task not in task_files(include):
         return f"the task {result.task} is none of the harness's; give its folder with --include-path"
     task = WORLDS[result.dataset].task(load_task(result.task, include))

@@ -63,7 +63,10 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
     """As `render`, from results that were read already."""
     boards = build(filed, read_flags(tree))
     if not boards:
-        raise UsageError(f"no results in {tree}; `grun-bench run` writes them there.")
+        raise UsageError(
+            f"no results in {tree}; `grun-bench run` writes them there. Rows of own files are on no page: `grun-bench "
+            "compare RUN RUN` puts them side by side."
+        )
     colours = palette([row.adapter for board in boards for row in board.rows])
     by_page: dict[str, list[Board]] = defaultdict(list)
     for board in boards:

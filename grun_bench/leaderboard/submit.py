@@ -132,6 +132,8 @@ def _asked(run: str, output: Path) -> Filed:
     if output not in path.parents or len(path.relative_to(output).parts) != 4:
         raise UsageError(f"{path} is not in {output}: give the folder of the results with --output.")
     filed = read_submitted(output, path.relative_to(output).as_posix())
+    if filed.result.own:
+        raise UsageError(f"{filed.file}: it is of own rows, which stay with whoever has them.")
     problem = filed.problem()
     if problem:
         raise UsageError(f"{filed.file}: {problem}. Run it again with --overwrite.")

@@ -51,14 +51,16 @@ def parts(tree: Path) -> list[Part]:
 
 
 def read_tree(tree: Path) -> Iterator[Filed]:
-    """Every result of the tree and of its submissions, as reviewed as `--check` is to see to.
+    """Every result of the tree and of its submissions but those of own rows, as reviewed as `--check` is to see to.
 
     Raises UsageError at the first that is none.
     """
     marks = read_marks(tree)
     for part in parts(tree):
         for path in part.paths():
-            yield part.read(path, marks, reviewed=True)
+            filed = part.read(path, marks, reviewed=True)
+            if not filed.result.own:
+                yield filed
 
 
 @contextmanager

@@ -67,15 +67,16 @@ def load_finetuned(
     seed: int,
     placement: Placement,
     protocol: str = CLEAN,
+    private: bool = False,
 ) -> LM:
     """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it.
 
-    The pairs are put as the protocol puts them.
+    The pairs are put as the protocol puts them; of `private` ones the cache's key has the hash.
     """
     place = locate(base)
     key = {
         "base": content_of(place),
-        "pairs": list(pairs),
+        "pairs": digest(list(pairs)) if private else list(pairs),
         "finetune": recipe.model_dump(),
         "seed": seed,
         "dtype": training_dtype(placement.dtype),

@@ -30,6 +30,8 @@ Options, all but `roles` or `over` optional:
 - `leaves_out`: a function of a record that says why there is nothing to measure in it (an answer without a token), None
   where there is. The metric is given the others alone (of the sets with the roles in `over`), n counts those, and the
   value's reason says how many were left out. Where that would be all, it is given them all;
+- `divergence=True`: reads `row.scores["kl_to_target"]`, which takes what the target model said of the row: kept of the
+  sets with these roles where such a metric is asked for;
 - `gradients=True`: reads `row.scores["gradient_norm"]`, which takes a backward pass a row: scoring keeps it of the sets
   with these roles where such a metric is asked for;
 - `version`: an integer, raised when the definition changes (1 if left out).

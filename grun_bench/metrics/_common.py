@@ -17,7 +17,7 @@ TRAINED: tuple[Role, ...] = ("forget", "retain", "neighbour")
 #: OpenUnlearning's guard against dividing by zero (d3d7cf9, src/evals/metrics)
 EPSILON = 1e-10
 NEEDS_RETAIN = (
-    "needs the retain model's records: give a retain model with --retain, or its published log with --retain-log."
+    "needs the retain model's records: give a retain model with --retain-model, or its published log with --retain-log."
 )
 
 _RESCORE = "score the model itself; an imported log may not have it"
@@ -26,6 +26,12 @@ _COLUMN = {
     "paraphrased": "the data have none, or an imported log: a column paraphrased_answer brings it",
     "perturbed": "the data have none, or an imported log: a column perturbed_answer brings them",
 }
+
+
+def check_texts(row: Record) -> None:
+    """Raises MissingReference where a record has hashes in the place of its texts."""
+    if row.hidden:
+        raise MissingReference("the texts are private and not on this machine: the one that made the row has them.")
 
 
 def missing(row: Record, what: str, hint: str = _RESCORE) -> MissingReference:
@@ -37,6 +43,7 @@ def written(row: Record) -> str:
     """The greedy answer's text."""
     if row.generation is None:
         raise missing(row, "generated text")
+    check_texts(row)
     return row.generation.text
 
 

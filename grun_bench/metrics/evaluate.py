@@ -115,7 +115,7 @@ def results_of_each(plugin: MetricPlugin, records: Records, sets: ScoredSets) ->
         rows = SetRecords(name, role, kept)
         try:
             if not rows:
-                raise MissingReference(_no_rows([name]) if there else _no_set([role]))
+                raise MissingReference(_no_rows([name]) if there else _no_set([role], sets))
             results = _by_key(plugin, plugin.target(rows))
         except MissingReference as error:
             results = {plugin.name: error}
@@ -171,15 +171,16 @@ def _need(plugin: MetricPlugin, model: ScoredRecords, retain: ScoredRecords | No
     """Raises MissingReference where a metric over all records lacks what it declares."""
     roles = _roles(plugin)
     if without := [role for role in roles if not model.sets.of(role)]:
-        raise MissingReference(_no_set(without))
+        raise MissingReference(_no_set(without, model.sets))
     if empty := [rows.name for role in roles for rows in model.each(role) if not rows]:
         raise MissingReference(_no_rows(empty))
     if plugin.reference and retain is None:
         raise MissingReference(NEEDS_RETAIN)
 
 
-def _no_set(roles: Sequence[Role]) -> str:
-    return f"no set with the role {' or '.join(repr(role) for role in roles)} is scored."
+def _no_set(roles: Sequence[Role], sets: ScoredSets) -> str:
+    brings = "; ".join(sets.absent[role] for role in roles if role in sets.absent)
+    return f"no set with the role {' or '.join(repr(role) for role in roles)} is scored{brings and f': {brings}'}."
 
 
 def _no_rows(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from grun_bench.core.errors import MissingReference
 from grun_bench.core.registry import metric
-from grun_bench.metrics._common import EPSILON, NEEDS_RETAIN, loss_of, missing, stored_or, without_tokens
+from grun_bench.metrics._common import EPSILON, NEEDS_RETAIN, check_texts, loss_of, missing, stored_or, without_tokens
 from grun_bench.metrics.scored import ScoredRecords
 from grun_bench.results.record import Record
 
@@ -50,6 +50,7 @@ def _without_text(row: Record) -> str | None:
 def _zlib(row: Record) -> float:
     if not row.answer.text:
         raise missing(row, "answer text")
+    check_texts(row)
     return _loss(row) / len(zlib.compress(row.answer.text.encode("utf-8")))
 
 

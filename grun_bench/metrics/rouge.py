@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from grun_bench.core.errors import MissingReference
 from grun_bench.core.patches import quiet
 from grun_bench.core.words import mostly_ascii, words
-from grun_bench.metrics._common import missing
+from grun_bench.metrics._common import check_texts, missing
 from grun_bench.results.record import Continuation, Record
 
 
@@ -56,6 +56,7 @@ def rouge(
     """
     if answer is None or not answer.text:
         raise missing(row, f"text of the {what}")
+    check_texts(row)
     if not unicode and not mostly_ascii(answer.text):
         raise MissingReference(
             f"ROUGE as published compares words of a-z and 0-9, which are less than half of the {what} of row "

@@ -106,7 +106,7 @@ def prompt_of(prompts: Prompts, example: Example) -> list[int]:
     return _asking(prompts, example).prompt(example.question, example.context, example.prefill)
 
 
-def _encoded(prompts: Prompts, example: Example, answers: Sequence[str]) -> list[Encoded]:
+def encoded(prompts: Prompts, example: Example, answers: Sequence[str]) -> list[Encoded]:
     """An example's prompt with each of several answers."""
     return _asking(prompts, example).encode_answers(example.question, answers, example.context, example.prefill)
 
@@ -118,10 +118,10 @@ def _asking(prompts: Prompts, example: Example) -> Prompts:
 def works_of(prompts: Prompts, example: Example, generate: bool) -> list[Work]:
     """The prompt with all answers; where tokens of both merge, the prompt alone, then each answer after its own."""
     prompt = prompt_of(prompts, example)
-    encoded = _encoded(prompts, example, example.candidates)
-    if all(each.prompt == prompt for each in encoded):
-        return [Work(prompt, [each.answer for each in encoded], generate=generate, moments=True)]
-    answers = [Work(each.prompt, [each.answer], moments=number == 0) for number, each in enumerate(encoded)]
+    found = encoded(prompts, example, example.candidates)
+    if all(each.prompt == prompt for each in found):
+        return [Work(prompt, [each.answer for each in found], generate=generate, moments=True)]
+    answers = [Work(each.prompt, [each.answer], moments=number == 0) for number, each in enumerate(found)]
     return [Work(prompt, generate=generate), *answers]
 
 
@@ -158,7 +158,7 @@ def _gradient_norms(lm: LM, prompts: Prompts, hides: bool, examples: Sequence[Ex
     """The `gradient_norm` of each example's answer; `hides` masks tokens with the id of padding."""
     with bar("gradients", len(examples)) as advance:
         for row in examples:
-            batch = collate(_encoded(prompts, row, [row.answer]), lm.pad_id)
+            batch = collate(encoded(prompts, row, [row.answer]), lm.pad_id)
             if hides:
                 batch = replace(batch, attention_mask=(batch.input_ids != lm.pad_id).long())
             yield gradient_norm(lm, batch)

@@ -116,8 +116,19 @@ def _unknown(row: Row, metric: str, attack: str) -> tuple[float, Against]:
     if one.kind == "questions":
         options = [len(each.choices.logprobs) for each in records.of(one.name) if each.choices]
         return (sum(1 / count for count in options) / len(options) if options else 0.0), "chance"
-    held_out = _on_holdout(row, metric.removeprefix(f"{one.name}_"), records)
-    return (0.0, "chance") if held_out is None else (held_out, "rows held out")
+    name = metric.removeprefix(f"{one.name}_")
+    held_out = _on_holdout(row, name, records)
+    if held_out is None or _knows_holdout(row, metric, name):
+        return 0.0, "chance"
+    return held_out, "rows held out"
+
+
+def _knows_holdout(row: Row, metric: str, name: str) -> bool:
+    """Whether the target model knows rows held out as well as those to forget: then it was trained on both, and they do
+    not say what a model knows that never saw the forget set."""
+    records, known = (row.target.records(), _first(row.target, metric, "")) if row.target else (None, None)
+    held_out = _on_holdout(row, name, records) if records else None
+    return known is not None and held_out is not None and known - held_out < LEAST_FORGOTTEN
 
 
 def _on_holdout(row: Row, metric: str, records: Records) -> float | None:

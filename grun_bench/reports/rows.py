@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grun_bench.core.plugins import Control
-from grun_bench.results.filed import records_problem
-from grun_bench.results.record import Records, load_records
+from grun_bench.results.filed import read_records, records_problem
+from grun_bench.results.record import Records
 from grun_bench.results.result import Result
 from grun_bench.results.store import controls_beside, read_result
 
@@ -29,7 +29,7 @@ class FiledRow:
             info = self.result.attacks.get(attack)
             named = self.result.records if not attack else info.variants.get(variant) if info else None
             there = named is not None and records_problem(self.path, [named]) is None
-            self._read[key] = load_records(self.path.with_name(named.file)) if named and there else None
+            self._read[key] = read_records(self.path, named) if named and there else None
         return self._read[key]
 
     def worst_variant(self, metric: str, attack: str) -> str:

@@ -14,6 +14,7 @@ from grun_bench.core.files import write_whole
 from grun_bench.core.plugins import Control
 from grun_bench.results.contradictions import contradictions
 from grun_bench.results.metric_key import CLEAN, MetricKey
+from grun_bench.results.private import keep, with_texts
 from grun_bench.results.record import RECORDS_BYTES, Records, load_records
 from grun_bench.results.result import RECORDS_ENDS, RecordsFile, Result
 
@@ -82,19 +83,23 @@ class Filed:
         """
         files = self.named()
         wanted = files if filters is None else filters
-        return {key: _possible(self.beside(records)) for key, records in files.items() if key in wanted}
+        return {
+            key: with_texts(_possible(self.beside(records)), records.sha256)
+            for key, records in files.items()
+            if key in wanted
+        }
 
 
 # --- records beside a result ------------------------------------------------------------------------------------------
 
 
-def save_records(path: Path, records: Records, *parts: str) -> RecordsFile:
+def save_records(path: Path, records: Records, *parts: str, private: bool = False) -> RecordsFile:
     """Write records beside the result file `path`; returns what the result says of them.
 
     `parts` tell apart what one result has several of: a stage, or an attack and its variant. The same records give the
-    same bytes. Raises GrunBenchError when they cannot be saved.
+    same bytes. Texts of `private` ones stay on this machine. Raises GrunBenchError when they cannot be saved.
     """
-    content = records.dumps().encode()
+    content = (keep(records) if private else records).dumps().encode()
     packed, plain = (path.with_name(".".join([path.stem, *parts]) + end) for end in RECORDS_ENDS)
     write_whole(packed, gzip.compress(content, mtime=0))
     plain.unlink(missing_ok=True)  # as an older harness wrote them
@@ -123,6 +128,11 @@ def records_problem(path: Path, named: Iterable[RecordsFile]) -> str | None:
         if lines != records.count:
             return f"{records.file} has {lines} lines, and the result says {records.count}"
     return None
+
+
+def read_records(path: Path, named: RecordsFile) -> Records:
+    """The records that the result file `path` names; with their texts, where those are private and on this machine."""
+    return with_texts(load_records(path.with_name(named.file)), named.sha256)
 
 
 def _possible(path: Path) -> Records:

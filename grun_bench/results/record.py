@@ -104,7 +104,8 @@ class Record:
     paraphrased question; None for models without gates. `scores` holds per-example values that an imported log gives
     without what they were computed from, gradient norms where a metric asks for them, and those of lm-eval, whose
     records have `choices` and no texts. Under attack, `prefill` are the first words of the answer that were given:
-    `answer` and `generation` are what comes after them; `samples` are answers sampled at temperature 1.
+    `answer` and `generation` are what comes after them; `samples` are answers sampled at temperature 1. Where a record
+    is `hidden`, hashes stand in the place of all its texts (see `results.private`).
     """
 
     __pydantic_config__ = _STRICT
@@ -122,6 +123,7 @@ class Record:
     choices: Choices | None = None
     prefill: str | None = None
     samples: list[str] = field(default_factory=list)
+    hidden: bool | None = None
 
 
 class Records(Sequence[Record]):

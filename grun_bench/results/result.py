@@ -170,7 +170,7 @@ class Result(_Part):
     protocol: str
     limit: int | None
     imported: ImportedFrom | None = None
-    dataset: Literal["embedded", "published"]
+    dataset: Literal["embedded", "published", "own"]
     dataset_hash: str
     data: dict[str, dict[str, Any]]
     target: dict[str, Any]
@@ -203,6 +203,11 @@ class Result(_Part):
     def toy(self) -> bool:
         """Whether it was made in the toy world, whose rows never meet those of published data."""
         return self.dataset == "embedded"
+
+    @property
+    def own(self) -> bool:
+        """Whether it was made of own rows, which are on no board and in no submission."""
+        return self.dataset == "own"
 
     def value(self, metric: str, attack: str = "", variant: str = "") -> float | None:
         """The value of a metric, without attack or under one; None when it is missing or not part of the task."""

@@ -20,7 +20,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 #: the keys of a task that decide no number without attack
 _INDECISIVE: Any = {
-    **dict.fromkeys(("description", "headline", "models", "attacks", "reworded"), True),
+    **dict.fromkeys(("description", "headline", "models", "attacks", "reworded", "own", "private"), True),
     "embedded": {"reworded"},
 }
 

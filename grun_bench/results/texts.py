@@ -24,7 +24,7 @@ def texts_of(result: Result, record: Record) -> Texts | None:
 
     Whoever shows texts to a person asks here, so that where they are kept is known in one place.
     """
-    if record.choices is not None:
+    if record.choices is not None or record.hidden:
         return None
     greedy = [record.generation.text] if record.generation else []
     return Texts(record.question, record.answer.text, tuple(record.samples or greedy), record.prefill or "")

@@ -93,7 +93,10 @@ def _filed(
                 f"{cell.path} was made again while it was attacked, and the new model answers otherwise: the attack "
                 f"{attack.name} is not filed. The same command attacks the new one."
             )
-        saved = {name: save_records(cell.path, each.records, attack.name, name) for name, each in kept.items()}
+        saved = {
+            name: save_records(cell.path, each.records, attack.name, name, private=inputs.task.private)
+            for name, each in kept.items()
+        }
         seconds = round(attacked.seconds, 3)
         info = AttackInfo(**attack.identity, variants=saved, seconds=seconds, rows=rows)
         before = result.attacks.get(attack.name)

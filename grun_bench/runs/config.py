@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: where rows are filed unless another folder is given
 RESULTS = Path("leaderboards/results")
+#: where those of own rows are, which are nobody else's
+OWN_RESULTS = Path("results")
 
 
 def in_folder(option: str, results: Path) -> str:
@@ -32,7 +34,7 @@ class RunConfig:
     """
 
     unlearner: str
-    task: str
+    task: str = ""
     #: the folder of results
     output: Path = RESULTS
     #: a Hub id or a folder; None is `tiny`, the toy model, or `target_model` where that is given
@@ -44,6 +46,16 @@ class RunConfig:
     revision: str | None = None
     #: a published retain log in place of a retain model
     retain_log: Path | None = None
+    #: own rows to forget, to keep, and near to the first and to be kept, in place of a task: files, or folders of texts
+    forget: Path | None = None
+    retain: Path | None = None
+    neighbours: Path | None = None
+    #: our columns -> those of these files, where they are called otherwise
+    columns: Mapping[str, str] = field(default_factory=dict)
+    #: names of lm-eval's tasks with commas between, as measures of utility beside own rows
+    utility: str = ""
+    #: texts of own rows stay on this machine; results have their hashes
+    private: bool = True
     #: `all` or names with commas between; they are made on the target and the retain model too
     attacks: str = ""
     #: those of them that ask every scored set, `all` or names with commas between; others ask what their headline needs

@@ -59,7 +59,9 @@ def stage_curve(
 
     Writes the records of the others beside the row.
     """
-    files = [save_records(path, records, f"stage{at}") for at, records in enumerate(scored)]
+    files = [
+        save_records(path, records, f"stage{at}", private=inputs.task.private) for at, records in enumerate(scored)
+    ]
     points = [*zip(scored, files, strict=True), *([last] if last else [])]
     measured = Stages(inputs.task.stages, inputs.metrics, headline, inputs.task.sets, reference)
     return Curve(

@@ -9,8 +9,8 @@ from grun_bench.core import environment as env
 from grun_bench.core.progress import say
 from grun_bench.methods.saving import is_saved
 from grun_bench.metrics.evaluate import Value, headline_keys, result_fields
-from grun_bench.results.filed import records_problem
-from grun_bench.results.record import Records, load_records
+from grun_bench.results.filed import read_records, records_problem
+from grun_bench.results.record import Records
 from grun_bench.results.result import Cost, RecordsFile, Result, UnlearnerInfo
 from grun_bench.results.store import read_result, result_folder
 from grun_bench.runs.fit import Trained
@@ -34,7 +34,7 @@ def filed(inputs: Inputs, method: Method, path: Path) -> Cell | None:
     if problem:
         say(f"{path}: {problem}; running it again.")
         return None
-    records = load_records(path.with_name(result.records.file)) if result.records else Records([])
+    records = read_records(path, result.records) if result.records else Records([])
     return Cell(result, records, path, reused=True)
 
 

@@ -13,6 +13,7 @@ from grun_bench.core.errors import Diverged, Refused
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of
 from grun_bench.methods.monitor import Monitor
+from grun_bench.models.divergence import Target
 from grun_bench.models.lm import LM
 from grun_bench.models.protocols import protocol_of
 from grun_bench.runs.inputs import Inputs, Method
@@ -33,15 +34,16 @@ def fit(
     run_id: str | None = None,
     monitor: Monitor | None = None,
     between: Callable[[Fitted], None] | None = None,
+    target: Target | None = None,
 ) -> Trained:
-    """The model that a method makes of the target model.
+    """The model that a method makes of the target model, of which `target` keeps what it says.
 
     `between` gets what each request but the last left. With `run_id` a killed training goes on from where it was.
     """
     origin: dict[str, Any] = {}
     requests, seconds = inputs.data.requests(method.unlearner), 0.0
     history: list[dict[str, float]] = []
-    context = replace(_context(inputs, origin, monitor), stages=len(requests))
+    context = replace(_context(inputs, origin, monitor, target), stages=len(requests))
     checkpoints = checkpoints_of(inputs, method, run_id) if run_id else [None] * len(requests)
     try:
         for stage, (rows, checkpoint) in enumerate(zip(requests, checkpoints, strict=True)):
@@ -59,14 +61,16 @@ def fit(
     return Trained(fitted, origin)
 
 
-def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) -> FitContext:
-    """What all requests have; what is loaded leaves its origin in `origin`."""
+def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None, target: Target | None) -> FitContext:
+    """What all requests have; what is loaded leaves its origin in `origin`, and the target model what it says."""
 
-    def noting(load_model: Callable[[], LM]) -> Callable[[], LM]:
+    def noting(load_model: Callable[[], LM], target: Target | None = None) -> Callable[[], LM]:
         def noted() -> LM:
             lm = load_model()
             lm.prompts = protocol_of(inputs.config.protocol).prompts(lm)
             origin.update(lm.origin)
+            if target is not None:
+                target.keep(lm)
             env.reset_peak_memory()
             return lm
 
@@ -78,7 +82,7 @@ def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None) ->
     return FitContext(
         forget=inputs.data.pairs("forget"),
         retain=inputs.data.pairs("retain"),
-        load_target=noting(inputs.models.target or refuse),
+        load_target=noting(inputs.models.target or refuse, target),
         load_retain_model=noting(inputs.models.retain or refuse),
         seed=inputs.config.seed,
         trunk_cache=inputs.config.trunk_cache,

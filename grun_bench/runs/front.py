@@ -13,6 +13,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.own import check_own, own_defaults, own_world, remember
 from grun_bench.tasks.yaml_files import task_file
 
 if TYPE_CHECKING:
@@ -24,19 +25,28 @@ if TYPE_CHECKING:
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_KINDS = {Path: ("output", "save", "retain_log"), str: ("model", "target_model", "retain_model")}
+_KINDS = {
+    Path: ("output", "save", "retain_log", "forget", "retain", "neighbours"),
+    str: ("model", "target_model", "retain_model"),
+}
 _OF_EVALUATE = (
     *("target_model", "retain_model", "retain_log", "attacks", "seed", "limit", "protocol", "scoring_batch_size"),
     *("attack_sets", "include", "trust_remote_code"),
 )
 
 
-def run(unlearner: str, task: str | Path, *, settings: Mapping[str, Any] | None = None, **options: Any) -> Outcome:
+def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | None = None, **options: Any) -> Outcome:
     """Unlearn, score and file one unlearner on one task; a row that is filed already is read, not made again.
 
     `unlearner`: `adapter+objective`, as in `grun+npo`, or the name of a method that is no such pair. `task`: a task's
-    name or the path of its YAML. Options, all of them fields of `grun_bench.runs.config.RunConfig`:
+    name or the path of its YAML; or, in its place, `forget` and what goes with it. Options, all of them fields of
+    `grun_bench.runs.config.RunConfig`:
 
+    - `forget`: own rows, a file (`.jsonl`, `.json`, `.csv`, `.parquet`) or a folder of `.txt` and `.md`; with it
+      `retain`, rows to keep, `neighbours`, rows near to the first that are to be kept, `columns`, ours -> theirs
+      (`{"question": "Q"}`), `private` (True: their texts stay on this machine), and `utility`, names of lm-eval's
+      tasks. They are attacked as a user could, unless
+      `attacks` is "none", and filed in `results`, not among the package's.
     - `model`: a Hub id or a folder; None is `tiny`, the toy model. `target_model`, `retain_model`: fine-tuned already,
       with and without the forget set; `retain_log`: a published log in place of a retain model. `revision`: a branch,
       tag or commit of the target model on the Hub, else of the model; `<org>/<name>@<revision>` names one too.
@@ -103,11 +113,11 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
     given = dict(options)
     for kind, names in _KINDS.items():
         given |= {name: kind(given[name]) for name in names if given.get(name) is not None}
-    for name in ("attacks", "attack_sets"):
+    for name in ("attacks", "attack_sets", "utility"):
         if not isinstance(given.get(name, ""), str):
             given[name] = ",".join(given[name])
     given["include"] = tuple(map(Path, given.get("include", ())))
-    return RunConfig(unlearner=unlearner, task=str(task), overrides=settings, **given)
+    return own_defaults(RunConfig(unlearner=unlearner, task=str(task), overrides=settings, **given))
 
 
 def run_config(config: RunConfig) -> Outcome:
@@ -156,18 +166,22 @@ def check(config: RunConfig) -> None:
     """
     if config.dtype not in DTYPES:
         raise unknown("--dtype", config.dtype, DTYPES)
+    check_own(config)
     with registry.including(config.include):
         if config.unlearner:
             registry.parse_unlearner(config.unlearner)
         # a wrong name is told before what reads a task is loaded
-        file = task_file(config.task, config.include)
+        file = None if config.forget else task_file(config.task, config.include)
         for names in filter(None, (config.attacks, config.attack_sets)):
             registry.attack_names(names, ())
-        from grun_bench.tasks.task import load_task
+        if file is None:
+            remember(own_world(config))
+        else:
+            from grun_bench.tasks.task import load_task
 
-        task = load_task(str(file))
-        if config.attacks:
-            registry.attack_names(config.attacks, task.attacks)
+            task = load_task(str(file))
+            if config.attacks:
+                registry.attack_names(config.attacks, task.attacks)
     from grun_bench.core.files import check_writable
 
     check_writable(config.output)

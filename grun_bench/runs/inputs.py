@@ -22,7 +22,7 @@ from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data, read_data
 from grun_bench.runs.models import Models, choose_models
 from grun_bench.runs.session import Session
-from grun_bench.tasks.task import Task, load_task
+from grun_bench.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     `method` and `models` are what is to be run, and compared with, in place of what the configuration names. Within
     `session.in_force()`. Raises UsageError, DataError or ModelError for whatever cannot be had.
     """
-    task = session.world.task(load_task(config.task, config.include))
+    task = session.world.load(config.task, config.include)
     method = method or _method(config, session, task)
     _check_options(config, task, method)
     names = registry.attack_names(config.attacks, task.attacks) if config.attacks else []

@@ -10,7 +10,8 @@ from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.saving import is_saved
 from grun_bench.models.scoring import ScoringSettings, score
-from grun_bench.results.record import Record
+from grun_bench.results.private import hidden
+from grun_bench.results.record import Record, Records
 from grun_bench.runs.fit import checkpoints_of, fit
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method
@@ -50,6 +51,8 @@ def check_same(inputs: Inputs, cell: Cell, subject: Subject) -> None:
 
         asked = measures.run(subject.lm, {name: measure}, inputs.session.world, batch_size=size, limit=CHECKED)
         rows += asked.records
+    if any(row.hidden for row in cell.records):
+        rows = list(hidden(Records(rows)))
     known = {(row.set, row.question, row.answer.text): _losses(row) for row in cell.records}
     pairs = [(_losses(row), known.get((row.set, row.question, row.answer.text), [])) for row in rows]
     differ = [abs(new - old) for each in pairs for new, old in zip(*each, strict=False)]

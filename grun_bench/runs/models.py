@@ -21,8 +21,9 @@ from grun_bench.models.places import content_of, folder_name, folder_of, hub_id,
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
+from grun_bench.tasks.own import Own
 from grun_bench.tasks.task import FineTuning, Task
-from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
+from grun_bench.tasks.world import PUBLISHED, TINY, TOY
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Models:
 
 def choose_models(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """The models that a run asks for; none is loaded. Raises ModelError or UsageError where it asks for none."""
-    return _BY_WORLD[session.world](config, session, task, data)
+    return _BY_WORLD[session.world.name](config, session, task, data)
 
 
 def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """The embedded model with and without the task's forget set."""
     if config.retain_model:
-        raise UsageError(f"--retain {config.retain_model}: {TINY} has its own; add --model or --target.")
+        raise UsageError(f"--retain-model {config.retain_model}: {TINY} has its own; add --model or --target.")
     if config.revision:
         raise UsageError(f"--revision {config.revision}: {TINY} has none; add --model or --target.")
     forget = task.sources["forget"][0].config
@@ -72,7 +73,8 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
     """Models by name: a pair that the task knows, those that were given, or the base fine-tuned as the task says."""
     name, target, retain = _named(config, task)
     label = folder_name(Path(name)) if Path(name).is_dir() else name.partition("@")[0]
-    reason = f"no retain model is known for {target or name}: give one with --retain."
+    unknown = f"no retain model is known for {target or name}: give one with --retain-model."
+    reason = session.world.no_retain or unknown
     if target in (None, name):
         name = pinned(name)
         target, first = target and name, content_of(locate(name))
@@ -90,6 +92,7 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
             seed=config.seed,
             placement=session.placement,
             protocol=config.protocol,
+            private=task.private,
         )
         kept = data.pairs("retain")
         make_target = partial(tune, role="target model", pairs=data.pairs("forget") + kept)
@@ -156,4 +159,8 @@ def unnamed_models(model: PreTrainedModel, retain: str | None, placement: Placem
     return Models(label, None, load_retain, {"names": [content_of(locate(retain))] if retain else []}, reason)
 
 
-_BY_WORLD: dict[World, Callable[[RunConfig, Session, Task, Data], Models]] = {TOY: _toy, PUBLISHED: _published}
+_BY_WORLD: dict[str, Callable[[RunConfig, Session, Task, Data], Models]] = {
+    TOY.name: _toy,
+    PUBLISHED.name: _published,
+    Own.name: _published,
+}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.results.filed import records_problem
-from grun_bench.results.record import Records, load_records
+from grun_bench.results.filed import read_records, records_problem
+from grun_bench.results.record import Records
 from grun_bench.results.result import Result
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Cell:
             return None
         if problem := records_problem(self.path, [saved]):
             raise GrunBenchError(f"{self.path}: {problem}. The same command attacks the row again.")
-        return load_records(self.path.with_name(saved.file))
+        return read_records(self.path, saved)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from grun_bench.runs.fit import checkpoints_of, fit
 from grun_bench.runs.gates import audit
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
-from grun_bench.runs.score import Asked, ask_fitted, check_same_tokens, total, values_of
+from grun_bench.runs.score import Asked, ask_fitted, check_same_tokens, target_of, total, values_of
 
 
 def row(
@@ -62,10 +62,11 @@ def _made(
     asked_for = method is inputs.method
     monitor = monitor_of(inputs) if asked_for else None
     earlier: list[tuple[Asked, Cost]] = []
-    trained = fit(inputs, method, path.stem, monitor, lambda fitted: earlier.append(ask_fitted(inputs, fitted)))
+    kept = target_of(inputs)
+    trained = fit(inputs, method, path.stem, monitor, lambda fitted: earlier.append(ask_fitted(inputs, fitted)), kept)
     asked, cost = Asked(Records([])), Cost(parameters=0)
     if trained.fitted:
-        asked, cost = ask_fitted(inputs, trained.fitted)
+        asked, cost = ask_fitted(inputs, trained.fitted, kept)
         cost = total([*(each for _, each in earlier), cost])
     is_oracle = method is inputs.oracle
     if retain is not None:
@@ -77,7 +78,7 @@ def _made(
     values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, metrics, reason)
     records = asked.records
     with filing(path):
-        saved = save_records(path, records) if len(records) else None
+        saved = save_records(path, records, private=inputs.task.private) if len(records) else None
         result = result_of(inputs, method, trained, asked, values, cost, saved)
         there = read_result(path) if path.exists() and not inputs.config.overwrite else None
         if there:

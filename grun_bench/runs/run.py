@@ -44,7 +44,7 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
         if made != result.run_id:
             raise UsageError(
                 f"these settings make the row {made}, not {result.run_id}: give the options that it was run with, "
-                "as --model, --target, --retain or --retain-log."
+                "as --model, --target, --retain-model or --retain-log."
             )
         return execute(inputs)
 
@@ -67,8 +67,8 @@ def execute(inputs: Inputs) -> Outcome:
 
     Within the session of the inputs. Training that diverges is a row too.
     """
-    if inputs.models.note:
-        say(inputs.models.note)
+    for note in filter(None, (*inputs.session.world.notes, inputs.models.note)):
+        say(note)
     if inputs.method is inputs.oracle and inputs.models.retain is None:
         raise Refused(inputs.models.no_retain)
     retain, retain_model = _retain_row(inputs)

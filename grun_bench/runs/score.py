@@ -15,6 +15,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.methods.base import Fitted
 from grun_bench.metrics._common import NEEDS_RETAIN
 from grun_bench.metrics.evaluate import Value, evaluate
+from grun_bench.models.divergence import KL, Target
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.results.record import Records
@@ -43,8 +44,7 @@ class Asked:
 def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subject:
     """An unlearned model with all that it is asked; `seed` is that of attacks, None for the run's own."""
     config, sets = inputs.config, inputs.task.sets
-    asked = [plugin for name in inputs.metrics if (plugin := registry.get("metric", name)).gradients]
-    gradients_of = frozenset(sets.of(*(role for plugin in asked for role in known_roles(plugin.roles or plugin.over))))
+    gradients_of = _sets_of(inputs, "gradients")
     return Subject(
         fitted.lm,
         inputs.data.examples(),
@@ -59,6 +59,19 @@ def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subje
         ),
         rewordings=partial(rewordings, inputs.task, inputs.session.world, config.limit),
     )
+
+
+def target_of(inputs: Inputs) -> Target | None:
+    """What is to be kept of the target model's answers for metrics that compare with it; None where none does."""
+    examples = [row for row in inputs.data.examples() if row.set in _sets_of(inputs, "divergence")]
+    return Target(examples, inputs.config.protocol) if examples else None
+
+
+def _sets_of(inputs: Inputs, option: str) -> frozenset[str]:
+    """The scored sets of whose rows metrics with an option read more than scoring gives by itself."""
+    asked = [plugin for name in inputs.metrics if getattr(plugin := registry.get("metric", name), option)]
+    roles = [role for plugin in asked for role in known_roles(plugin.roles or plugin.over)]
+    return frozenset(inputs.task.sets.of(*roles))
 
 
 def ask(inputs: Inputs, subject: Subject) -> Asked:
@@ -83,12 +96,16 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
     return Asked(Records([*records, *measured.records]), measured)
 
 
-def ask_fitted(inputs: Inputs, fitted: Fitted) -> tuple[Asked, Cost]:
-    """What an unlearned model answers, and what its training and this took."""
+def ask_fitted(inputs: Inputs, fitted: Fitted, target: Target | None = None) -> tuple[Asked, Cost]:
+    """What an unlearned model answers, how far it is from its target where that was kept, and what all this took."""
     training_peak = env.peak_memory() if fitted.trainable else None
     env.reset_peak_memory()
     start = time.perf_counter()
     asked = ask(inputs, subject_of(inputs, fitted))
+    divergences = target.divergences(fitted.lm) if target else {}
+    for record in asked.records:
+        if (record.set, record.index) in divergences:
+            record.scores[KL] = divergences[record.set, record.index]
     cost = Cost(
         trainable_parameters=fitted.trainable,
         parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),

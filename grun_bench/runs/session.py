@@ -12,6 +12,7 @@ from grun_bench.core.environment import cpu_threads
 from grun_bench.methods import tiny
 from grun_bench.models.loading import Placement
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.own import own_world
 from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
 
 
@@ -40,5 +41,7 @@ class Session:
 
 
 def world_of(config: RunConfig) -> World:
-    """The world that a run is in, by its model."""
+    """The world that a run is in, by its model or its own rows. Raises DataError or UsageError as `own_world` does."""
+    if config.forget:
+        return own_world(config)
     return TOY if (config.model or TINY) == TINY and config.target_model is None else PUBLISHED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from grun_bench.tasks.roles import ROLES, Role
@@ -35,9 +35,10 @@ class ScoredSet:
 
 @dataclass(frozen=True)
 class ScoredSets:
-    """The scored sets of a task, no two of one name."""
+    """The scored sets of a task, no two of one name; `absent` says what brings a set of a role that no set has."""
 
     sets: tuple[ScoredSet, ...] = ()
+    absent: Mapping[Role, str] = field(default_factory=dict, compare=False)
 
     def of(self, *roles: Role, kind: Kind = "answers") -> list[str]:
         """The names of the sets with these roles: role by role, then in the task's order."""

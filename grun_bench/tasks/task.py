@@ -78,6 +78,18 @@ class ScoredData(_Strict):
     columns: dict[Column | Literal["text"], str] = {}
 
 
+#: what a file of the user's own is to unlearning, by the option that names it
+OwnRole = Literal["forget", "retain", "neighbours"]
+
+
+class OwnFile(_Strict):
+    """A file, or a folder of texts, of the user's own: its name, the SHA-256 of its content, and the columns named."""
+
+    file: str
+    sha256: str
+    columns: dict[str, str] = {}
+
+
 #: attack -> name of a wording -> scored set -> its source, whose rows stand for the set's, one by one
 Reworded = dict[str, dict[str, dict[str, str | TrainingData]]]
 
@@ -108,6 +120,8 @@ class Task(_Strict):
 
     `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
     the scored forget set, for each. They share no row and leave none out.
+
+    With `private` texts stay on the machine that made the row, and results have their hashes in their place.
     """
 
     name: str
@@ -127,6 +141,12 @@ class Task(_Strict):
     attacks: list[str] = []
     reworded: Reworded = {}
     embedded: Embedded = Embedded()
+    #: the user's own files by what they are to unlearning, where the task was made of such
+    own: dict[OwnRole, OwnFile] = {}
+    #: texts of the rows stay on the machine of the run: results have their hashes
+    private: bool = False
+    #: in no result: role -> what brings a set of it, where the task knows
+    absent: dict[Role, str] = Field(default={}, exclude=True)
     #: in no result: what it decides is in the settings
     family: str | None = Field(default=None, exclude=True)
 
@@ -161,7 +181,7 @@ class Task(_Strict):
     @cached_property
     def sets(self) -> ScoredSets:
         """The scored sets and the measures, by what they are to unlearning."""
-        return ScoredSets.of_config(self.model_dump(include={"score", "measures"}))
+        return replace(ScoredSets.of_config(self.model_dump(include={"score", "measures"})), absent=self.absent)
 
     def needed(self, name: str) -> tuple[str, ...]:
         """The columns that every row of a scored set must have."""
@@ -170,7 +190,7 @@ class Task(_Strict):
     def in_toy_world(self) -> Task:
         """The task with what `embedded` sets in force."""
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
-        return Task(family=self.family, **(self.model_dump(exclude={"embedded"}) | changed))
+        return Task(family=self.family, absent=self.absent, **(self.model_dump(exclude={"embedded"}) | changed))
 
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""

@@ -1,4 +1,4 @@
-"""The worlds that a run can be in: published data, or the toy world that is made here. No torch.
+"""The worlds that a run can be in: published data, or the toy world that is made here; own rows are in `own`. No torch.
 
 A world says where data sets and lm-eval's questions come from and which settings are in force. Which one a run is in is
 decided once, by its model; whatever depends on it asks the world.
@@ -7,20 +7,31 @@ decided once, by its model; whatever depends on it asks the world.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from grun_bench.core.errors import DataError
 from grun_bench.tasks import published
 from grun_bench.tasks.dataset import Row, Rows, Source, checked
-from grun_bench.tasks.task import Task
+from grun_bench.tasks.task import Task, load_task
 
 
 class World(ABC):
-    """`name` is what a result's `dataset` says; `sections` are those of recipes.yaml in force, a later one wins."""
+    """`name` is what a result's `dataset` says; `sections` are those of recipes.yaml in force, a later one wins.
 
-    name: ClassVar[Literal["published", "embedded"]]
+    `notes` are what the user must know of the data; `no_retain` says why there is no retain model, where there never is
+    one unless it is given.
+    """
+
+    name: ClassVar[Literal["published", "embedded", "own"]]
     sections: ClassVar[tuple[str, ...]]
+    notes: Sequence[str] = ()
+    no_retain: str = ""
+
+    def load(self, name: str, include: Sequence[Path] = ()) -> Task:
+        """The task of a name, or of a file, as it runs in this world. Raises UsageError as `load_task` does."""
+        return self.task(load_task(name, include))
 
     @abstractmethod
     def task(self, task: Task) -> Task:

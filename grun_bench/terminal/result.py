@@ -43,7 +43,8 @@ def print_run(row: Row, output: Path, reused: bool) -> None:
     print_verdict(row, output)
     done = f"already run on {result.date[:10]}; --overwrite runs it again. " if reused else ""
     show = f"grun-bench show {result.run_id}{in_folder('--output', output)}"
-    tell(f"{done}result: {path}", f"next: {show}   |   {leaderboard_command(output)}")
+    report = f"grun-bench report {result.run_id} --out report.html{in_folder('--output', output)}"
+    tell(f"{done}result: {path}", f"next: {show}   |   {report if result.own else leaderboard_command(output)}")
 
 
 def _remarks(result: Result) -> Iterator[str]:

@@ -22,7 +22,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from grun_bench.attacks import relearn as relearning
 from grun_bench.attacks import tuning
 from grun_bench.attacks.base import Subject, make_attacks
-from grun_bench.attacks.neutral import SENTENCES
 from grun_bench.attacks.quantisation import BLOCK, rounded_4bit, rounded_int8
 from grun_bench.attacks.weights import base_linears
 from grun_bench.core import registry
@@ -35,6 +34,7 @@ from grun_bench.models.forward import decoder_layers, forward
 from grun_bench.models.lm import LM, Prompts
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.results.record import Records
+from grun_bench.tasks.neutral import SENTENCES
 from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.world import TOY
 

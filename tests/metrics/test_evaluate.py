@@ -82,7 +82,10 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
                 assert value.value is None or low <= value.value <= high, key
     null = {key for key, value in evaluate(records, reference, names, USUAL_SETS).items() if value.value is None}
     asked = ("forget", "retain", "utility", "neighbour")
-    assert null == {f"{name}_gate" for name in SETS} | {f"{role}_accuracy" for role in asked} | {"mia_gradnorm"}
+    assert null == {f"{name}_gate" for name in SETS} | {f"{role}_accuracy" for role in asked} | {
+        "mia_gradnorm",
+        *(f"{name}_kl_to_target" for name in ("real_authors", "world_facts")),
+    }
 
 
 def test_missing_reference_is_null_with_what_to_do() -> None:

@@ -136,6 +136,14 @@ def test_without_a_retain_model_rows_held_out_are_the_measure(tmp_path: Path) ->
     # matches without the end of sequence: 1 of 4, and 1 of 2
     assert plain.unknown == pytest.approx((1 / 4 + 1 / 2) / 2) and plain.against == "rows held out"
     assert plain.share == pytest.approx((0.5 - 0.375) / (KNOWN - 0.375))
+    # a target model that knows those too was trained on them: they say nothing of one that was not
+    there = [said("forget", 0, "a b", "a b", [1, 1, 0]), said("strangers", 0, "c d", "c d", [1, 1, 1, 1, 1])]
+    place = store([target], tmp_path)[0]
+    target.records = save_records(place, Records(there))
+    place.write_text(target.dumps())
+    (plain,) = leaks(read_row(path))
+    assert (plain.unknown, plain.against) == (0.0, "chance")
+    assert plain.share == pytest.approx(0.5 / KNOWN)
 
 
 def test_chance_of_a_question_is_one_of_its_options(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def read_reference(path: Path, protocol: str) -> ImportedLog:
     if log.protocol != protocol:
         raise UsageError(
             f"--retain-log {path} was scored under the protocol {log.protocol}, this run under {protocol}: "
-            f"their numbers do not compare. Add --protocol {log.protocol}, or give a retain model with --retain."
+            f"their numbers do not compare. Add --protocol {log.protocol}, or give a retain model with --retain-model."
         )
     return log
 

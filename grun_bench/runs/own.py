@@ -1,0 +1,107 @@
+"""Runs on own rows: what goes with them, what is in force unless it is said, and the world that they are in."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grun_bench.core import registry
+from grun_bench.core.environment import cache_folder
+from grun_bench.core.errors import DataError, GrunBenchError, UsageError
+from grun_bench.core.files import write_whole
+from grun_bench.runs.config import OWN_RESULTS, RESULTS, RunConfig
+
+if TYPE_CHECKING:
+    from grun_bench.results.result import Result
+    from grun_bench.tasks.own import Own
+    from grun_bench.tasks.task import OwnFile
+
+#: where the cache says in which place a file lay, by the hash of its content
+_PLACES = "own"
+#: the word for no attack, where some are made unless it is said
+NO_ATTACKS = "none"
+
+
+def own_world(config: RunConfig) -> Own:
+    """The world of the files that a run names. Raises DataError or UsageError for what is not as it must be."""
+    from grun_bench.tasks.own import Own, OwnData  # what reads a task takes a moment
+
+    if config.forget is None:
+        raise UsageError("own rows begin with what is to be forgotten: --forget FILE.")
+    utility = tuple(name.strip() for name in config.utility.split(",") if name.strip())
+    return Own(OwnData(config.forget, config.retain, config.neighbours, dict(config.columns), utility, config.private))
+
+
+def remember(world: Own) -> None:
+    """Keep on this machine where the files lie, so that a row of theirs can be attacked later."""
+    for own in world.files.values():
+        with suppress(GrunBenchError):  # whoever has no cache names the files again
+            write_whole(cache_folder() / _PLACES / own.sha256, f"{own.path.resolve()}\n")
+
+
+def files_of(row: Result) -> dict[str, Any]:
+    """The fields of RunConfig that a row of own rows was made with; nothing for any other row.
+
+    Raises DataError where a file is not on this machine any more, or has changed.
+    """
+    if row.dataset != "own":
+        return {}
+    from grun_bench.tasks.task import Task
+
+    task = Task.model_validate(row.configs[row.task])
+    found: dict[str, Any] = {"task": "", "private": task.private, "utility": ",".join(task.measures)}
+    for name, file in task.own.items():
+        found[name] = _place(name, file)
+        found["columns"] = found.get("columns") or file.columns
+    return found
+
+
+def _place(name: str, file: OwnFile) -> Path:
+    from grun_bench.tasks.own_rows import content_sha256
+
+    noted = cache_folder() / _PLACES / file.sha256
+    path = Path(noted.read_text(encoding="utf-8").strip()) if noted.is_file() else None
+    if path is None or not path.exists() or content_sha256(path) != file.sha256:
+        where = (
+            f"was {path}, and is not there or has changed" if path else "was on another machine, or the cache is gone"
+        )
+        raise DataError(
+            f"{file.file} (sha256 {file.sha256[:12]}) {where}: `grun-bench run` with --{name} FILE and all else as "
+            "the row was made, and with --attacks, attacks it."
+        )
+    return path
+
+
+def own_defaults(config: RunConfig) -> RunConfig:
+    """What is in force for own rows unless it is said: every attack of a user, and a folder of no boards."""
+    if config.forget is None:
+        return config
+    users = [name for name, each in registry.entries("attack").items() if each.declared.get("access") == "user"]
+    attacks = {"": ",".join(users), NO_ATTACKS: ""}.get(config.attacks, config.attacks)
+    output = OWN_RESULTS if config.output == RESULTS else config.output
+    return replace(config, attacks=attacks, output=output)
+
+
+def check_own(config: RunConfig) -> None:
+    """Raises UsageError for options of own rows that do not go with each other, or with what else was asked for."""
+    if config.forget is None:
+        given = {"--neighbours": config.neighbours, "--columns": config.columns, "--utility": config.utility}
+        odd = [name for name, value in ({"--retain": config.retain} | given).items() if value]
+        if odd:
+            raise UsageError(f"{odd[0]}: it goes with --forget FILE, which names own rows.")
+        if not config.task:
+            raise UsageError(
+                "--task says what is to be forgotten, or --forget FILE does, with own rows: `grun-bench run --help`."
+            )
+        return
+    if config.task:
+        raise UsageError(f"--forget {config.forget}: own rows are a task of their own; leave --task {config.task} out.")
+    if config.model in (None, "tiny") and config.target_model is None:
+        raise UsageError(
+            f"--forget {config.forget}: --model says which model is to forget it. The toy model, which is the default, "
+            "lives in a world of made-up authors: it knows none of your rows, and has not the words for them."
+        )
+    if config.retain_log:
+        raise UsageError(f"--retain-log {config.retain_log}: published logs are of published data, not of own rows.")
