@@ -148,8 +148,8 @@ def _hf(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], None]
     notes.append("the edits lie beside the weights: whoever has the folder can take them off.")
     if adapter.edits_prompt_end:
         notes.append(
-            "generate() knows where a prompt ends; other calls must be told, as modeling_edited.py says. lm-eval's `hf` "
-            "tells it by the chat template alone (--apply_chat_template)."
+            "generate() knows where a prompt ends; other calls must be told, as modeling_edited.py says. lm-eval's "
+            "`hf` tells it by the chat template alone (--apply_chat_template)."
         )
     notes.append(
         "servers that run weights with kernels of their own (vLLM, llama.cpp) would leave the edits out, and "

@@ -109,6 +109,7 @@ class EditedForCausalLM(LlamaForCausalLM):
         if known["gate"] is not None:
             earlier = _numbers(cache, self._first_place)
             call.seen = _seen(given.get("attention_mask"), whole, 0 if earlier is None else earlier.shape[-1])
+            _refuse_packed(given, call.seen)
             if known["turn_start"]:
                 self._part_turns(call, given.get("input_ids"))
         _pass.set(call)
@@ -348,6 +349,19 @@ def _seen(mask: Any, whole: Tensor, past: int) -> Tensor:
     all_there = mask.shape[1] >= past + width
     visible = mask[:, -(past + width) :].bool() if all_there else order.new_ones(rows, past + width)
     return visible[:, None] & order
+
+
+def _refuse_packed(given: Mapping[str, Any], seen: Tensor) -> None:
+    """ValueError where positions say that a row holds several sequences, and no mask parts them for the gates."""
+    positions, mask = given.get("position_ids"), given.get("attention_mask")
+    parted = mask is not None and getattr(mask, "ndim", 0) != 2
+    if not isinstance(positions, Tensor) or positions.dim() != 2 or parted or positions.shape[1] == 1:
+        return
+    attended = seen[:, :, seen.shape[-1] - positions.shape[1] :].diagonal(0, 1, 2)
+    before = positions.where(attended, -1).cummax(1).values[:, :-1]
+    step = (positions[:, 1:] - before).where(attended[:, 1:] & (before >= 0), 1)
+    if bool(((step != 1) if mask is None else (step < 1)).any()):
+        raise ValueError("position_ids: a row holds several sequences: give each sequence a row of its own.")
 
 
 def _marks(ids: Tensor, start: list[int], earlier: Tensor | None, seen: Tensor) -> Tensor:
