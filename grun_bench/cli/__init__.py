@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from grun_bench.cli import contributing, exporting, harness, judging, reading, running
+from grun_bench.cli import caching, contributing, exporting, harness, judging, reading, running
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
@@ -45,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "test": contributing.test_plugin,
     "submit": contributing.submit,
     "verify": contributing.verify,
+    "cache": caching.cache,
 }
 for name, command in COMMANDS.items():
     # given as short help, a docstring is not cut at the first line's width

@@ -1,0 +1,69 @@
+"""What the cache holds, by kind, and how it is cleared. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grun_bench.core.environment import cache_folder
+from grun_bench.core.files import remove
+
+#: kinds of what is kept, each a folder of the cache, and what they are
+KINDS = {
+    "checkpoints": "trainings that stopped before they were over, or whose row has attacks to come",
+    "models": "the embedded model, and target and retain models fine-tuned here",
+    "trunk": "what frozen layers gave, of runs that were killed",
+}
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file or a folder of the cache: its bytes, and the time that the newest of its files was written."""
+
+    path: Path
+    size: int
+    written: float
+
+    @property
+    def days(self) -> float:
+        """Since it was written."""
+        return (time.time() - self.written) / DAY
+
+
+def kept(kind: str) -> list[Kept]:
+    """What the cache has of a kind, oldest first; locks, which are empty and may be held, are left out."""
+    folder = cache_folder() / kind
+    paths = [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.is_dir() else []
+    return sorted(map(_measured, paths), key=lambda each: each.written)
+
+
+def _measured(path: Path) -> Kept:
+    found = [(0, 0.0)]
+    for file in _files(path):
+        with suppress(OSError):  # it may go while it is looked at
+            status = file.lstat()
+            found.append((status.st_size, status.st_mtime))
+    return Kept(path, sum(size for size, _ in found), max(written for _, written in found))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_symlink() or not path.is_dir():
+        yield path
+    else:
+        yield from (each for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+
+
+def clear(kind: str, older_than: float) -> tuple[list[Kept], list[Kept]]:
+    """Remove what the cache has of a kind and was written more than so many days ago.
+
+    Returns what is gone, and what should be and cannot be removed.
+    """
+    old = [each for each in kept(kind) if each.days > older_than]
+    for each in old:
+        remove(each.path)
+    gone = [each for each in old if not (each.path.exists() or each.path.is_symlink())]
+    return gone, [each for each in old if each not in gone]
