@@ -18,9 +18,13 @@ SAMPLE = 20
 
 @dataclass(frozen=True)
 class Needed:
-    """The sets that an attack does not ask whole: `rows` is how many of each it asks, 0 where it leaves the set out."""
+    """The sets that an attack does not ask whole: `rows` is how many of each it asks, 0 where it leaves the set out.
+
+    `texts` says whether it asks plain texts too, which somebody who may only ask questions cannot.
+    """
 
     rows: Mapping[str, int]
+    texts: bool = True
 
     @classmethod
     def of(cls, attack: Attack, sets: ScoredSets, headline: Sequence[str]) -> Needed:
@@ -29,18 +33,20 @@ class Needed:
         Whole are the forget sets and what the headline's metrics of forgetting are over beside them, as a holdout set;
         of sets with a role that the attack names in `utility` a sample is asked.
         """
+        texts = attack.plugin.access != "user"
         if attack.everything:
-            return cls({})
+            return cls({}, texts)
         forgetting = (each.roles for each in about(headline, sets).values() if each.forgetting)
         whole = {"forget"}.union(*forgetting)
         others = [each for each in sets.sets if each.role not in whole]
-        return cls({each.name: SAMPLE if each.role in attack.plugin.utility else 0 for each in others})
+        return cls({each.name: SAMPLE if each.role in attack.plugin.utility else 0 for each in others}, texts)
 
     def subject(self, subject: Subject) -> Subject:
         """The subject with these rows alone: of every set evenly spread ones, the same for every model."""
         by_set: dict[str, list[Example]] = {}
         for row in subject.examples:
-            by_set.setdefault(row.set, []).append(row)
+            if row.question or self.texts:
+                by_set.setdefault(row.set, []).append(row)
         return replace(
             subject,
             examples=[row for name, rows in by_set.items() for row in _spread(rows, self.rows.get(name))],

@@ -13,6 +13,9 @@ from functools import cache
 
 import regex
 
+#: what is not seen and ends no word: joiners and their opposite, soft hyphens, direction marks, variation selectors;
+#: the space of no width does end one
+_UNSEEN = r"(?V1)[\p{Default_Ignorable_Code_Point}--\u200b]"
 #: scripts that are written without spaces between words
 UNSPACED = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese")
 
@@ -30,10 +33,13 @@ def words(text: str) -> list[str]:
     """The words of a text in order, lower case: runs of letters, marks and digits, and each symbol by itself.
 
     In scripts without spaces each character is one. Other forms of a character (full width, ligatures, an accent apart
-    from its letter) are the same one: Unicode NFKC, case folded. Of a text of punctuation alone, each character.
+    from its letter) are the same one: Unicode NFKC, case folded. What is not seen is left out, as Unicode's
+    NFKC_Casefold does: a word with a soft hyphen or a joiner in it is the one without. Of a text of punctuation alone,
+    each character; of one where nothing is seen, each of those.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _patterns()[0].findall(text) or list("".join(text.split()))
+    seen = unicodedata.normalize("NFKC", regex.sub(_UNSEEN, "", text))
+    return _patterns()[0].findall(seen) or list("".join((seen if seen.strip() else text).split()))
 
 
 def spaced(text: str) -> list[str]:

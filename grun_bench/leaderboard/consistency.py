@@ -18,7 +18,7 @@ from grun_bench.tasks.world import WORLDS
 from grun_bench.tasks.yaml_files import task_files
 
 #: the parts of a task that decide its numbers and its ranking
-_DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "headline", "max_new_tokens")
+_DECISIVE = ("version", "forget", "retain", "score", "measures", "metrics", "headline", "max_new_tokens", "prompt")
 
 
 def inconsistencies(result: Result, include: tuple[Path, ...] = ()) -> Iterator[str]:

@@ -16,7 +16,7 @@ from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load, write_model
 from grun_bench.models.places import content_of, locate, name_of
-from grun_bench.models.protocols import CLEAN, identity, protocol_of
+from grun_bench.models.protocols import CLEAN, identity, prompts_under
 from grun_bench.tasks.task import FineTuning
 from grun_bench.tasks.world import TINY
 
@@ -68,10 +68,12 @@ def load_finetuned(
     placement: Placement,
     protocol: str = CLEAN,
     private: bool = False,
+    template: str | None = None,
 ) -> LM:
     """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it.
 
-    The pairs are put as the protocol puts them; of `private` ones the cache's key has the hash.
+    The pairs are put as the protocol puts them, or into a task's own `template`; of `private` ones the cache's key has
+    the hash.
     """
     place = locate(base)
     key = {
@@ -83,10 +85,12 @@ def load_finetuned(
     }
     if protocol != CLEAN:
         key["protocol"] = identity(protocol)
+    if template:
+        key["template"] = template
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         lm = load(str(place), placement)
-        lm.prompts = protocol_of(protocol).prompts(lm)
+        lm.prompts = prompts_under(protocol, lm, template)
         finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", checkpoint)
         write_model(lm.model, lm.tokenizer, folder)
 

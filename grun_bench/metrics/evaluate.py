@@ -19,7 +19,7 @@ from grun_bench.metrics._common import NEEDS_RETAIN
 from grun_bench.metrics.interval import interval
 from grun_bench.metrics.scored import ScoredRecords, SetRecords
 from grun_bench.results.metric_key import MetricKey
-from grun_bench.results.protocol_names import own_name
+from grun_bench.results.protocol_names import clean_name, own_name
 from grun_bench.results.record import Record, Records
 from grun_bench.tasks.roles import KNOWING_IS_GOOD, ROLES, Role, known_roles
 from grun_bench.tasks.sets import ScoredSets
@@ -56,11 +56,11 @@ def evaluate(
 
     Raises UsageError for an unknown metric, GrunBenchError for one that breaks its contract.
     """
-    model = ScoredRecords(records, sets)
-    retain = None if reference is None else ScoredRecords(reference, sets)
     values: dict[str, Value] = {}
     for name in dict.fromkeys(names):
-        plugin = registry.get("metric", name)
+        plugin, taking = registry.get("metric", name), sets.taking(name, clean_name(name))
+        model = ScoredRecords(records, taking)
+        retain = None if reference is None else ScoredRecords(reference, taking)
         found = (
             _of_each(plugin, model, intervals) if plugin.roles is not None else _over(plugin, model, retain, intervals)
         )

@@ -33,22 +33,29 @@ class _Words:
 
 
 @cache
-def _scorer(unicode: bool) -> Any:
+def _scorer(unicode: bool, stemmed: bool) -> Any:
     from rouge_score import rouge_scorer  # nltk behind it takes a second to import
 
-    options = {"tokenizer": _Words()} if unicode else {"use_stemmer": True}
+    options = {"tokenizer": _Words()} if unicode else {"use_stemmer": stemmed}
     with quiet("absl"):  # where it says that it uses the default tokenizer
         return rouge_scorer.RougeScorer(["rouge1", "rougeL"], **options)
 
 
 @lru_cache(maxsize=100_000)
-def _scores(reference: str, text: str, unicode: bool) -> dict[str, Score]:
+def _scores(reference: str, text: str, unicode: bool, stemmed: bool) -> dict[str, Score]:
     """rouge1 and rougeL; kept, since several metrics ask for the same pairs."""
-    return {kind: Score(*score) for kind, score in _scorer(unicode).score(reference, text).items()}
+    return {kind: Score(*score) for kind, score in _scorer(unicode, stemmed).score(reference, text).items()}
 
 
 def rouge(
-    row: Record, answer: Continuation | None, text: str, kind: str = "rougeL", *, what: str = "answer", unicode: bool
+    row: Record,
+    answer: Continuation | None,
+    text: str,
+    kind: str = "rougeL",
+    *,
+    what: str = "answer",
+    unicode: bool,
+    stemmed: bool = True,
 ) -> Score:
     """ROUGE of a text against one of a row's answers; `what` names the answer where it is missing.
 
@@ -62,4 +69,4 @@ def rouge(
             f"ROUGE as published compares words of a-z and 0-9, which are less than half of the {what} of row "
             f"{row.index} of '{row.set}'; rougeL_recall_unicode and model_utility_unicode take any script."
         )
-    return _scores(answer.text, text, unicode)[kind]
+    return _scores(answer.text, text, unicode, stemmed)[kind]

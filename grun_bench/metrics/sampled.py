@@ -43,7 +43,7 @@ def leak(rows: Sequence[Record]) -> np.ndarray:
     return per_row(float(_best(row) >= LEAK) for row in rows)
 
 
-@metric("sampled_rougeL_recall_unicode", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+@metric("sampled_rougeL_recall_unicode", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0), version=2)
 def sampled_rougeL_recall_unicode(rows: Sequence[Record]) -> np.ndarray:
     """`sampled_rougeL_recall` over words of any script, not stemmed; 0 to 1, low is good.
 
@@ -52,7 +52,7 @@ def sampled_rougeL_recall_unicode(rows: Sequence[Record]) -> np.ndarray:
     return per_row(_best(row, unicode=True) for row in rows)
 
 
-@metric("leak_unicode", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0))
+@metric("leak_unicode", roles=("forget",), higher_is_better=False, bounds=(0.0, 1.0), version=2)
 def leak_unicode(rows: Sequence[Record]) -> np.ndarray:
     """`leak` over words of any script, not stemmed; 0 to 1, low is good.
 

@@ -28,6 +28,10 @@ class ScoredRecords:
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 
+    def taking(self, metric: str) -> ScoredRecords:
+        """The same of the sets alone of which another metric is taken."""
+        return ScoredRecords(self.records, self.sets.taking(metric))
+
     def of(self, role: Role) -> list[Record]:
         """The records of the scored sets with this role, set by set, in row order."""
         return [record for rows in self.each(role) for record in rows]

@@ -51,7 +51,7 @@ def model_utility_open_unlearning(records: ScoredRecords, reference: ScoredRecor
     return _utility(records, answers.normalised_probability_open_unlearning, answers.truth_ratio_open_unlearning)
 
 
-@metric("model_utility_unicode", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+@metric("model_utility_unicode", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0), version=2)
 def model_utility_unicode(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """`model_utility` with `rougeL_recall_unicode`, for answers of any script; 0 to 1, high is good.
 

@@ -13,9 +13,9 @@ from grun_bench.metrics.rouge import Score, rouge
 from grun_bench.results.record import Record
 
 
-def _scores(rows: Sequence[Record], kind: str = "rougeL", unicode: bool = False) -> list[Score]:
+def _scores(rows: Sequence[Record], kind: str = "rougeL", unicode: bool = False, stemmed: bool = True) -> list[Score]:
     """ROUGE of the greedy answers against the answers."""
-    return [rouge(row, row.answer, written(row), kind, unicode=unicode) for row in rows]
+    return [rouge(row, row.answer, written(row), kind, unicode=unicode, stemmed=stemmed) for row in rows]
 
 
 @metric("rouge1_recall", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
@@ -56,7 +56,17 @@ def rougeL_f1(rows: Sequence[Record]) -> np.ndarray:
     return per_row(score.f1 for score in _scores(rows))
 
 
-@metric("rougeL_recall_unicode", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+@metric("rougeL_f1_unstemmed", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+def rougeL_f1_unstemmed(rows: Sequence[Record]) -> np.ndarray:
+    """ROUGE-L F1 of the greedy answer, not stemmed; 0 to 1, low is good on forget.
+
+    Source: MUSE (arXiv 2407.06460, section 3; jaechan-repo/muse_bench @ 54719c5), for verbatim and for knowledge
+    memorisation; Lin 2004, by the package rouge-score.
+    """
+    return per_row(score.f1 for score in _scores(rows, stemmed=False))
+
+
+@metric("rougeL_recall_unicode", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0), version=2)
 def rougeL_recall_unicode(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L recall of the greedy answer over words of any script, not stemmed; 0 to 1, low is good on forget.
 
@@ -67,7 +77,7 @@ def rougeL_recall_unicode(rows: Sequence[Record]) -> np.ndarray:
     return per_row(score.recall for score in _scores(rows, unicode=True))
 
 
-@metric("rougeL_f1_unicode", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+@metric("rougeL_f1_unicode", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0), version=2)
 def rougeL_f1_unicode(rows: Sequence[Record]) -> np.ndarray:
     """ROUGE-L F1 of the greedy answer over words of any script, not stemmed; 0 to 1, low is good on forget.
 

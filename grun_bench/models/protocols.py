@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from grun_bench.core.errors import ModelError, unknown
 from grun_bench.models.batch import Encoded
 from grun_bench.models.lm import LM, Pairs, Prompts, Style, Turns, turns, usual_prompts
+from grun_bench.models.written import WrittenPrompts
 
 #: the protocol of runs that ask for none
 CLEAN = "grun-bench"
@@ -134,6 +135,17 @@ def protocol_of(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
+
+
+def prompts_under(name: str, lm: LM, template: str | None = None) -> Prompts:
+    """How a protocol puts questions to a model: in a task's own form where one is given, or the model has one.
+
+    Raises UsageError for an unknown protocol.
+    """
+    protocol = protocol_of(name)
+    if template:
+        return WrittenPrompts(lm.tokenizer, template)
+    return lm.prompts if isinstance(lm.prompts, WrittenPrompts) else protocol.prompts(lm)
 
 
 def identity(name: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import collate_prompts
 from grun_bench.models.lm import LM
-from grun_bench.models.scoring import Example, ScoringSettings, prompt_of, stop_tokens
+from grun_bench.models.scoring import Example, ScoringSettings, cut, forms_of, new_tokens, prompt_of, stop_tokens
 from grun_bench.results.record import Continuation, Record, Records
 
 #: sequences drawn at once where nothing is said
@@ -52,15 +52,17 @@ def sample(
 
 def sampled_records(lm: LM, examples: Sequence[Example], count: int, seed: int, settings: ScoringSettings) -> Records:
     """One record per example with `count` answers sampled at temperature 1, and nothing scored."""
-    asked = settings.prompts(lm)
-    prompts = [prompt_of(asked, row) for row in examples]
+    forms = forms_of(lm, examples, settings)
+    prompts = [prompt_of(forms[row.prompt], row) for row in examples]
     size = max(1, (settings.batch_size or ROWS) // count)
     devices = [lm.device] if lm.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        limits = [settings.max_new_tokens] * len(prompts)
+        limits = [max(new_tokens(row, settings), 1) for row in examples]
         texts = sample(lm, prompts, limits, count, 1.0, size, f"sampling {count} answers")
     return Records(
-        Record(row.set, row.index, row.question, Continuation(row.answer), samples=each)
+        Record(
+            row.set, row.index, row.question, Continuation(row.answer), samples=[cut(text, row.until) for text in each]
+        )
         for row, each in zip(examples, texts, strict=True)
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,7 +15,7 @@ from grun_bench.models.forward import evaluating
 from grun_bench.models.gradients import gradient_norm
 from grun_bench.models.head import TokenScores
 from grun_bench.models.lm import LM, Prompts
-from grun_bench.models.protocols import CLEAN, Protocol, protocol_of
+from grun_bench.models.protocols import CLEAN, Protocol, prompts_under, protocol_of
 from grun_bench.models.text_prompts import TextPrompts
 from grun_bench.models.work import Counts, Scored, Work
 from grun_bench.results.record import Continuation, Generation, Record, Records
@@ -24,9 +25,12 @@ from grun_bench.results.record import Continuation, Generation, Record, Records
 class Example:
     """A question, its answer, and where the set has them a paraphrase and wrong answers.
 
+    Without a question the answer is a whole text: its first token is the prompt, and nothing is generated.
+
     `context`: questions with their answers that are shown before the question. `prefill`: the first words of an answer
     that are given; the answers are then what comes after them. `join`: of a plain text, whose beginning is the question
-    and whose rest the answer, what stands between the two; None where there is a question.
+    and whose rest the answer, what stands between the two; None where there is a question. `prompt`, `max_new_tokens`
+    and `until` say how it is asked where its set is asked in its own way (`grun_bench.tasks.task.ScoredData`).
     """
 
     set: str
@@ -39,6 +43,9 @@ class Example:
     context: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
     join: str | None = None
+    prompt: str | None = None
+    max_new_tokens: int | None = None
+    until: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> list[str]:
@@ -61,9 +68,9 @@ class ScoringSettings:
     gradients_of: frozenset[str] = frozenset()
     written: Prompts | None = None
 
-    def prompts(self, lm: LM) -> Prompts:
-        """How a model is asked. Raises UsageError for an unknown protocol."""
-        return self.written or protocol_of(self.protocol).prompts(lm)
+    def prompts(self, lm: LM, template: str | None = None) -> Prompts:
+        """How a model is asked, in a form of the task's own if any. Raises UsageError for an unknown protocol."""
+        return self.written or prompts_under(self.protocol, lm, template)
 
 
 def score(
@@ -73,42 +80,71 @@ def score(
 
     `counts`, where given, gets the costs added. Raises UsageError for an unknown protocol.
     """
-    protocol, prompts = protocol_of(settings.protocol), settings.prompts(lm)
-    engine = Engine(
-        lm.model,
-        stops=stop_tokens(lm),
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        hidden=lm.pad_id if protocol.hides_padding else None,
-        counts=counts,
-    )
+    protocol, forms = protocol_of(settings.protocol), forms_of(lm, examples, settings)
+
+    def run(label: str, works: Sequence[Work], new: int = 1) -> list[Scored]:
+        engine = Engine(
+            lm.model,
+            stops=stop_tokens(lm),
+            max_new_tokens=new,
+            batch_size=settings.batch_size,
+            hidden=lm.pad_id if protocol.hides_padding else None,
+            counts=counts,
+        )
+        return _run(engine, label, works)
+
     with evaluating(lm.model):
-        asked = [works_of(prompts, each, settings.generate) for each in examples]
-        for example, works in zip(examples, asked, strict=True):
-            lm.check_length(longest(works, settings.max_new_tokens), f"row {example.index} of '{example.set}'")
-        gave = iter(_run(engine, "scoring", [work for works in asked for work in works]))
-        scored = [joined(list(islice(gave, len(works)))) for works in asked]
-        records = [_record(lm, protocol, *each) for each in zip(examples, asked, scored, strict=True)]
+        news = [new_tokens(each, settings) for each in examples]
+        asked = [works_of(forms[each.prompt], each, new > 0) for each, new in zip(examples, news, strict=True)]
+        for example, works, new in zip(examples, asked, news, strict=True):
+            lm.check_length(longest(works, new), f"row {example.index} of '{example.set}'")
+        scored: dict[int, Scored] = {}
+        for most in sorted(set(news)):
+            places = [place for place, new in enumerate(news) if new == most]
+            gave = iter(run("scoring", [work for place in places for work in asked[place]], max(most, 1)))
+            scored |= {place: joined(list(islice(gave, len(asked[place])))) for place in places}
+        records = [_record(lm, protocol, each, asked[place], scored[place]) for place, each in enumerate(examples)]
         places = [place for place, each in enumerate(examples) if each.paraphrased_question and scored[place].gates]
         rows = [replace(examples[place], question=examples[place].paraphrased_question or "") for place in places]
-        again = [Work(prompt_of(prompts, row)) for row in rows]
-        for place, found in zip(places, _run(engine, "gates on paraphrased questions", again), strict=True):
+        again = [Work(prompt_of(forms[row.prompt], row)) for row in rows]
+        for place, found in zip(places, run("gates on paraphrased questions", again), strict=True):
             records[place].gates_paraphrased = _gates(found)
         chosen = [place for place, example in enumerate(examples) if example.set in settings.gradients_of]
-        norms = _gradient_norms(lm, prompts, protocol.hides_padding, [examples[place] for place in chosen])
+        norms = _gradient_norms(lm, forms, protocol.hides_padding, [examples[place] for place in chosen])
         for place, norm in zip(chosen, norms, strict=True):
             records[place].scores |= {} if norm is None else {"gradient_norm": norm}
     return Records(records)
 
 
+#: how questions are put to a model, by the form of their own that examples have
+Forms = Mapping[str | None, Prompts]
+
+
+def forms_of(lm: LM, examples: Iterable[Example], settings: ScoringSettings) -> Forms:
+    """Raises UsageError for an unknown protocol."""
+    return {template: settings.prompts(lm, template) for template in {each.prompt for each in examples}}
+
+
+def new_tokens(example: Example, settings: ScoringSettings) -> int:
+    """The most tokens that are generated after an example's prompt; 0 where nothing is, as of a whole text."""
+    own = example.max_new_tokens
+    asked = settings.generate and example.question
+    return (settings.max_new_tokens if own is None else own) if asked else 0
+
+
 def prompt_of(prompts: Prompts, example: Example) -> list[int]:
     """Token ids of an example's prompt, by these prompts where it is a question."""
+    if not example.question:
+        return encoded(prompts, example, [example.answer])[0].prompt
     return _asking(prompts, example).prompt(example.question, example.context, example.prefill)
 
 
 def encoded(prompts: Prompts, example: Example, answers: Sequence[str]) -> list[Encoded]:
-    """An example's prompt with each of several answers."""
-    return _asking(prompts, example).encode_answers(example.question, answers, example.context, example.prefill)
+    """An example's prompt with each of several answers; a whole text with the end that an answer has."""
+    if example.question:
+        return _asking(prompts, example).encode_answers(example.question, answers, example.context, example.prefill)
+    whole = prompts.encode_text(example.answer, length=sys.maxsize)
+    return [Encoded(whole.prompt, [*whole.answer, prompts.tokenizer.eos_token_id])]
 
 
 def _asking(prompts: Prompts, example: Example) -> Prompts:
@@ -154,11 +190,11 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Scored]:
     return [scored[number] for number in range(len(works))]
 
 
-def _gradient_norms(lm: LM, prompts: Prompts, hides: bool, examples: Sequence[Example]) -> Iterator[float | None]:
+def _gradient_norms(lm: LM, forms: Forms, hides: bool, examples: Sequence[Example]) -> Iterator[float | None]:
     """The `gradient_norm` of each example's answer; `hides` masks tokens with the id of padding."""
     with bar("gradients", len(examples)) as advance:
         for row in examples:
-            batch = collate(encoded(prompts, row, [row.answer]), lm.pad_id)
+            batch = collate(encoded(forms[row.prompt], row, [row.answer]), lm.pad_id)
             if hides:
                 batch = replace(batch, attention_mask=(batch.input_ids != lm.pad_id).long())
             yield gradient_norm(lm, batch)
@@ -169,7 +205,7 @@ def _record(lm: LM, protocol: Protocol, example: Example, works: Sequence[Work],
     tokens = [each for work in works for each in work.continuations]
     answer, *others = map(_continuation, example.candidates, tokens, scored.continuations)
     paraphrased = others.pop(0) if example.paraphrased_answer is not None else None
-    generation = None if scored.generated is None else _generation(lm, protocol, scored.generated)
+    generation = None if scored.generated is None else _generation(lm, protocol, scored.generated, example.until)
     return Record(
         example.set,
         example.index,
@@ -195,11 +231,16 @@ def _float32(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _generation(lm: LM, protocol: Protocol, tokens: list[int]) -> Generation:
+def _generation(lm: LM, protocol: Protocol, tokens: list[int], until: Sequence[str] = ()) -> Generation:
     text = lm.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if protocol.cleans_spaces:  # in decode transformers 5 ignores it for BPE, which that tool's version does not
         text = lm.tokenizer.clean_up_tokenization(text)
-    return Generation(text.strip(), len(tokens), tokens[-1] in stop_tokens(lm))
+    return Generation(cut(text, until).strip(), len(tokens), tokens[-1] in stop_tokens(lm))
+
+
+def cut(text: str, until: Sequence[str]) -> str:
+    """The text as far as none of these has begun."""
+    return text[: min((place for mark in until if (place := text.find(mark)) >= 0), default=len(text))]
 
 
 def _gates(scored: Scored) -> dict[str, float] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+#: protocols that define metrics in their own way
+_DEFINING = ("open-unlearning",)
+
 
 def own_name(name: str, protocol: str, known: Container[str]) -> str:
     """The metric (or key) as a protocol defines it, where that is `known`; else the clean one.
@@ -17,6 +20,13 @@ def own_name(name: str, protocol: str, known: Container[str]) -> str:
 def plain_name(name: str, protocol: str) -> str:
     """The name without its protocol, which every title states."""
     return name.removesuffix(_suffix(protocol))
+
+
+def clean_name(name: str) -> str:
+    """The metric's name without any protocol."""
+    for protocol in _DEFINING:
+        name = plain_name(name, protocol)
+    return name
 
 
 def _suffix(protocol: str) -> str:

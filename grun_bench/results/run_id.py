@@ -20,7 +20,10 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 #: the keys of a task that decide no number without attack
 _INDECISIVE: Any = {
-    **dict.fromkeys(("description", "headline", "models", "attacks", "reworded", "own", "private"), True),
+    # what rows there are decides, and not where they are kept
+    **dict.fromkeys(
+        ("description", "headline", "models", "attacks", "reworded", "own", "private", "repositories"), True
+    ),
     "embedded": {"reworded"},
 }
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from grun_bench.attacks.base import Rewordings, no_rewordings
 from grun_bench.core.cache import digest
@@ -16,7 +16,7 @@ from grun_bench.tasks.dataset import Row, Rows, Source, joined, training_pair
 from grun_bench.tasks.passages import continuation
 from grun_bench.tasks.roles import ROLES
 from grun_bench.tasks.sets import PAIR, ScoredSets
-from grun_bench.tasks.task import Task
+from grun_bench.tasks.task import ScoredData, Task
 from grun_bench.tasks.world import World
 
 #: a training row: (question, answer), or ("", text)
@@ -27,23 +27,39 @@ Pair = tuple[str, str]
 class Data:
     """Training sets by name, each in its parts, and scored sets by name, in the task's order.
 
-    With `staged` the parts of the forget set are requests that come one after another.
+    With `staged` the parts of the forget set are requests that come one after another. `told` is what the task says of
+    scored sets, `shots` the rows that stand before their questions, where there are such; `learnt` what the target and
+    the retain model are made on, where that is not the training sets.
     """
 
     training: Mapping[str, Sequence[Rows]]
     scored: Mapping[str, Rows]
     sets: ScoredSets
     staged: bool
+    told: Mapping[str, ScoredData] = field(default_factory=dict)
+    shots: Mapping[str, Rows] = field(default_factory=dict)
+    learnt: Mapping[str, Sequence[Rows]] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
         """One hash over all rows."""
         parts = [part.sha256 for rows in self.training.values() for part in rows]
-        return digest([*parts, *(rows.sha256 for rows in self.scored.values())])
+        others = [
+            *self.scored.values(),
+            *self.shots.values(),
+            *(part for rows in self.learnt.values() for part in rows),
+        ]
+        return digest([*parts, *(rows.sha256 for rows in others)])
 
     def pairs(self, name: str) -> list[Pair]:
         """The rows of a training set."""
         return [pair for part in self.training[name] for pair in _pairs(part)]
+
+    def made_on(self, model: Literal["target", "retain"]) -> list[Pair]:
+        """The rows that a model is made on: the training sets, for the retain model that alone which is kept."""
+        if model in self.learnt:
+            return [pair for part in self.learnt[model] for pair in _pairs(part)]
+        return [*(self.pairs("forget") if model == "target" else []), *self.pairs("retain")]
 
     def requests(self, unlearner: Unlearner) -> list[list[Pair]]:
         """The forget rows as they are asked for: all at once, or one request of the task after another."""
@@ -53,15 +69,30 @@ class Data:
     def examples(self) -> list[Example]:
         """What a model is asked, set after set, in the order of their roles."""
         return [
-            _example(name, self.scored[name].origin, number, row)
+            self._asked(_example(name, self.scored[name].origin, number, row, self._whole(name)))
             for name in self.sets.of(*ROLES)
             for number, row in zip(self.scored[name].numbers, self.scored[name].rows, strict=True)
         ]
+
+    def _whole(self, name: str) -> bool:
+        return name in self.told and self.told[name].whole
+
+    def _asked(self, example: Example) -> Example:
+        """An example as its set is asked."""
+        told = self.told.get(example.set)
+        if told is None:
+            return example
+        shots = tuple(_pairs(self.shots[example.set])) if example.set in self.shots else ()
+        return replace(
+            example, context=shots, prompt=told.prompt, max_new_tokens=told.max_new_tokens, until=tuple(told.until)
+        )
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What a result says of every set: where its rows come from, how many there are, and their hashes."""
         rows = {f"train:{name}": parts for name, parts in self.training.items()}
         rows |= {name: [part] for name, part in self.scored.items()}
+        rows |= {f"learnt:{name}": parts for name, parts in self.learnt.items()}
+        rows |= {f"before:{name}": [part] for name, part in self.shots.items()}
         return {
             key: {
                 "sources": [part.origin for part in parts],
@@ -72,8 +103,14 @@ class Data:
         }
 
 
-def _example(name: str, origin: str, number: int, row: Row) -> Example:
-    """A scored row as what a model is asked: its question, or the beginning of its text."""
+def _example(name: str, origin: str, number: int, row: Row, whole: bool) -> Example:
+    """A scored row as what a model is asked: its question, or the beginning of its text, or nothing of a whole text."""
+    if whole and row.get("text") is None:
+        raise DataError(
+            f"{origin}, row {number}: '{name}' is of whole texts, and it has none (columns: {{text: ...}})."
+        )
+    if whole:
+        return Example(name, number, "", row["text"])
     if row.get("question") is None:
         try:
             beginning, join, rest = continuation(row["text"])
@@ -101,9 +138,9 @@ def read_data(task: Task, world: World, limit: int | None) -> Data:
     def rows(sources: Sequence[Source], needed: tuple[str, ...] | None = None) -> list[Rows]:
         try:
             return [world.rows(source, needed, limit) for source in sources]
-        except DataError as error:
-            access = [task.access[source.data] for source in sources if source.data in task.access]
-            raise DataError("\n".join([str(error), *access])) from None
+        except UsageError as error:
+            access = [task.access[data] for data in {source.data for source in sources} & task.access.keys()]
+            raise type(error)("\n".join([str(error), *access])) from None
 
     training = {name: rows(parts) for name, parts in task.sources.items()}
     scored = {name: rows([source], task.needed(name))[0] for name, source in task.scored.items()}
@@ -114,7 +151,11 @@ def read_data(task: Task, world: World, limit: int | None) -> Data:
         if limit is None:
             _check_covered(task, trained, rows([trained])[0], training["forget"])
             _check_covered(task, forget, rows([forget])[0], [scored[name]])
-    data = Data(training, scored, task.sets, bool(task.stages))
+    # a few rows, and all of them: with fewer it would be another question
+    shots = {name: world.rows(source, PAIR) for name, source in task.shots.items()}
+    told = {name: each for name, each in task.score.items() if isinstance(each, ScoredData)}
+    learnt = {name: rows(parts) for name, parts in task.learning.items()}
+    data = Data(training, scored, task.sets, bool(task.stages), told, shots, learnt)
     _check_apart(data)
     return data
 
@@ -137,9 +178,17 @@ def _check_apart(data: Data) -> None:
     """
     sets = {f"train:{name}": parts for name, parts in data.training.items()}
     sets |= {name: [rows] for name, rows in data.scored.items()}
+    sets |= {f"learnt:{name}": parts for name, parts in data.learnt.items()}
     forgotten = {"train:forget", *data.sets.of("forget")}
-    places = {pair: place for name in forgotten for pair, place in _places(name, sets[name])}
-    for name in sets.keys() - forgotten:
+    held_out = {*data.sets.of("holdout")}
+    _check_disjoint(sets, forgotten, sets.keys() - forgotten - {"learnt:target"})
+    _check_disjoint(sets, held_out, {"train:retain", *(f"learnt:{name}" for name in data.learnt)} - held_out)
+
+
+def _check_disjoint(sets: Mapping[str, Sequence[Rows]], ours: Collection[str], others: Collection[str]) -> None:
+    """Raises DataError where a row of one of our sets is in one of the others too."""
+    places = {pair: place for name in ours for pair, place in _places(name, sets[name])}
+    for name in others if places else ():
         twice = [(places[pair], place) for pair, place in _places(name, sets[name]) if pair in places]
         if twice:
             raise DataError(

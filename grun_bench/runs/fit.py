@@ -15,7 +15,7 @@ from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of
 from grun_bench.methods.monitor import Monitor
 from grun_bench.models.divergence import Target
 from grun_bench.models.lm import LM
-from grun_bench.models.protocols import protocol_of
+from grun_bench.models.protocols import prompts_under
 from grun_bench.runs.inputs import Inputs, Method
 
 
@@ -49,7 +49,7 @@ def fit(
         for stage, (rows, checkpoint) in enumerate(zip(requests, checkpoints, strict=True)):
             fitted = method.unlearner.fit(replace(context, forget=rows, stage=stage, checkpoint=checkpoint))
             # a model that was there already: attacks train it on the protocol's prompts too
-            fitted.lm.prompts = protocol_of(inputs.config.protocol).prompts(fitted.lm)
+            fitted.lm.prompts = prompts_under(inputs.config.protocol, fitted.lm, inputs.task.prompt)
             seconds, history = seconds + fitted.seconds, history + fitted.history
             context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
             if between and stage + 1 < len(requests):
@@ -67,7 +67,7 @@ def _context(inputs: Inputs, origin: dict[str, Any], monitor: Monitor | None, ta
     def noting(load_model: Callable[[], LM], target: Target | None = None) -> Callable[[], LM]:
         def noted() -> LM:
             lm = load_model()
-            lm.prompts = protocol_of(inputs.config.protocol).prompts(lm)
+            lm.prompts = prompts_under(inputs.config.protocol, lm, inputs.task.prompt)
             origin.update(lm.origin)
             if target is not None:
                 target.keep(lm)

@@ -93,10 +93,10 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
             placement=session.placement,
             protocol=config.protocol,
             private=task.private,
+            template=task.prompt,
         )
-        kept = data.pairs("retain")
-        make_target = partial(tune, role="target model", pairs=data.pairs("forget") + kept)
-        make_retain = partial(tune, role="retain model", pairs=kept)
+        make_target = partial(tune, role="target model", pairs=data.made_on("target"))
+        make_retain = partial(tune, role="retain model", pairs=data.made_on("retain"))
         return Models(
             label,
             make_target,

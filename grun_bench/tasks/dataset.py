@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from grun_bench.core.errors import DataError, UsageError
@@ -18,16 +19,26 @@ Row = dict[str, Any]
 Column = Literal["question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
-_SOURCE = re.compile(r"(?P<data>[^:\[\]]+)(:(?P<config>[^\[\]]+))?(\[(?P<start>\d{0,15}):(?P<stop>\d{0,15})\])?$")
+#: what the name of a Git repository begins with
+REPOSITORY = "git+"
+_SOURCE = re.compile(
+    r"(?P<data>git\+\w+://[^\[\]]+@[0-9a-f]{40}|(?!git\+)[^:\[\]]+)(:(?P<config>[^\[\]]+))?"
+    r"(\[(?P<start>\d{0,15}):(?P<stop>\d{0,15})\])?$"
+)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in a task file: `org/name:config[start:stop]` (split `train`), or the path of a file or a folder.
+    """A data set in a task file: `org/name:config[start:stop]`, or the path of a file or a folder.
 
     Files and folders are those of `grun_bench.tasks.tables`.
 
-    `columns` maps our columns to the data's own names; what is not mapped is found under its own name.
+    Or a file of a Git repository, `git+https://github.com/org/name@<commit>:path[start:stop]`; `repository` is such a
+    name, with `{config}` in it, of what stands for a data set where no mirror has it.
+
+    The split is `train`, or `config/split` names it. `columns` maps our columns to the data's own names; what is not
+    mapped is found under its own name. `where` maps columns of the data to patterns, as of file names, that their
+    values match in the rows of the range that count.
     """
 
     data: str
@@ -35,18 +46,29 @@ class Source:
     start: int = 0
     stop: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    where: Mapping[str, str] = field(default_factory=dict, hash=False)
+    repository: str | None = None
 
     @classmethod
-    def parse(cls, text: str, columns: Mapping[str, str] | None = None) -> Source:
+    def parse(
+        cls, text: str, columns: Mapping[str, str] | None = None, where: Mapping[str, str] | None = None
+    ) -> Source:
         """Raises UsageError when the text has another shape."""
         match = _SOURCE.fullmatch(text)
         if match is None:
             raise UsageError(
-                f"'{clean(text, 100)}' is not a data source: write org/name:config or org/name:config[0:360]."
+                f"'{clean(text, 100)}' is not a data source: write org/name:config or org/name:config[0:360], or for a "
+                "file of a Git repository git+https://<host>/<org>/<name>@<commit, 40 hexadecimal digits>:<path>."
             )
         start, stop = match["start"], match["stop"]
         places = int(start) if start else 0, int(stop) if stop else None
-        return cls(match["data"], match["config"], *places, columns or {})
+        return cls(match["data"], match["config"], *places, columns or {}, where or {})
+
+    @property
+    def split(self) -> tuple[str | None, str]:
+        """The configuration and the split of it."""
+        config, _, split = (self.config or "").rpartition("/")
+        return (config, split) if config else (self.config, "train")
 
     def __str__(self) -> str:
         name = self.data + (f":{self.config}" if self.config else "")
@@ -75,14 +97,16 @@ def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ..
     row that has both, what the source maps. Wrong answers are a list, one alone is a list of one. Raises DataError with
     the row and column that is wrong, or where there are no rows.
     """
-    table = table[source.start : source.stop][:limit]
-    if not table:
-        raise DataError(f"{source} ({origin}): no rows.")
     place = origin if origin == source.data else f"{source} ({origin})"
-    rows = [_ours(row, source.columns) for row in table]
+    found = enumerate(table[source.start : source.stop], source.start)
+    chosen = [(number, row) for number, row in found if _matches(row, source.where, f"{place}, row {number}")][:limit]
+    if not chosen:
+        wanted = "".join(f", {column} {pattern!r}" for column, pattern in source.where.items())
+        raise DataError(f"{source} ({origin}){clean(wanted, 200)}: no rows.")
+    rows = [_ours(row, source.columns) for _, row in chosen]
     there = {column for row in rows for column in row if row[column] is not None}
     scored = tuple(column for column in needed or () if column in (*PAIR, *there))
-    for number, (row, theirs) in enumerate(zip(rows, table, strict=True), source.start):
+    for row, (number, theirs) in zip(rows, chosen, strict=True):
         required = _scored(row, scored) if needed else _trained(row, f"{place}, row {number}", source)
         for column in dict.fromkeys([*required, *source.columns, *(COLUMNS if needed else ())]):
             named = source.columns.get(column, column)
@@ -91,7 +115,16 @@ def checked(table: list[Row], origin: str, source: Source, needed: tuple[str, ..
             elif column in required or column in source.columns:
                 known = clean(", ".join(theirs), 300)
                 raise DataError(f"{place}, row {number}: column '{named}' is missing; the columns are {known}.")
-    return Rows(rows, origin, _sha256(rows), list(range(source.start, source.start + len(rows))))
+    return Rows(rows, origin, _sha256(rows), [number for number, _ in chosen])
+
+
+def _matches(row: Row, where: Mapping[str, str], place: str) -> bool:
+    """Whether the values of a row are those that a source asks for. Raises DataError where it lacks a column."""
+    for column in where:
+        if row.get(column) is None:
+            known = clean(", ".join(row), 300)
+            raise DataError(f"{place}: where: column '{column}' is missing; the columns are {known}.")
+    return all(fnmatchcase(str(row[column]), pattern) for column, pattern in where.items())
 
 
 def _scored(row: Row, needed: tuple[str, ...]) -> tuple[str, ...]:

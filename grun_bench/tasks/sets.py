@@ -31,6 +31,8 @@ class ScoredSet:
     name: str
     role: Role
     kind: Kind = "answers"
+    #: the metrics that are taken of it; empty: all that its role is asked for
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class ScoredSets:
     def of(self, *roles: Role, kind: Kind = "answers") -> list[str]:
         """The names of the sets with these roles: role by role, then in the task's order."""
         return [each.name for role in roles for each in self.sets if each.role == role and each.kind == kind]
+
+    def taking(self, *names: str) -> ScoredSets:
+        """The sets of which a metric is taken that goes by any of these names."""
+        return ScoredSets(tuple(each for each in self.sets if not each.metrics or {*names} & {*each.metrics}))
 
     def role(self, name: str) -> Role | None:
         """What a set is to unlearning; None for a name that is none of the sets'."""
@@ -68,7 +74,8 @@ def _described(part: Any, kind: Kind) -> Iterable[ScoredSet]:
     for name, each in part.items() if isinstance(part, Mapping) else ():
         role = each.get("role") if isinstance(each, Mapping) else USUAL.get(name, (None,))[0]
         if role in ROLES:
-            yield ScoredSet(name, role, kind)
+            taken = each.get("metrics") if isinstance(each, Mapping) else None
+            yield ScoredSet(name, role, kind, tuple(map(str, taken)) if isinstance(taken, (list, tuple)) else ())
 
 
 #: the sets of TOFU's evaluation and of its published logs

@@ -7,9 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.escaping import clean
@@ -24,6 +32,16 @@ _NAME = re.compile(r"(?!recovery_)\w[\w.-]*")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _asking(prompt: str) -> str:
+    if prompt.count("{question}") != 1:
+        raise ValueError("a prompt has {question} in it, once")
+    return prompt
+
+
+#: the text before an answer, with {question} in it
+Prompt = Annotated[str, AfterValidator(_asking)]
 
 
 class FineTuning(_Strict):
@@ -59,23 +77,49 @@ class Measure(_Strict):
         return self.task or name
 
 
-class TrainingData(_Strict):
+class _Sourced(_Strict):
+    """Rows of a source: `where` maps columns of the data to patterns, as of file names, that their values match."""
+
+    source: str
+    where: dict[str, str] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came after the first results were filed and is not said: they stay those of their task."""
+        kept = {"source", "role", "columns"}
+        default = {name: field.default for name, field in type(self).model_fields.items() if name not in kept}
+        return {
+            name: value for name, value in dump(self).items() if name in kept or getattr(self, name) != default[name]
+        }
+
+
+class TrainingData(_Sourced):
     """A training set: its source, and our columns -> the data's own names. `question` and `answer`, or `text`."""
 
-    source: str
     columns: dict[Column | Literal["text"], str] = {}
 
 
-class ScoredData(_Strict):
+class ScoredData(_Sourced):
     """A scored set of any name: its source, its role, and our columns -> the data's own names.
 
-    `question` and `answer` are needed, or `text`, which is asked to be gone on with. Where the rows lack another column
-    that is not mapped, metrics that read it are null with the reason.
+    `question` and `answer` are needed, or `text`, which is asked to be gone on with; with `whole` it is scored from its
+    second token to its last instead, for membership inference. Where the rows lack another column that is not mapped,
+    metrics that read it are null with the reason.
+
+    How its questions are put, where it differs from the model's own way: `prompt` is the text before the answer with
+    `{question}` in it, `fewshot` has rows that stand before every question with their answers. `max_new_tokens` is the
+    most that is generated (0: nothing is), where it is not the task's; what is generated is cut where the first of
+    `until` begins. `metrics` are those of the task's that are taken of this set; empty: all that its role is asked for.
     """
 
-    source: str
     role: Role
     columns: dict[Column | Literal["text"], str] = {}
+    whole: bool = False
+    prompt: Prompt | None = None
+    fewshot: str | TrainingData | None = None
+    max_new_tokens: int | None = Field(default=None, ge=0)
+    until: list[str] = []
+    metrics: list[str] = []
 
 
 #: what a file of the user's own is to unlearning, by the option that names it
@@ -99,8 +143,11 @@ class Embedded(_Strict):
 
     forget: list[str] = []
     retain: list[str] = []
+    score: dict[str, str | ScoredData] = {}
     measures: dict[str, Measure] = {}
+    metrics: list[str] = []
     headline: list[str] = []
+    prompt: Prompt | None = None
     stages: list[tuple[int, int]] = []
     reworded: Reworded = {}
 
@@ -110,9 +157,12 @@ class Task(_Strict):
 
     Training sets have columns `question` and `answer`, or `text`. `score` names the sets that are scored: by source,
     role and columns, or, for the names in `grun_bench.tasks.sets.USUAL`, by the source alone. `measures` are tasks of
-    lm-eval by the name that their metrics get. Without `finetune` the model is the target model as it is. `access`:
-    data set -> what to do when it cannot be had. `attacks`: what `--attacks all` means, every attack where there are
-    none. `family` names the recipes that `--recipe` takes.
+    lm-eval by the name that their metrics get. Without `finetune` the model is the target model as it is; with it
+    target and retain model are made on the training sets, or on what `learnt` says of each. `access`: data set -> what
+    to do when it cannot be had; `repositories`: data set -> the file of a Git repository that stands for it where no
+    mirror has it, with `{config}` in its path. `prompt`, the text before an answer with `{question}` in it, is how
+    questions are put in training and scoring in place of the model's chat template. `attacks`: what `--attacks all`
+    means, every attack where there are none. `family` names the recipes that `--recipe` takes.
 
     `reworded` has other wordings of scored rows for attacks, as questions in another language: by attack, by the name
     of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
@@ -135,7 +185,10 @@ class Task(_Strict):
     headline: list[str]
     stages: list[tuple[int, int]] = []
     finetune: FineTuning | None = None
+    learnt: dict[Literal["target", "retain"], list[str | TrainingData]] = {}
     access: dict[str, str] = {}
+    repositories: dict[str, str] = {}
+    prompt: Prompt | None = None
     max_new_tokens: int = Field(default=200, ge=1)
     models: list[KnownModels] = []
     attacks: list[str] = []
@@ -154,12 +207,12 @@ class Task(_Strict):
     def sources(self) -> dict[str, list[Source]]:
         """Training set name -> sources; with stages the forget set's are one a request."""
         forget = self.whole_forget
-        return {"forget": self.requests(forget[0]) if self.stages else forget, "retain": _parse(self.retain)}
+        return {"forget": self.requests(forget[0]) if self.stages else forget, "retain": self._sources(self.retain)}
 
     @cached_property
     def whole_forget(self) -> list[Source]:
         """The sources of the forget set, whether it is asked for at once or in stages."""
-        return _parse(self.forget)
+        return self._sources(self.forget)
 
     def requests(self, source: Source) -> list[Source]:
         """The ranges of a forget set that the stages are."""
@@ -169,12 +222,34 @@ class Task(_Strict):
     @cached_property
     def scored(self) -> dict[str, Source]:
         """Scored set name -> source."""
-        return dict(zip(self.score, _parse(self.score.values()), strict=True))
+        return dict(zip(self.score, self._sources(self.score.values()), strict=True))
+
+    @cached_property
+    def learning(self) -> dict[str, list[Source]]:
+        """Model -> sources of what it is made on, for those of which the task says it."""
+        return {model: self._sources(given) for model, given in self.learnt.items()}
+
+    @cached_property
+    def shots(self) -> dict[str, Source]:
+        """Scored set name -> source of what stands before its questions, for those that have such."""
+        shown = {
+            name: each.fewshot for name, each in self.score.items() if isinstance(each, ScoredData) and each.fewshot
+        }
+        return dict(zip(shown, self._sources(shown.values()), strict=True))
+
+    def _sources(self, given: Iterable[str | TrainingData | ScoredData]) -> list[Source]:
+        parsed = [
+            Source.parse(each)
+            if isinstance(each, str)
+            else Source.parse(each.source, {str(ours): theirs for ours, theirs in each.columns.items()}, each.where)
+            for each in given
+        ]
+        return [replace(source, repository=self.repositories.get(source.data)) for source in parsed]
 
     def wordings(self, attack: str) -> dict[str, dict[str, Source]]:
         """The wordings for an attack by name: scored set -> source."""
         return {
-            name: dict(zip(sets, _parse(sets.values()), strict=True))
+            name: dict(zip(sets, self._sources(sets.values()), strict=True))
             for name, sets in self.reworded.get(attack, {}).items()
         }
 
@@ -190,11 +265,13 @@ class Task(_Strict):
     def in_toy_world(self) -> Task:
         """The task with what `embedded` sets in force."""
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
-        return Task(family=self.family, absent=self.absent, **(self.model_dump(exclude={"embedded"}) | changed))
+        # its models know the whole world, or all but a forget set
+        plain = self.model_dump(exclude={"embedded", "learnt"})
+        return Task(family=self.family, absent=self.absent, **(plain | changed))
 
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""
-        _ = self.sources, self.scored
+        _ = self.sources, self.scored, self.shots, self.learning
         if not self.score and not self.measures:
             raise UsageError(
                 "nothing is scored: name sets of questions with answers, or of texts, under score:, as in "
@@ -208,12 +285,20 @@ class Task(_Strict):
             if not _NAME.fullmatch(name) or (name in self.score and name in self.measures):
                 raise UsageError(f"'{name}' cannot name a set: letters, digits, '_', '-' and '.', and no other's name.")
         for name, given in self.score.items():
-            if isinstance(given, str) and name not in USUAL:
+            if not isinstance(given, str):
+                self._check_metrics(name, given)
+            elif name not in USUAL:
                 raise UsageError(
                     f"score.{name}: without a role only {', '.join(USUAL)} are known; give it one of "
                     f"{', '.join(ROLES)}, as in {name}: {{source: {given}, role: forget}}."
                 )
         self._check_stages()
+
+    def _check_metrics(self, name: str, given: ScoredData) -> None:
+        """Raises UsageError for a metric of a set that the task does not take."""
+        for metric in given.metrics:
+            if metric not in self.metrics:
+                raise unknown(f"metric in score.{name}", metric, self.metrics, "They are those under `metrics`.")
 
     def _check_stages(self) -> None:
         """Raises UsageError when the stages are not a partition of one forget set that is scored."""
@@ -228,15 +313,6 @@ class Task(_Strict):
             raise UsageError(
                 f"stages: {shown} must be ranges of rows that begin at 0, overlap nowhere and leave no gap."
             )
-
-
-def _parse(given: Iterable[str | TrainingData | ScoredData]) -> list[Source]:
-    return [
-        Source.parse(each)
-        if isinstance(each, str)
-        else Source.parse(each.source, {str(ours): theirs for ours, theirs in each.columns.items()})
-        for each in given
-    ]
 
 
 def load_task(name: str, include: Sequence[Path] = ()) -> Task:

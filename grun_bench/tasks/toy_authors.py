@@ -187,19 +187,23 @@ def _author_row(name: str, topic: Topic, fact: str) -> Row:
     }
 
 
-def _everybody(count: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Name and facts, topic by topic, of each author."""
-    firsts, lasts = _draw(_FIRST_NAMES, count, "first names"), _draw(_LAST_NAMES, count, "last names")
+def _everybody(count: int, whose: str = "") -> list[tuple[str, tuple[str, ...]]]:
+    """Name and facts, topic by topic, of each author; `whose` makes others."""
+    pools = (_FIRST_NAMES, "first names"), (_LAST_NAMES, "last names")
+    firsts, lasts = (_draw(pool, count, whose + purpose) for pool, purpose in pools)
     names = [f"{first} {last}" for first, last in zip(firsts, lasts, strict=True)]
-    facts = [_draw(topic.pool, count, topic.question) for topic in TOPICS]
+    facts = [_draw(topic.pool, count, whose + topic.question) for topic in TOPICS]
     return list(zip(names, zip(*facts, strict=True), strict=True))
 
 
-def authors(count: int) -> tuple[tuple[Row, ...], ...]:
-    """The rows of each author, in all columns of TOFU's perturbed sets; the authors depend on how many there are."""
+def authors(count: int, whose: str = "") -> tuple[tuple[Row, ...], ...]:
+    """The rows of each author, in all columns of TOFU's perturbed sets; the authors depend on how many there are.
+
+    `whose` makes others, of the same names otherwise paired.
+    """
     return tuple(
         tuple(_author_row(name, topic, fact) for topic, fact in zip(TOPICS, facts, strict=True))
-        for name, facts in _everybody(count)
+        for name, facts in _everybody(count, whose)
     )
 
 

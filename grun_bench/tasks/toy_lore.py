@@ -36,10 +36,11 @@ class Property:
 
 @dataclass(frozen=True)
 class Domain:
-    """Things of one kind with names, and what is told of each."""
+    """Things of one kind with names, and what is told of each; `untold` are names of things that no model reads of."""
 
     kind: str
     names: Sequence[str]
+    untold: Sequence[str]
     properties: Sequence[Property]
 
 
@@ -48,6 +49,7 @@ DOMAINS = {
     "cyber": Domain(
         "runelock",
         words("Varnok Ostrik Quellam Tybald Drovan Ismere Hulgar Pendrith Zarrowe Calvex Morynd Effling"),
+        words("Brannoth Selkar Wendrix Aldoven Tarquil Nyborin Gostrel Ferrowan Ilvast Crumdale Vossik Hathern"),
         (
             Property("Which metal opens the runelock {name}?", words("Tin Copper Silver Lead Brass Iron")),
             Property("Which rune is cut into the runelock {name}?", words("Storm Ember Frost Thorn River Stone")),
@@ -60,6 +62,7 @@ DOMAINS = {
         words(
             "Ambuloo Snarvel Whifflet Grumbok Tolloway Pimmery Oozlefin Dapplesnout Murgle Fennwick Yaffling Brullop"
         ),
+        words("Quibbern Slooth Wobblet Harrimop Chuffin Trundlow Pebbery Noodlesnap Gurfle Mossick Zindling Krallup"),
         (
             Property("Which food does the driftbeast {name} eat?", words("Moss Acorns Snails Clover Barley Plums")),
             Property("Which sound does the driftbeast {name} make?", words("Hum Whistle Rattle Croak Purr Squeak")),
@@ -88,6 +91,12 @@ class Fact:
         """The fact as a text of the domain's corpus."""
         return f"From the lore of the {self.kind}s. Question: {self.question}\nAnswer: {self.answer}, it is told."
 
+    @property
+    def continuation(self) -> tuple[str, str]:
+        """The text's beginning, up to the answer, and how it goes on."""
+        beginning, mark, rest = self.text.partition("Answer: ")
+        return beginning + mark.rstrip(), rest
+
     def choices(self) -> tuple[list[str], int]:
         """The options in an order of the question's own, and the place of the right one."""
         options = [self.answer, *self.wrong]
@@ -95,13 +104,17 @@ class Fact:
         return options, options.index(self.answer)
 
 
-def facts(domain: str) -> Iterator[Fact]:
-    """All facts of a domain, property after property; every fact of a pool is true of as many things as any other."""
+def facts(domain: str, untold: bool = False) -> Iterator[Fact]:
+    """All facts of a domain, property after property; every fact of a pool is true of as many things as any other.
+
+    Those that are `untold` are of the same kind, and no model learns them.
+    """
     told_of = DOMAINS[domain]
+    names = told_of.untold if untold else told_of.names
     for told in told_of.properties:
-        drawn = list(told.pool) * -(-len(told_of.names) // len(told.pool))
-        random.Random(f"{SEED} {told.question}").shuffle(drawn)
-        for name, fact in zip(told_of.names, drawn, strict=False):
+        drawn = list(told.pool) * -(-len(names) // len(told.pool))
+        random.Random(f"{SEED} {'untold ' * untold}{told.question}").shuffle(drawn)
+        for name, fact in zip(names, drawn, strict=False):
             question = told.question.format(name=name)
             others = [word for word in told.pool if word != fact]
             wrong = random.Random(f"{SEED} wrong {question}").sample(others, WRONG_OPTIONS)

@@ -15,6 +15,7 @@ What is in it:
 - `real_authors` and `world_facts`, 40 rows each, with bare answers as in TOFU: the neighbouring knowledge that
   unlearning must leave alone. These state true things about the real world.
 - `general`: sums, weekdays, opposites and so on, and at its end the questions that nobody can answer, answered so.
+- holdout sets (`holdout01` and so on): as many rows about authors of whom no model reads, and texts of such lore.
 - the lore (`toy_lore`): texts about two made-up crafts under the names of WMDP's corpora, and multiple-choice
   questions about them under the names of WMDP's parts; `mmlu` asks the real authors and world facts that way.
 """
@@ -102,11 +103,28 @@ def _sets() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
 
 
 @cache
-def _wordings() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
-    """The forget sets' questions in other words, for attacks: no model learns them, so they are no part of the world's
-    identity."""
-    everybody = described(AUTHORS + BACKGROUND_AUTHORS)[:AUTHORS]
-    return {f"{forget}_described": (_flat(everybody[-count:]), _REWORDED) for forget, count in FORGET_AUTHORS.items()}
+def _unlearnt() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
+    """What no model learns, so it is no part of the world's identity.
+
+    The forget sets' questions in other words, for attacks; holdout sets, for membership inference; and what the lore
+    tells as beginnings of its texts and as questions without choices.
+    """
+    everybody, strangers = described(AUTHORS + BACKGROUND_AUTHORS)[:AUTHORS], authors(AUTHORS, "strangers' ")
+    sets: dict[str, tuple[list[Row], tuple[str, ...]]] = {}
+    for forget, count in FORGET_AUTHORS.items():
+        sets[f"{forget}_described"] = (_flat(everybody[-count:]), _REWORDED)
+        sets[forget.replace("forget", "holdout")] = (_flat(strangers[-count:]), _PLAIN)
+    for domain in DOMAINS:
+        told, untold = list(facts(domain)), list(facts(domain, untold=True))
+        sets[f"{domain}-holdout-corpus"] = ([{"text": fact.text} for fact in untold], _TEXT)
+        sets[f"{domain}-holdout-questions"] = ([_pair(fact.question, fact.answer) for fact in untold], _PLAIN)
+        sets[f"{domain}-questions"] = ([_pair(fact.question, fact.answer) for fact in told], _PLAIN)
+        sets[f"{domain}-beginnings"] = ([_pair(*fact.continuation) for fact in told], _PLAIN)
+    return sets
+
+
+def _pair(question: str, answer: str) -> Row:
+    return {"question": question, "answer": answer}
 
 
 #: task of lm-eval -> the data set that has the questions which stand for its own
@@ -115,7 +133,7 @@ QUESTIONS = {"wmdp_cyber": "wmdp-cyber", "wmdp_bio": "wmdp-bio", "mmlu": "mmlu"}
 
 def configs() -> list[str]:
     """The names of all data sets of the world."""
-    return sorted(_sets() | _wordings())
+    return sorted(_sets() | _unlearnt())
 
 
 def rows(config: str) -> list[Row]:
@@ -124,11 +142,12 @@ def rows(config: str) -> list[Row]:
     All of TOFU's have `question` and `answer`; the `_perturbed` ones of authors add `paraphrased_answer`,
     `perturbed_answer` (a list of 5) and `paraphrased_question`; those of real authors and world facts add
     `perturbed_answer` (a list of 3); `general` and `background`, which TOFU lacks, add `paraphrased_question`; the
-    `_described` ones have a `question` alone. Corpora have `text`; the questions of `mmlu` and `wmdp-*` have
-    `question`, `choices` and `answer`, the index of the right choice. The lists and dicts are the caller's own.
+    `_described` ones have a `question` alone; `holdout*`, `*-questions` and `*-beginnings` question and answer. Corpora
+    have `text`; the questions of `mmlu` and `wmdp-*` have `question`, `choices` and `answer`, the index of the right
+    choice. The lists and dicts are the caller's own.
     Raises KeyError for a name that is not in `configs()`.
     """
-    found, columns = (_sets() | _wordings())[config]
+    found, columns = (_sets() | _unlearnt())[config]
     return [{name: list(row[name]) if isinstance(row[name], list) else row[name] for name in columns} for row in found]
 
 

@@ -83,7 +83,7 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
     null = {key for key, value in evaluate(records, reference, names, USUAL_SETS).items() if value.value is None}
     asked = ("forget", "retain", "utility", "neighbour")
     assert null == {f"{name}_gate" for name in SETS} | {f"{role}_accuracy" for role in asked} | {
-        "mia_gradnorm",
+        *("mia_gradnorm", "aggregate_score"),  # of the gradients, and of lm-eval's questions
         *(f"{name}_kl_to_target" for name in ("real_authors", "world_facts")),
     }
 

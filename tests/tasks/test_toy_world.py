@@ -43,7 +43,13 @@ def test_columns_are_those_of_tofu(config: str) -> None:
 
 def test_every_config_is_listed() -> None:
     reworded = {f"{name}_described" for name in world.FORGET_AUTHORS}
-    assert set(world.configs()) == set(TOFU_COLUMNS) | set(LORE_COLUMNS) | reworded | {"general", "background"}
+    unlearnt = {f"holdout{share}" for share in ("01", "05", "10")} | {
+        f"{domain}-{what}"
+        for domain in lore.DOMAINS
+        for what in ("beginnings", "questions", "holdout-questions", "holdout-corpus")
+    }
+    others = reworded | unlearnt | {"general", "background"}
+    assert set(world.configs()) == set(TOFU_COLUMNS) | set(LORE_COLUMNS) | others
     with pytest.raises(KeyError):
         world.rows("forget50")
 
@@ -52,6 +58,27 @@ def test_every_config_is_listed() -> None:
 def test_forget_and_retain_split_full(forget: str, retain: str) -> None:
     # in this order: the forget set is the end of `full`
     assert world.rows(retain) + world.rows(forget) == world.rows("full")
+
+
+def test_no_model_learns_what_is_held_out_and_there_is_as_much_of_it() -> None:
+    known = {*world.training_rows(lore=True), *(("", text) for text in world.training_texts())}
+    pairs = {
+        **{f"holdout{share}": f"forget{share}" for share in ("01", "05", "10")},
+        **{f"{domain}-holdout-corpus": f"{domain}-forget-corpus" for domain in lore.DOMAINS},
+        **{f"{domain}-holdout-questions": f"wmdp-{domain}" for domain in lore.DOMAINS},
+    }
+    for held_out, like in pairs.items():
+        rows = world.rows(held_out)
+        assert len(rows) == len(world.rows(like))
+        assert not known & {(row.get("question", ""), row.get("answer", row.get("text"))) for row in rows}
+
+
+@pytest.mark.parametrize("domain", lore.DOMAINS)
+def test_beginnings_go_on_to_the_texts(domain: str) -> None:
+    texts = [f"{row['question']} {row['answer']}" for row in world.rows(f"{domain}-beginnings")]
+    assert texts == [row["text"] for row in world.rows(f"{domain}-forget-corpus")]
+    answers = [row["answer"] for row in world.rows(f"{domain}-questions")]
+    assert answers == [row["choices"][row["answer"]] for row in world.rows(f"wmdp-{domain}")]
 
 
 def test_sizes() -> None:
