@@ -10,7 +10,7 @@ from torch import Tensor
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import evaluating, forward
 from grun_bench.models.lm import LM
-from grun_bench.models.protocols import protocol_of
+from grun_bench.models.protocols import prompts_under
 from grun_bench.models.scoring import Example, encoded
 
 #: the score of a record that holds the divergence of its answer
@@ -49,8 +49,10 @@ class Target:
     @torch.no_grad()
     def _distributions(self, lm: LM) -> Iterator[Tensor]:
         """Of each example (tokens of its answer, vocabulary) log probabilities."""
-        prompts = protocol_of(self.protocol).prompts(lm)
+        forms = {
+            template: prompts_under(self.protocol, lm, template) for template in {row.prompt for row in self.examples}
+        }
         with evaluating(lm.model):
             for row in self.examples:
-                batch = collate(encoded(prompts, row, [row.answer]), lm.pad_id).to(lm.device)
+                batch = collate(encoded(forms[row.prompt], row, [row.answer]), lm.pad_id).to(lm.device)
                 yield torch.log_softmax(forward(lm.model, batch).logits.float(), -1).cpu()
