@@ -35,7 +35,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,7 +72,8 @@ class Subject:
     those in `limits` the first so many questions; `sets` says what the scored sets are to unlearning. With `samples`
     above 0, so many answers to each example are sampled at temperature 1, in place of scoring, which `scoring` says the
     way of. `rewordings` gives by the name of an attack what the task's data have for it, and raises Inapplicable where
-    that cannot be had.
+    that cannot be had. `answered` are variants of the attack that a process which was killed has asked: they are not
+    asked again, so nothing need be trained for them.
     """
 
     lm: LM
@@ -88,6 +89,7 @@ class Subject:
     sets: ScoredSets = USUAL_SETS
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     rewordings: Callable[[str], Rewordings] = no_rewordings
+    answered: Container[str] = ()
 
     def asking(self, change: Callable[[str], str]) -> Subject:
         """The same subject asked every question as `change` puts it, paraphrased and multiple-choice ones too."""
@@ -123,7 +125,8 @@ class Answers:
 
 @dataclass
 class Attacked:
-    """What an attack left: answers by variant, why there are none (or no more), and the seconds that it took."""
+    """What an attack left: answers by variant, why there are none (or no more), and the seconds that this process took
+    for it."""
 
     variants: dict[str, Answers]
     reason: str | None
@@ -154,21 +157,29 @@ class Attack:
         settings = json.loads(json.dumps(dict(self.settings)))
         return {"version": self.plugin.version, "access": self.plugin.access, "settings": settings}
 
-    def run(self, subject: Subject, answer: Callable[[Subject], Answers]) -> Attacked:
-        """The answers of every variant of the subject, by `answer`.
+    def run(
+        self,
+        subject: Subject,
+        answer: Callable[[Subject], Answers],
+        kept: MutableMapping[str, Answers] | None = None,
+    ) -> Attacked:
+        """The answers of every variant of the subject: those in `kept`, and others by `answer`, which are put there.
 
         Whatever happens, the attack ends, and so restores what it changed. A task that has nothing for it, and training
         that diverges, are reasons. Raises GrunBenchError for names of variants that break the contract.
         """
         start, reason = time.perf_counter(), None
         found: dict[str, Answers] = {}
+        kept = {} if kept is None else kept
         torch.manual_seed(subject.seed)
-        variants = self.plugin.target(subject, **self.settings)
+        variants = self.plugin.target(replace(subject, answered=kept), **self.settings)
         try:
             for name, altered in variants:
                 if name in found or not name or set(name) & set(",:") or name == "mean":
                     raise GrunBenchError(f"attack '{self.name}' yields '{name}', which cannot name a variant.")
-                found[name] = answer(altered)
+                if name not in kept:
+                    kept[name] = answer(altered)
+                found[name] = kept[name]
         except (Inapplicable, Diverged) as error:
             reason = str(error)
         finally:

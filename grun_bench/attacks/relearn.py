@@ -78,6 +78,10 @@ def relearn(
         others = replace(subject, examples=[row for row in subject.examples if not _among(row, rows)])
         tried, asked = halves(others) if len(factors) > 1 else ([], others)
         for way in ways:
+            points = {count: f"{kind}-{way}@{count}" for count in sorted({*steps})}
+            if all(name in subject.answered for name in points.values()):
+                yield from ((name, asked) for name in points.values())
+                continue
             batches = _batches(subject.lm, rows, max(steps), batch_size, subject.seed)
             best, curve = -1.0, dict[int, list[Tensor]]()
             for rate in [factor * rates[way] for factor in factors]:
@@ -90,7 +94,7 @@ def relearn(
                 with changed[way]() as parameters:
                     for parameter, value in zip(parameters, values, strict=True):
                         parameter.data = value.to(parameter.device)
-                    yield f"{kind}-{way}@{count}", asked
+                    yield points[count], asked
 
 
 def trained_rows(subject: Subject, kind: str, share: float) -> list[Row]:

@@ -97,12 +97,17 @@ class Checkpoint:
 
 def checkpoint_of(name: str, device: str, **decisive: Any) -> Checkpoint:
     """Where a training goes on from. `name` and `decisive` tell apart what decides it; what decides bits is added."""
+    return Checkpoint(Path(f"{place_of(name, device, **decisive)}.pt"))
+
+
+def place_of(name: str, device: str, **decisive: Any) -> Path:
+    """A path without an ending for what is kept of something under way; it is told apart as in `checkpoint_of`."""
     bits = {
         "packages": env.packages(),
         "commit": _commit(),
         "hardware": env.hardware() | {"device": device},
     }
-    return Checkpoint(_folder() / f"{name}-{digest(bits | decisive)[:8]}.pt")
+    return _folder() / f"{name}-{digest(bits | decisive)[:8]}"
 
 
 @cache

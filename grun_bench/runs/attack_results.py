@@ -23,6 +23,7 @@ from grun_bench.results.store import filing, read_result
 from grun_bench.runs.fit import checkpoints_of
 from grun_bench.runs.gates import audited
 from grun_bench.runs.inputs import Inputs, Method
+from grun_bench.runs.kept_answers import kept_answers
 from grun_bench.runs.made_again import made_again
 from grun_bench.runs.outcome import Cell
 from grun_bench.runs.score import ask, subject_of, values_of
@@ -44,9 +45,13 @@ def attack(
     for number, each in enumerate(wanted, 1):
         say(f"attack {number} of {len(wanted)} on {cell.result.unlearner.name}: {each.name}")
         needed = Needed.of(each, inputs.task.sets, cell.result.headline)
-        attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers) if subject else None
+        kept = kept_answers(inputs, cell, each)
+        if kept:
+            say(f"{each.name}: goes on after {', '.join(kept)}, whose answers {kept.folder} kept.")
+        attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers, kept) if subject else None
         attacked = attacked or Attacked({}, cell.result.error, 0.0)
         cell = _filed(inputs, cell, each, needed, attacked, target, retain)
+        kept.remove()
     if inputs.attacks:
         cell = audited(cell)
     if wanted or not cell.reused:
@@ -78,12 +83,10 @@ def _filed(
     metrics = for_protocol(attack.metrics(inputs.task.metrics), inputs.config.protocol)
     values: dict[str, dict[str, Value]] = {}
     rows = needed.asked((answers.records for answers in attacked.variants.values()), cell.records)
-    # there are dozens of variants
-    kept = {name: replace(each, records=each.records.summarised()) for name, each in attacked.variants.items()}
-    for variant, short in kept.items():
+    for variant, answers in attacked.variants.items():
         is_retain = retain is not None and cell.path == retain.path
-        reference = short.records if is_retain else retain.attacked(attack.name, variant) if retain else None
-        found = _values(inputs, short, reference, metrics, cell, target)
+        reference = answers.records if is_retain else retain.attacked(attack.name, variant) if retain else None
+        found = _values(inputs, answers, reference, metrics, cell, target)
         values[variant] = _explained(inputs, found, rows)
     labelled = _labelled(inputs, attack, values, attacked.reason, metrics)
     with filing(cell.path):
@@ -95,7 +98,7 @@ def _filed(
             )
         saved = {
             name: save_records(cell.path, each.records, attack.name, name, private=inputs.task.private)
-            for name, each in kept.items()
+            for name, each in attacked.variants.items()
         }
         seconds = round(attacked.seconds, 3)
         info = AttackInfo(**attack.identity, variants=saved, seconds=seconds, rows=rows)

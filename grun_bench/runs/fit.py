@@ -99,13 +99,15 @@ def checkpoints_of(inputs: Inputs, method: Method, run_id: str) -> list[Checkpoi
 
     What decides the row and the bits of its weights tells them apart. They stay until its last attack is filed.
     """
-    config, roots = inputs.config, inputs.session.include
-    plugins = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py"))]
-    decisive = {
-        "plugins": sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins),
-        "trunk_cache": config.trunk_cache,
-        "eval_every": config.eval_every,
-    }
+    config = inputs.config
+    decisive = {"plugins": plugins_of(inputs), "trunk_cache": config.trunk_cache, "eval_every": config.eval_every}
     stages = range(len(inputs.data.requests(method.unlearner)))
     device = inputs.session.placement.device
     return [checkpoint_of(f"{run_id}-{stage}", device, **decisive) for stage in stages]
+
+
+def plugins_of(inputs: Inputs) -> list[str]:
+    """SHA-256 of the plugin files that the run was given."""
+    roots = inputs.session.include
+    plugins = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py"))]
+    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 
+from grun_bench.attacks import relearn
 from grun_bench.attacks.base import Subject, make_attacks
 from grun_bench.attacks.needed import SAMPLE, Needed
 from grun_bench.core import registry
@@ -24,15 +26,23 @@ from grun_bench.metrics.recovery import LEAST_FORGOTTEN, average, recoveries, re
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import calling, forward
 from grun_bench.models.lm import LM
+from grun_bench.models.loading import Placement
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.plugin_checks.attacks import attacked_subject
 from grun_bench.plugin_checks.small_model import two_sets
+from grun_bench.results.filed import save_records
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_filed, read_result
+from grun_bench.runs import attack_results
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.inputs import Inputs, resolve
+from grun_bench.runs.kept_answers import kept_answers
+from grun_bench.runs.outcome import Cell
 from grun_bench.runs.run import attack_row, run
+from grun_bench.runs.score import Asked
+from grun_bench.runs.session import Session
 from grun_bench.tasks.roles import Role
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 from grun_bench.tasks.world import PUBLISHED
@@ -40,6 +50,7 @@ from grun_bench.tasks.world import PUBLISHED
 pytestmark = pytest.mark.whole
 
 Command = Callable[..., Said]
+CPU = Placement("cpu", "float32")
 METRICS = [*TASK["metrics"], "extraction_strength", "rougeL_recall"]
 
 
@@ -114,6 +125,9 @@ def test_an_attack_asks_what_its_headline_needs_or_everything(hub_with_attacks: 
     """The same numbers on the forget set either way, null with the reason elsewhere, and every number from records."""
     part = run(config(hub_with_attacks, tmp_path / "part", "strip,suffix"))
     cells = [cell for cell in (part.retain, part.target, part.cell) if cell]
+    for saved in part.cell.result.attacks["suffix"].variants.values():  # of what was not asked there is no record
+        records = load_records(part.cell.path.with_name(saved.file))
+        assert {row.set for row in records} == {"forget"} and len(records) == saved.count == 4
     whole = run(config(hub_with_attacks, tmp_path / "part", "strip,suffix", attack_sets="suffix")).cell
     few, all_of = part.cell.result, whole.result
     assert few.attacks["suffix"].rows == dict.fromkeys(("retain", "real_authors", "world_facts"), 0)
@@ -192,6 +206,75 @@ def test_an_attack_added_later_changes_nothing_else(hub_with_attacks: Path, tmp_
     lost.unlink()
     run(config(hub_with_attacks, tmp_path, "prefill", "none", overrides={"prefill.words": [2]}))
     assert lost.read_bytes() == kept
+
+
+def test_a_killed_attack_asks_and_trains_no_variant_again(
+    hub_with_attacks: Path, environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the third of relearning's four variants: the first training and its two answers are not made again, and
+    the rows are those of attacks that nobody killed."""
+    few = {"relearn.kinds": ["forget"], "relearn.steps": [1, 2]}
+    whole = run(config(hub_with_attacks, tmp_path / "whole", "relearn", "none", overrides=few))
+    asked, trained = [], []
+    real_ask, real_training = attack_results.ask, relearn.fine_tune
+
+    def ask(inputs: Inputs, subject: Subject) -> Asked:
+        if len(asked) == 2 and len(trained) == 2:
+            raise KeyboardInterrupt
+        asked.append(subject)
+        return real_ask(inputs, subject)
+
+    def training(*args: Any) -> Any:
+        trained.append(args)
+        return real_training(*args)
+
+    monkeypatch.setattr(attack_results, "ask", ask)
+    monkeypatch.setattr(relearn, "fine_tune", training)
+    again = partial(run, config(hub_with_attacks, tmp_path / "killed", "relearn", "none", overrides=few))
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    kept = {path.name for path in environment.glob("checkpoints/*-relearn-*/*")}
+    assert kept == {"forget-lora@1.jsonl", "forget-lora@2.jsonl"}
+    outcome = again()
+    # then the other training of the retain model, and both of the target model
+    assert (len(asked), len(trained)) == (2 + 2 + 4, 2 + 1 + 2)
+    for one, other in ((outcome.retain, whole.retain), (outcome.cell, whole.cell)):
+        found, wanted = (cell.result.attacks["relearn"].variants for cell in (one, other))
+        assert {name: each.sha256 for name, each in found.items()} == {n: each.sha256 for n, each in wanted.items()}
+        assert one.result.results == other.result.results
+    assert not list(environment.glob("checkpoints/*-relearn-*"))
+
+
+def test_answers_of_another_model_of_the_same_name_are_not_taken(
+    hub_with_attacks: Path, environment: Path, tmp_path: Path, lm: LM, make_lm: Callable[..., LM]
+) -> None:
+    """What a killed attack kept of a model in memory is of no use to the next one that is called so."""
+    other = make_lm()
+    with torch.no_grad():
+        other.model.lm_head.weight.mul_(2.0)
+    folders = set()
+    for model in (lm, other, make_lm()):
+        inputs = resolve(config(hub_with_attacks, tmp_path, "prefill", "none"), Session(PUBLISHED, CPU))
+        records = score(model, [Example("forget", 0, "Who?", "Her.")], ScoringSettings(4))
+        result = Result.model_construct(run_id="0123", records=save_records(tmp_path / "x.json", records))
+        folders.add(kept_answers(inputs, Cell(result, records, tmp_path, False), inputs.attacks[0]).folder)
+    assert len(folders) == 2
+
+
+def test_controls_are_attacked_once_for_all_rows(hub_with_attacks: Path, tmp_path: Path, command: Command) -> None:
+    """Another method and another seed find the target's and the retain model's attacks in the folder."""
+    models = ["--target", SMALL, "--retain", SMALL]
+    task = ["--task", hub_with_attacks / "attacked.yaml", *models, "--output", tmp_path]
+    few = ["--attacks", "prefill", "--set", "prefill.words=[1]", "--set", "epochs=1"]
+
+    def attacked(unlearner: str, seed: int) -> list[str]:
+        said = command("run", "--unlearner", unlearner, "--seed", seed, *task, *few)
+        assert said.code == 0, said.err
+        return [line.split(" on ")[1] for line in said.err.splitlines() if line.startswith("attack ")]
+
+    assert attacked("full+gd", 0) == ["retain: prefill", "none: prefill", "full+gd: prefill"]
+    assert attacked("full+ga", 1) == ["full+ga: prefill"]
+    assert attacked("full+ga", 1) == []
 
 
 def test_a_model_made_again_gives_the_same_records_under_attack(hub_with_attacks: Path, tmp_path: Path) -> None:
