@@ -35,6 +35,13 @@ def test_memory_of_scoring() -> None:
     assert "ratio" in run("eval_memory.py")
 
 
+def test_cost_of_attacks_on_tiny() -> None:
+    """Asking what the headline needs gives the numbers that asking everything gives, of fewer rows."""
+    printed = run("attack_cost.py", "--unlearner", "none", "--attacks", "prefill,int8")
+    last = [cell.strip() for cell in printed.splitlines()[-1].split("|")]
+    assert last[1] == "all" and int(last[2].replace(",", "")) > int(last[3].replace(",", ""))
+
+
 def test_rendering_many_results() -> None:
     """How long it took, which the exit code 1 is about, depends on the machine."""
     assert "400 runs shown" in run("leaderboard_speed.py", "--results", "400", codes=(0, 1))
