@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import stat
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Kept:
-    """A file or a folder of the cache: its bytes, and the time that the newest of its files was written."""
+    """A file or a folder of the cache: its bytes, and when it or the newest thing in it was written."""
 
     path: Path
     size: int
@@ -42,19 +42,14 @@ def kept(kind: str) -> list[Kept]:
 
 
 def _measured(path: Path) -> Kept:
-    found = [(0, 0.0)]
-    for file in _files(path):
+    size, written = 0, 0.0
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    for file in (path, *inside):
         with suppress(OSError):  # it may go while it is looked at
             status = file.lstat()
-            found.append((status.st_size, status.st_mtime))
-    return Kept(path, sum(size for size, _ in found), max(written for _, written in found))
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_symlink() or not path.is_dir():
-        yield path
-    else:
-        yield from (each for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+            written = max(written, status.st_mtime)
+            size += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return Kept(path, size, written)
 
 
 def clear(kind: str, older_than: float) -> tuple[list[Kept], list[Kept]]:

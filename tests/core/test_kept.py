@@ -31,7 +31,8 @@ def cache(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(size))
         if old:
-            os.utime(path, (days_ago, days_ago))
+            for each in (path, *([path.parent] if path.parent.name == "abcd" else [])):
+                os.utime(each, (days_ago, days_ago))
     return folder
 
 
@@ -73,6 +74,13 @@ def test_it_is_cleared_by_kind_and_age(command: Command, cache: Path, arguments:
     assert ALL - there(cache) == gone
     removed = len({name.split("/")[1] for name in gone})  # a model is one, with all of its files
     assert sum(int(line.split()[1]) for line in said.out.splitlines()) == removed
+
+
+def test_a_model_that_is_being_built_is_new_before_it_has_files(command: Command, cache: Path) -> None:
+    (cache / "models" / ".abcd.0-1.part").mkdir()
+    assert command("cache", "--clear", "models").code == 0
+    assert {path.name for path in (cache / "models").iterdir()} == {"abcd.lock", ".abcd.0-1.part"}
+    assert "1970" not in command("cache").out
 
 
 def test_a_link_is_removed_and_not_what_it_leads_to(command: Command, cache: Path, tmp_path: Path) -> None:
