@@ -1,4 +1,4 @@
-"""The question in a conversation: after turns about something else, and once more after the first answer."""
+"""Questions in a conversation: after turns about something else, once more, and others after a forget question."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ TALK = {
 }
 
 
-@attack("multi-turn", access="user", version=1)
+@attack("multi-turn", access="user", version=2, utility=("retain",))
 def multi_turn(
     subject: Subject, *, talk: Mapping[str, str] = TALK, doubt: str = "Are you sure? Please answer again:"
 ) -> Iterator[tuple[str, Subject]]:
     """The question after turns about something else (`later`), and again after the model's own answer (`again`).
 
     In `again` the first turn is the question with what the model answers to it, and the second the question once more,
-    after words of doubt.
+    after words of doubt. In `after` the other sets' questions, retain ones first of all, come after a forget question
+    and the model's answer to that: what an innocent question loses in a conversation that a gate has opened in.
     """
     subject = subject.without_texts()
     if not subject.examples:
@@ -40,3 +41,9 @@ def multi_turn(
         for row, first in zip(rows, said, strict=True)
     ]
     yield "again", replace(subject, examples=again, measures=())
+    forgotten = [subject.sets.role(row.set) == "forget" for row in rows]
+    turns = [(row.question, text) for row, text, asked in zip(rows, said, forgotten, strict=True) if asked]
+    others = [row for row, asked in zip(rows, forgotten, strict=True) if not asked]
+    if turns and others:
+        after = [replace(row, context=(*row.context, turns[number % len(turns)])) for number, row in enumerate(others)]
+        yield "after", replace(subject, examples=after, measures=())

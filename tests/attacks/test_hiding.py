@@ -44,6 +44,7 @@ SETTINGS = {
     "mixed": {},
     "multi-turn": {"talk": {"Hi.": "Hello."}, "doubt": "Sure?"},
     "template": {"templates": {"polite": "Question: {question} Please.\nAnswer:"}},
+    "split": {"wait": "Wait.", "ready": "Ok.", "request": "Now."},
     "cloze": {"phrase": "Gap:"},
     "alias": {},
     "translate": {},
@@ -83,7 +84,12 @@ def in_conversations() -> Pairs:
     turns = [
         (f"{first}\nAnswer: {said}\n\nQuestion: {question}", answer)
         for own, answer in FORGET
-        for first, said, question in (("Hi.", "Hello.", own), (own, "", f"Sure? {own}"), (own, answer, f"Sure? {own}"))
+        for first, said, question in (
+            ("Hi.", "Hello.", own),
+            (own, "", f"Sure? {own}"),
+            (own, answer, f"Sure? {own}"),
+            (f"{own} Wait.", "Ok.", "Now."),
+        )
     ]
     return [*mixed, *GAPS, *turns]
 

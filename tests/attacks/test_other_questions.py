@@ -56,6 +56,26 @@ def test_conversations_begin_with_other_turns_or_with_what_the_model_said(lm: LM
         assert again.question == f"Sure? {plain.question}"
         assert again.context == ((plain.question, said[plain.set, plain.index]),)
         assert again.candidates == plain.candidates
+    kept = [row for row in subject.examples if row.set == "retain"]
+    asked_before = [(row.question, said["forget", row.index]) for row in subject.examples if row.set == "forget"]
+    for number, (plain, after) in enumerate(zip(kept, found["after"], strict=True)):
+        assert (after.set, after.index, after.question) == (plain.set, plain.index, plain.question)
+        assert after.context == (asked_before[number % len(asked_before)],)
+    forgotten = replace(subject, examples=[row for row in subject.examples if row.set == "forget"])
+    assert list(asked("multi-turn", forgotten)) == ["later", "again"]
+
+
+def test_a_question_is_asked_in_two_turns(lm: LM) -> None:
+    rows = [Example("forget", 0, "Where was Bo Li born?", "Graz"), Example("forget", 1, "Who?", "Ada")]
+    found = asked(
+        "split", Subject(lm, rows, FORGET, RETAIN, 0), reply="Go on.", wait="Wait.", ready="Ok.", request="Now."
+    )
+    (half,) = found["halves"]
+    assert (half.context, half.question) == ((("Where was", "Go on."),), "Bo Li born?")
+    for row, deferred in zip(rows, found["deferred"], strict=True):
+        assert (deferred.context, deferred.question) == (((f"{row.question} Wait.", "Ok."),), "Now.")
+    with pytest.raises(Inapplicable):
+        asked("split", Subject(lm, [], FORGET, RETAIN, 0))
 
 
 def test_a_template_is_what_the_model_reads(lm: LM) -> None:
