@@ -13,7 +13,8 @@ from grun_bench.core.kept import KINDS, Kept, clear, kept
 
 def cache(
     what: Annotated[
-        str | None, typer.Option("--clear", metavar="all|KIND", help="Remove what is kept: checkpoints, models, trunk.")
+        str | None,
+        typer.Option("--clear", metavar="all|KIND", help="Remove what is kept of a kind, of those listed without it."),
     ] = None,
     older_than: Annotated[
         float, typer.Option(min=0.0, metavar="DAYS", help="What --clear removes was written longer ago than this.")

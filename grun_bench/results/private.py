@@ -2,7 +2,7 @@
 
 A result of private rows names records in which each text is its hash. What the texts were is kept in the cache, under
 the SHA-256 of the records that are named, and read from there by whoever reads records: on this machine metrics,
-verdict and report have the texts, anywhere else the numbers alone. `GRUN_BENCH_CACHE/texts` may be removed at any time.
+verdict and report have the texts, anywhere else the numbers alone. `grun-bench cache --clear texts` removes them.
 """
 
 from __future__ import annotations
