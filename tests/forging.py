@@ -10,7 +10,8 @@ from typing import Any
 from grun_bench.core import registry
 from grun_bench.leaderboard.recompute import recomputed
 from grun_bench.metrics.evaluate import for_protocol, result_fields
-from grun_bench.results.filed import save_records
+from grun_bench.metrics.gate_audit import audit_of
+from grun_bench.results.filed import Filed, save_records
 from grun_bench.results.record import Record, Records, load_records
 from grun_bench.results.result import Result, parse_result
 from grun_bench.results.run_id import run_ids
@@ -64,5 +65,7 @@ def restate(path: Path, retain: Path) -> None:
     result, records = read_result(path), records_of(path)
     values = recomputed(result, {"none": records}, {"none": records_of(retain)}, None)["none"]
     fields = result_fields(result.task, result.configs[result.task]["version"], values)
+    result.gates = {}
+    result.gates = audit_of(Filed(result, path.parent, path.name, ""))
     said = json.loads(result.dumps()) | fields
     path.write_text(Result.model_validate(said).dumps())
