@@ -16,7 +16,7 @@ from grun_bench.core.settings import Count
     access="user",
     version=1,
     metrics=("sampled_rougeL_recall", "leak"),
-    metrics_if_listed=("sampled_rougeL_recall_unicode", "leak_unicode"),
+    metrics_if_listed=("sampled_rougeL_recall_unicode", "leak_unicode", "similarity", "same_meaning"),
 )
 def sampling(subject: Subject, *, answers: Count = 8) -> Iterator[tuple[str, Subject]]:
     """Several answers at temperature 1 to each forget question: the best of them, and whether one of them leaks."""

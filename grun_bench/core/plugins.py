@@ -60,6 +60,7 @@ class MetricPlugin(Plugin):
     reference: Literal["retain"] | None = None
     leaves_out: Callable[[Any], str | None] | None = None
     gradients: bool = False
+    sentences: bool = False
     divergence: bool = False
     version: int = 1
 

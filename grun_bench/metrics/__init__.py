@@ -34,5 +34,7 @@ Options, all but `roles` or `over` optional:
   sets with these roles where such a metric is asked for;
 - `gradients=True`: reads `row.scores["gradient_norm"]`, which takes a backward pass a row: scoring keeps it of the sets
   with these roles where such a metric is asked for;
+- `sentences=True`: reads `row.scores["similarity"]`, how alike what was written is to the answer, by a model that
+  embeds sentences; kept likewise;
 - `version`: an integer, raised when the definition changes (1 if left out).
 """

@@ -102,10 +102,10 @@ class Record:
 
     `gates` maps the 0-based layer to the gate's value in [0, 1] on the question, `gates_paraphrased` on the
     paraphrased question; None for models without gates. `scores` holds per-example values that an imported log gives
-    without what they were computed from, gradient norms where a metric asks for them, and those of lm-eval, whose
-    records have `choices` and no texts. Under attack, `prefill` are the first words of the answer that were given:
-    `answer` and `generation` are what comes after them; `samples` are answers sampled at temperature 1. Where a record
-    is `hidden`, hashes stand in the place of all its texts (see `results.private`).
+    without what they were computed from, gradient norms and similarities where a metric asks for them, and those of
+    lm-eval, whose records have `choices` and no texts. Under attack, `prefill` are the first words of the answer that
+    were given: `answer` and `generation` are what comes after them; `samples` are answers sampled at temperature 1.
+    Where a record is `hidden`, hashes stand in the place of all its texts (see `results.private`).
     """
 
     __pydantic_config__ = _STRICT

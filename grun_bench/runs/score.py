@@ -15,9 +15,11 @@ from grun_bench.core.errors import UsageError
 from grun_bench.methods.base import Fitted
 from grun_bench.metrics._common import NEEDS_RETAIN
 from grun_bench.metrics.evaluate import Value, evaluate
+from grun_bench.metrics.similarity import MODEL
 from grun_bench.models.divergence import KL, Target
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
+from grun_bench.models.similarity import judge, with_similarity
 from grun_bench.results.record import Records
 from grun_bench.results.result import Cost
 from grun_bench.runs.data import rewordings
@@ -78,8 +80,9 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
     """What a subject answers to all that it is asked."""
     config = inputs.config
     if subject.samples:
-        return Asked(sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, subject.scoring))
-    records = score(subject.lm, subject.examples, subject.scoring)
+        answers = sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, subject.scoring)
+        return Asked(_compared(inputs, answers))
+    records = _compared(inputs, score(subject.lm, subject.examples, subject.scoring))
     if not subject.measures:
         return Asked(records)
     from grun_bench.integrations.lm_eval import measures  # takes seconds
@@ -94,6 +97,13 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
         form=subject.form,
     )
     return Asked(Records([*records, *measured.records]), measured)
+
+
+def _compared(inputs: Inputs, records: Records) -> Records:
+    """The records with how alike the answers are, of the sets for which a metric of the task asks that."""
+    asked = _sets_of(inputs, "sentences")
+    sentences = judge(MODEL) if asked else None
+    return with_similarity(records, asked, sentences) if sentences else records
 
 
 def ask_fitted(inputs: Inputs, fitted: Fitted, target: Target | None = None) -> tuple[Asked, Cost]:

@@ -85,6 +85,7 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
     assert null == {f"{name}_gate" for name in SETS} | {f"{role}_accuracy" for role in asked} | {
         *("mia_gradnorm", "aggregate_score"),  # of the gradients, and of lm-eval's questions
         *(f"{name}_kl_to_target" for name in ("real_authors", "world_facts")),
+        *(f"{name}_{metric}" for name in SETS for metric in ("similarity", "same_meaning")),
     }
 
 
