@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from grun_bench.core.errors import GrunBenchError, unknown
-from grun_bench.core.kept import KINDS, Kept, clear, kept
+from grun_bench.core.kept import KINDS, LASTING, Kept, clear, kept
 
 
 def cache(
     what: Annotated[
         str | None,
-        typer.Option("--clear", metavar="all|KIND", help="Remove what is kept of a kind, of those listed without it."),
+        typer.Option("--clear", metavar="all|KIND", help="Remove what is kept of a kind; all: of those made again."),
     ] = None,
     older_than: Annotated[
         float, typer.Option(min=0.0, metavar="DAYS", help="What --clear removes was written longer ago than this.")
@@ -27,7 +27,7 @@ def cache(
     if what not in ("all", *KINDS):
         raise unknown("kind in --clear", what, ("all", *KINDS))
     stays: list[Kept] = []
-    for kind in KINDS if what == "all" else [what]:
+    for kind in [each for each in KINDS if each not in LASTING] if what == "all" else [what]:
         gone, left = clear(kind, older_than)
         stays += left
         print(f"{kind}: {len(gone)} removed, {_size(gone)}; {len(kept(kind))} kept")
@@ -45,7 +45,7 @@ def _show() -> None:
         days = [time.strftime("%Y-%m-%d", time.localtime(each.written)) for each in found[:1] + found[-1:]]
         rows.append((kind, str(len(found)), _size(found), *(days or ("-", "-")), words))
     print_rows(str(cache_folder()), ("kind", "items", "size", "oldest", "newest", "what it is"), rows)
-    tell("`grun-bench cache --clear checkpoints` removes those of over a day; what is needed again is made again.")
+    tell("`grun-bench cache --clear checkpoints` removes those of over a day. All but texts is made again.")
 
 
 def _size(found: list[Kept]) -> str:

@@ -19,6 +19,8 @@ KINDS = {
     "texts": "texts of private rows, in whose results are hashes",
     "trunk": "what frozen layers gave, of runs that were killed",
 }
+#: kinds that are not made again by whoever needs them: they are cleared by their own names alone
+LASTING = ("texts",)
 DAY = 86400.0
 
 

@@ -83,6 +83,15 @@ def test_a_model_that_is_being_built_is_new_before_it_has_files(command: Command
     assert "1970" not in command("cache").out
 
 
+def test_texts_that_are_nowhere_else_go_by_their_own_name_alone(command: Command, cache: Path) -> None:
+    (cache / "texts").mkdir()
+    (cache / "texts" / "0123.jsonl.gz").write_text("texts")
+    assert command("cache", "--clear", "all", "--older-than", "0").code == 0
+    assert there(cache) == {"models/abcd.lock", "mine/thesis.txt", "texts/0123.jsonl.gz"}
+    assert command("cache", "--clear", "texts", "--older-than", "0").code == 0
+    assert not list((cache / "texts").iterdir())
+
+
 def test_a_link_is_removed_and_not_what_it_leads_to(command: Command, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "model.bin").write_text("mine")
