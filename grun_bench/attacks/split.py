@@ -26,6 +26,7 @@ def split(
     A gate that begins anew at every turn would have to open on a turn that names nobody, or half a name. `reply` is
     what is answered to the first half, `ready` to the question with `wait`.
     """
+    subject = subject.without_texts()
     rows = [replace(row, paraphrased_question=None) for row in subject.examples]
     halves = [_halved(row, reply) for row in rows if len(row.question.split()) > 1]
     if not rows:
