@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": judging.compare,
     "report": judging.report,
     "meta-eval": judging.meta_eval,
+    "depth": judging.depth,
     "import": reading.import_log,
     "convert": reading.convert,
     "export": exporting.export,

@@ -79,3 +79,22 @@ def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]
     if not found or any(each < 0 if kind is int else not 0 < each <= 1 for each in found):
         raise UsageError(f"{option} {text}: must be {'whole numbers' if kind is int else 'shares above 0, up to 1'}.")
     return found
+
+
+def depth(
+    model: Annotated[str, typer.Argument(help="The unlearned model: a folder of --save, a Hub id or a folder.")],
+    target: Annotated[str, typer.Option(help="The target model, by Hub id or folder.")],
+    retain: Annotated[str, typer.Option(help="The retain model, by Hub id or folder.")],
+    entities: Annotated[Path, typer.Option(help="JSON: a list of question, answer and entity (a part of the answer).")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+) -> None:
+    """Measure how deep forgetting goes: the model's hidden states in the target, layer by layer (arXiv 2605.24614)."""
+    from grun_bench.core.strict_json import read_json
+    from grun_bench.runs.front import erasure_depth
+    from grun_bench.terminal.depth import print_depths
+
+    rows = read_json(entities, list[dict[str, Any]])[:limit]
+    if odd := [key for row in rows for key in ("question", "answer", "entity") if not isinstance(row.get(key), str)]:
+        raise UsageError(f"--entities {entities}: every entry needs a text '{odd[0]}'.")
+    print_depths(erasure_depth(model, target, retain, rows, device))

@@ -19,6 +19,7 @@ from grun_bench.tasks.yaml_files import task_file
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from grun_bench.models.depth import Depth
     from grun_bench.results.result import Result
     from grun_bench.runs.outcome import Outcome
     from grun_bench.runs.pools import Pools
@@ -146,6 +147,24 @@ def pools(task: str, folder: Path, seeds: Sequence[int], shares: Sequence[float]
         from grun_bench.runs.pools import make_pools
 
         return make_pools(config, folder, seeds, shares)
+
+
+def erasure_depth(
+    model: str, target: str, retain: str, entities: Sequence[Mapping[str, Any]], device: str = "auto"
+) -> list[Depth | None]:
+    """How deep a model forgot entities, each `question`, `answer` and `entity`: see `grun_bench.models.depth`.
+
+    Models by Hub id or folder, the first also as `--save` leaves it. Raises ModelError and UsageError.
+    """
+    with _loaded(from_hub=True):
+        from grun_bench.methods.saving import CARD, load
+        from grun_bench.models import loading
+        from grun_bench.models.depth import Entity, depths
+
+        placement = loading.Placement.choose(device, "auto")
+        own = load(model, device) if (Path(model) / CARD).exists() else loading.load(model, placement)
+        rows = [Entity(row["question"], row["answer"], row["entity"]) for row in entities]
+        return depths(own, loading.load(target, placement), loading.load(retain, placement), rows)
 
 
 @contextmanager
