@@ -28,7 +28,7 @@ from grun_bench.core.patches import any_generation_config, no_bars
 from grun_bench.integrations.hf.forms import Form
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.adapters.grun import Grun
-from grun_bench.methods.adapters.held import EveryPosition, HeldGrun
+from grun_bench.methods.adapters.held import EveryPosition
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.adapters.state import BESIDE
 from grun_bench.methods.base import Fitted
@@ -137,11 +137,6 @@ def _hf(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], None]
     lm, adapter = fitted.lm, fitted.adapter
     assert isinstance(adapter, Reft)  # noqa: S101  (`_forms` says so)
     base = type(lm.model).__name__
-    if isinstance(adapter, HeldGrun) and adapter.reset:
-        raise UsageError(
-            "--to hf: its gates begin anew at each turn of the user (reset), which this folder's code does not: share "
-            "the folder of --save, which grun_bench.load reads."
-        )
     if not hasattr(transformers, base):
         raise UsageError(f"--to hf: its base, a {base}, brings code of its own, which this folder cannot carry too.")
     notes = ["its code is modeling_edited.py: give trust_remote_code=True to the tokenizer and to lm-eval too."]
