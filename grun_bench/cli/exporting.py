@@ -11,7 +11,7 @@ import typer
 
 from grun_bench.cli.options import Output
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.runs.config import RESULTS, in_folder, named_models
+from grun_bench.runs.config import RESULTS, config_of, in_folder
 
 if TYPE_CHECKING:
     from grun_bench.results.result import Result
@@ -59,19 +59,28 @@ def _refuse_run(run: str, output: Path) -> None:
 
 def _run_command(result: Result, output: Path) -> str:
     """The command that makes a row again and keeps its model in ./model."""
-    model, target, retain = named_models(result)
+    made = config_of(result)
     options = {
-        "--unlearner": result.unlearner.name,
-        "--task": result.task,
-        "--model": None if result.toy else model or result.model,
-        "--target": target,
-        "--retain": retain,
-        "--seed": result.seed or None,
-        "--limit": result.limit,
-        "--protocol": None if result.protocol == "grun-bench" else result.protocol,
-        "--dtype": result.hardware.get("dtype"),
+        "--unlearner": made.unlearner,
+        **_data(result),
+        "--model": made.model,
+        "--target": made.target_model,
+        "--retain-model": made.retain_model,
+        "--seed": made.seed,
+        "--limit": made.limit,
+        "--protocol": made.protocol,
+        "--dtype": made.dtype,
     }
     given = [f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    for key, value in result.unlearner.settings.items():
+    for key, value in made.overrides.items():
         given.append(f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}")
     return f"grun-bench run {' '.join(given)} --save model{in_folder('--output', output)}"
+
+
+def _data(result: Result) -> dict[str, str]:
+    """The options that say what is to be forgotten: a task, or the files of own rows by their names."""
+    from grun_bench.tasks.task import Task
+
+    if result.dataset != "own":
+        return {"--task": result.task}
+    return {f"--{role}": each.file for role, each in Task.model_validate(result.configs[result.task]).own.items()}

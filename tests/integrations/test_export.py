@@ -276,8 +276,12 @@ def test_export_of_a_run_names_the_command_that_keeps_its_model(command: Command
     store([own], tmp_path)
     said = command("export", own.run_id, "--to", "hf", "--out", tmp_path / "out", "--output", tmp_path)
     assert said.code == 2
-    told = "run --unlearner grun+npo --task letters --model org/small --seed 3 --set lr=0.001 --set 'layers=[0.5, 1.0]'"
-    assert told in said.err and f"--save model --output {tmp_path}" in said.err
+    told = "run --unlearner grun+npo --task letters --model org/small --seed 3 --protocol grun-bench"
+    assert (
+        told in said.err
+        and "--set lr=0.001 --set 'layers=[0.5, 1.0]'" in said.err
+        and f"--save model --output {tmp_path}" in said.err
+    )
 
 
 def test_export_replaces_nothing(command: Command, keep: Any, tmp_path: Path) -> None:
