@@ -25,7 +25,12 @@ def compare(
     paths = [find_result(run, output) for run in runs]
     if twice := [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]:
         raise UsageError(f"{', '.join(twice)}: named twice.")
-    print_comparison([read_row(path) for path in paths], output)
+    print_comparison([read_row(path) for path in paths], _root(paths[0], output))
+
+
+def _root(path: Path, output: Path) -> Path:
+    """The folder of results that a row lies in, which next commands name; `output` for a file that lies in none."""
+    return path.parents[3] if len(path.parents) > 3 else output
 
 
 def report(
@@ -41,7 +46,8 @@ def report(
 
     if out.is_dir():
         raise UsageError(f"--out {out}: is a folder; name the HTML file.")
-    write_whole(out, page(read_row(find_result(result, output)), output))
+    path = find_result(result, output)
+    write_whole(out, page(read_row(path), _root(path, output)))
     print(f"report: {out}")
 
 

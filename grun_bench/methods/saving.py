@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from grun_bench.models.loading import Placement
 
 CARD = "grun_bench.json"
+#: of a base that is a folder, where it lies from the saved model's
+_FOLDER = "folder"
 
 
 class Saved(BaseModel):
@@ -115,11 +117,21 @@ def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None
         unlearner=unlearner,
         adapter=fitted.adapter_name if adapter else None,
         options=fitted.options,
-        base=lm.origin,
+        base=lm.origin | _folder_beside(lm, folder),
         prompts=lm.prompts.style,
         run_id=run_id,
     )
     write_folder(saved, folder, fill)
+
+
+def _folder_beside(lm: LM, folder: Path) -> dict[str, str]:
+    """Where the base's own folder is from that of the saved model; nothing for one of the cache or the Hub.
+
+    A folder's name in results is the end of its path, which is not enough to find it again.
+    """
+    path = Path(lm.model.config.name_or_path or "/nowhere")
+    made = {"cache", "trained_without", "revision"} & set(lm.origin)
+    return {} if made or not path.is_dir() else {_FOLDER: os.path.relpath(path.resolve(), folder.resolve())}
 
 
 def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None]) -> None:
@@ -177,7 +189,7 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
         lm = loading.load(str(folder), place)
         lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
         return Fitted(lm)
-    lm = base or _load_base(saved, place)
+    lm = base or _load_base(saved, place, Path(folder))
     lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
     target = _beside(saved)
     said = f"{Path(folder) / CARD}: options: "
@@ -197,13 +209,15 @@ def _beside(saved: Saved) -> type[Adapter]:
     return cast("type[Adapter]", registry.get("adapter", str(saved.adapter)).target)
 
 
-def _load_base(saved: Saved, place: Placement) -> LM:
+def _load_base(saved: Saved, place: Placement, folder: Path) -> LM:
     from grun_bench.methods.made_models import load_tiny
     from grun_bench.models import loading
     from grun_bench.models.places import folder_of, other_content
 
-    origin = saved.base
+    origin = {key: value for key, value in saved.base.items() if key != _FOLDER}
     name = str(origin.get("name"))
+    if (beside := saved.base.get(_FOLDER)) and (folder / str(beside)).is_dir():
+        name = str(folder / str(beside))
     if "trained_without" in origin:
         lm = load_tiny(origin["trained_without"], place, bool(origin.get("lore")))
     elif cached := origin.get("cache"):

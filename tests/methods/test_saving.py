@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from attaching import logits_of
+from attaching import logits_of, saved
 from conftest import FORGET, RETAIN, SMALL, Said
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -63,6 +64,24 @@ def test_the_same_logits_to_the_bit(keep: Callable[..., Tensor], tmp_path: Path,
     # nothing but safetensors and text is written, and nothing is left beside it
     assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".md", ".jinja"}
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_base_that_is_a_folder_is_found_from_anywhere(
+    environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when both folders have moved; and another one in its place is refused."""
+    monkeypatch.delenv("GRUN_BENCH_HUB")
+    shutil.copytree(hub / SMALL, tmp_path / "mine" / "model")
+    lm = load_base(str(tmp_path / "mine" / "model"), Placement("cpu", "float32"))
+    saved(lm, tmp_path / "mine" / "unlearned", "grun")
+    expected = logits_of(lm)
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved" / "model")
+    assert torch.equal(logits_of(grun_bench.load(tmp_path / "moved" / "unlearned")), expected)
+    config = tmp_path / "moved" / "model" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ModelError, match="is not the model that the adapter was trained on"):
+        grun_bench.load(tmp_path / "moved" / "unlearned")
 
 
 def test_an_adapter_is_small_and_lora_is_pefts_own(
