@@ -15,6 +15,7 @@ from grun_bench.reports.words import Line, lines
 from grun_bench.results.words import dataset_label
 
 _STYLE = Path(__file__).with_name("page.css")
+PRIVATE = "Texts on this page are of private rows: the result has none of them, whoever gets this page does."
 TOY = "Made in the embedded toy world: it shows the method at work and says nothing of a real model."
 
 
@@ -53,6 +54,8 @@ def _head(row: Row) -> Iterator[str]:
     yield f"<p>run {html(result.run_id)} of {html(result.date[:10])}, data {html(dataset_label(result))}</p>"
     if result.toy:
         yield f'<p class="toy">{TOY}</p>'
+    if result.configs.get(result.task, {}).get("private"):
+        yield f'<p class="toy">{PRIVATE}</p>'
     if result.limit:
         yield f'<p class="toy">Cut to {result.limit} rows a set (--limit): a smoke test.</p>'
 
