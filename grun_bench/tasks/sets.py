@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from grun_bench.tasks.roles import ROLES, Role
@@ -48,7 +48,8 @@ class ScoredSets:
 
     def taking(self, *names: str) -> ScoredSets:
         """The sets of which a metric is taken that goes by any of these names."""
-        return ScoredSets(tuple(each for each in self.sets if not each.metrics or {*names} & {*each.metrics}))
+        kept = tuple(each for each in self.sets if not each.metrics or {*names} & {*each.metrics})
+        return replace(self, sets=kept)
 
     def role(self, name: str) -> Role | None:
         """What a set is to unlearning; None for a name that is none of the sets'."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from grun_bench.core.errors import DataError, UsageError
+from grun_bench.metrics.evaluate import evaluate
+from grun_bench.results.record import Records
 from grun_bench.runs.data import read_data
 from grun_bench.tasks.neutral import QUESTIONS, SENTENCES
 from grun_bench.tasks.own import LEAST, MOST, Own, OwnData
@@ -111,3 +113,9 @@ def test_a_row_to_forget_that_is_to_be_kept_too_is_refused_with_both_places(own)
 def test_a_column_that_is_none_of_ours_is_refused(own) -> None:
     with pytest.raises(UsageError, match="unknown column in --columns 'quest': did you mean question"):
         own(range(3), columns={"quest": "question"})
+
+
+def test_what_brings_a_missing_set_is_said_whatever_metrics_are_asked_for(own) -> None:
+    sets = own(range(3)).load("").sets
+    value = evaluate(Records([]), None, ["mia_loss"], sets)["mia_loss"]
+    assert value.value is None and "a --retain file of 25 rows brings one" in str(value.reason)
