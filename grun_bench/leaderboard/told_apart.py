@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from grun_bench.core.errors import GrunBenchError, MissingReference
+from grun_bench.core.limits import at_most
 from grun_bench.leaderboard.boards import Row
 from grun_bench.leaderboard.filings import Column, Run
 from grun_bench.metrics.power import LEVEL
@@ -46,14 +47,16 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
 
 def _values(row: Row, metric: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
     """The metric of each example in the row's worst case, the mean over its runs."""
+    from grun_bench.leaderboard.recompute import allowed_seconds
     from grun_bench.metrics.row_values import row_values
 
     of_runs: list[Mapping[tuple[str, int], float]] = []
     for run in row.runs:
         try:
-            records = _records(run, metric, row.worst_attack)
-            found = MissingReference("its records are not there.")
-            values = found if records is None else row_values(records, names, sets).get(metric, found)
+            with at_most(allowed_seconds(run.result)):  # records are a stranger's
+                records = _records(run, metric, row.worst_attack)
+                found = MissingReference("its records are not there.")
+                values = found if records is None else row_values(records, names, sets).get(metric, found)
         except GrunBenchError as error:  # `--check` says what is wrong with them
             values = MissingReference(str(error))
         if isinstance(values, MissingReference):

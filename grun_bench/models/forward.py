@@ -63,10 +63,6 @@ class Frozen:
         return {"attention_mask": mask, "position_ids": positions, **cache_argument(model, past)}
 
 
-#: attribute of a model, True where its states at a prompt's first tokens depend on the whole prompt, so that nothing
-#: of a prompt can be kept for another one that begins alike
-READS_WHOLE_PROMPTS = "reads_whole_prompts"
-
 _current: ContextVar[Call | None] = ContextVar("grun_bench_call", default=None)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grun_bench.models.batch import common_length
-from grun_bench.models.forward import READS_WHOLE_PROMPTS, calling
+from grun_bench.models.forward import calling
 from grun_bench.models.head import Head
 from grun_bench.models.kernels import fast_kernels
 from grun_bench.models.kv_cache import KeyValues, Slots, cache_argument
@@ -138,7 +138,8 @@ class Prefill:
 
     def __init__(self, passes: Passes, works: Sequence[Work], hidden: int | None) -> None:
         prompts = [work.prompt for work in works]
-        alike = 0 if getattr(passes.model, READS_WHOLE_PROMPTS, False) else common_length(prompts)
+        # where states of a prompt's first tokens depend on all of it, nothing is kept for another that begins alike
+        alike = 0 if getattr(passes.model, "reads_whole_prompts", False) else common_length(prompts)
         self.shared = list(prompts[0][: min(alike, min(map(len, prompts)) - 1)])
         self._passes, self._hidden = passes, hidden
         self._pasts: dict[bool, KeyValues] = {}

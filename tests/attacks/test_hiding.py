@@ -222,9 +222,10 @@ def test_sampling_finds_what_greedy_decoding_hides(models: Models) -> None:
 
 
 def extractable(record: Record) -> float:
-    """The share of an answer's tokens, from its end, that greedy decoding gives one after another."""
-    wrong = [place for place, match in enumerate(record.answer.matches or []) if not match]
-    return 1 - (wrong[-1] + 1 if wrong else 0) / len(record.answer.matches or [])
+    """The share of an answer's tokens, from its last (before the end of sequence) on, that greedy decoding gives."""
+    matches = (record.answer.matches or [])[:-1]
+    wrong = [place for place, match in enumerate(matches) if not match]
+    return 1 - (wrong[-1] + 1 if wrong else 0) / len(matches)
 
 
 def test_words_are_chosen_on_one_half_and_put_to_the_other(models: Models) -> None:

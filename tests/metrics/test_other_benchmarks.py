@@ -263,12 +263,12 @@ def k(records: Records, reference: Records) -> dict[str, Any]:
 
 def test_the_k_score_is_of_a_model_that_lives() -> None:
     untouched = persons(["Nurse", "Baker"], ["Lawyer"] * 4)
-    assert k(untouched, untouched) == {"k_score": 1.0, "k_eligible": 1.0, "degeneration_added": 0.0}
+    assert k(untouched, untouched) == {"k_score": 1.0, "k_score_eligible": 1.0, "k_score_degeneration": 0.0}
     told = k(persons(["Lawyer", "Nurse"], ["Lawyer"] * 3 + ["Nurse"]), untouched)
-    assert told == pytest.approx({"k_score": 0.5 * 0.75, "k_eligible": 0.0, "degeneration_added": 0.0})
+    assert told == pytest.approx({"k_score": 0.5 * 0.75, "k_score_eligible": 0.0, "k_score_degeneration": 0.0})
     broken = k(persons(["...", ""], ["!"] * 4), untouched)
-    assert broken == {"k_score": 0.0, "k_eligible": 0.0, "degeneration_added": 1.0}
+    assert broken == {"k_score": 0.0, "k_score_eligible": 0.0, "k_score_degeneration": 1.0}
     endless = k(persons(["Nurse", "Nurse"], ["Lawyer"] * 4, finished=False), untouched)
-    assert endless["k_eligible"] == 0.0 and endless["degeneration_added"] == 1.0
+    assert endless["k_score_eligible"] == 0.0 and endless["k_score_degeneration"] == 1.0
     alone = evaluate(untouched, None, ["k_score"], SETS)
     assert all(each.value is None and "retain model" in str(each.reason) for each in alone.values())

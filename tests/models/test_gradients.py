@@ -103,8 +103,12 @@ def test_float16_is_told(make_lm: Callable[..., LM]) -> None:
 
 def test_scoring_keeps_them_where_a_metric_asks(hub: Path, environment: Path, tmp_path: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(hub / SMALL), AutoTokenizer.from_pretrained(hub / SMALL)
-    pairs = {"source": "locuslab/TOFU:retain_perturbed", "role": "holdout"}
-    score = {"forget": "locuslab/TOFU:forget01_perturbed", "retain": pairs["source"], "unseen": pairs}
+    unseen = {"source": "locuslab/TOFU:world_facts_perturbed", "role": "holdout"}
+    score = {
+        "forget": "locuslab/TOFU:forget01_perturbed",
+        "retain": "locuslab/TOFU:retain_perturbed",
+        "unseen": unseen,
+    }
     task = tmp_path / "task.yaml"
     task.write_text(yaml.safe_dump(TASK | {"score": score, "metrics": ["mia_gradnorm"], "headline": ["mia_gradnorm"]}))
     outcome = grun_bench.evaluate(model, tokenizer, task, limit=2)

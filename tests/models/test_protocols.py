@@ -296,8 +296,9 @@ def test_published_target_and_retain_rows_share_a_table(command: Command) -> Non
         lines = [
             [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"
         ]
-        rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+        *rows, least = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
         assert [row["unlearner"] for row in rows] == ["**target model**", "**retain model**"]
+        assert least["unlearner"] == "<sub>least difference seen</sub>"
         assert {row["source"] for row in rows} == {"imported (OpenUnlearning)"}
         shown = {
             "model utility ↑": "model_utility",

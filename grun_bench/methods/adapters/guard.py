@@ -19,7 +19,7 @@ from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.methods.adapters.base import Adapter, layer_index, load_tensors
 from grun_bench.methods.adapters.held import seen_columns
 from grun_bench.methods.adapters.state import keep_in_state
-from grun_bench.models.forward import READS_WHOLE_PROMPTS, Call, current_call, decoder_layers
+from grun_bench.models.forward import Call, current_call, decoder_layers
 from grun_bench.models.kv_cache import add_numbers, numbers_of
 from grun_bench.models.lm import LM
 from grun_bench.models.places import other_content
@@ -101,7 +101,7 @@ class Guard(Adapter):
         # before the one that ends a plain call
         model.register_forward_hook(self._end, with_kwargs=True, prepend=True, always_call=True)
         keep_in_state(model, self.requests)
-        setattr(model, READS_WHOLE_PROMPTS, True)
+        model.reads_whole_prompts = True  # type: ignore[assignment]
 
     def know(self, lm: LM) -> None:
         self._lm = lm
