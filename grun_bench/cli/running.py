@@ -111,10 +111,8 @@ class RowOptions(OptionGroup):
     ) -> RunConfig:
         """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
         fields, overrides = vars(self).copy(), parsed(settings)
-        if self.retain and not self.forget:
-            fields |= {"retain": None, "retain_model": self.retain_model or self.retain}
-        elif self.retain:
-            fields["retain"] = Path(self.retain)
+        if retain := fields.pop("retain"):
+            fields |= {"keep": Path(retain)} if self.forget else {"retain_model": self.retain_model or retain}
         fields["columns"] = mapped(self.columns)
         if (recipe := fields.pop("recipe")) != "default":
             overrides["recipe"] = recipe

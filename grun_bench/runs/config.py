@@ -48,7 +48,7 @@ class RunConfig:
     retain_log: Path | None = None
     #: own rows to forget, to keep, and near to the first and to be kept, in place of a task: files, or folders of texts
     forget: Path | None = None
-    retain: Path | None = None
+    keep: Path | None = None
     neighbours: Path | None = None
     #: our columns -> those of these files, where they are called otherwise
     columns: Mapping[str, str] = field(default_factory=dict)

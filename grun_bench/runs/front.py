@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _KINDS = {
-    Path: ("output", "save", "retain_log", "forget", "retain", "neighbours"),
+    Path: ("output", "save", "retain_log", "forget", "keep", "neighbours"),
     str: ("model", "target_model", "retain_model"),
 }
 _OF_EVALUATE = (
@@ -44,10 +44,10 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
     `grun_bench.runs.config.RunConfig`:
 
     - `forget`: own rows, a file (`.jsonl`, `.json`, `.csv`, `.parquet`) or a folder of `.txt` and `.md`; with it
-      `retain`, rows to keep, `neighbours`, rows near to the first that are to be kept, `columns`, ours -> theirs
-      (`{"question": "Q"}`), `private` (True: their texts stay on this machine), and `utility`, names of lm-eval's
-      tasks. They are attacked as a user could, unless
-      `attacks` is "none", and filed in `results`, not among the package's.
+      `keep`, rows to keep (`--retain`), `neighbours`, rows near to the first that are to be kept, `columns`, ours ->
+      theirs (`{"question": "Q"}`), `private` (True: their texts stay on this machine), and `utility`, names of
+      lm-eval's tasks. They are attacked as a user could, unless `attacks` is "none", and filed in `results`, not among
+      the package's.
     - `model`: a Hub id or a folder; None is `tiny`, the toy model. `target_model`, `retain_model`: fine-tuned already,
       with and without the forget set; `retain_log`: a published log in place of a retain model. `revision`: a branch,
       tag or commit of the target model on the Hub, else of the model; `<org>/<name>@<revision>` names one too.

@@ -31,7 +31,7 @@ def own_world(config: RunConfig) -> Own:
     if config.forget is None:
         raise UsageError("own rows begin with what is to be forgotten: --forget FILE.")
     utility = tuple(name.strip() for name in config.utility.split(",") if name.strip())
-    return Own(OwnData(config.forget, config.retain, config.neighbours, dict(config.columns), utility, config.private))
+    return Own(OwnData(config.forget, config.keep, config.neighbours, dict(config.columns), utility, config.private))
 
 
 def remember(world: Own) -> None:
@@ -53,7 +53,7 @@ def files_of(row: Result) -> dict[str, Any]:
     task = Task.model_validate(row.configs[row.task])
     found: dict[str, Any] = {"task": "", "private": task.private, "utility": ",".join(task.measures)}
     for name, file in task.own.items():
-        found[name] = _place(name, file)
+        found["keep" if name == "retain" else name] = _place(name, file)
         found["columns"] = found.get("columns") or file.columns
     return found
 
@@ -88,7 +88,7 @@ def check_own(config: RunConfig) -> None:
     """Raises UsageError for options of own rows that do not go with each other, or with what else was asked for."""
     if config.forget is None:
         given = {"--neighbours": config.neighbours, "--columns": config.columns, "--utility": config.utility}
-        odd = [name for name, value in ({"--retain": config.retain} | given).items() if value]
+        odd = [name for name, value in ({"--retain": config.keep} | given).items() if value]
         if odd:
             raise UsageError(f"{odd[0]}: it goes with --forget FILE, which names own rows.")
         if not config.task:

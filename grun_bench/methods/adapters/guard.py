@@ -101,7 +101,7 @@ class Guard(Adapter):
         # before the one that ends a plain call
         model.register_forward_hook(self._end, with_kwargs=True, prepend=True, always_call=True)
         keep_in_state(model, self.requests)
-        model.reads_whole_prompts = True  # type: ignore[assignment]
+        model.reads_whole_prompts = True
 
     def know(self, lm: LM) -> None:
         self._lm = lm
