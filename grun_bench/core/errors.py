@@ -51,9 +51,10 @@ def unknown(what: str, name: str, choices: Iterable[str], hint: str = "", listed
     Names of which there may be any number are not `listed`: where none is near, their count is said.
     """
     names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    if not near and name:  # a beginning of a long name, as of a run id
-        near = [each for each in names if difflib.SequenceMatcher(None, name, each[: len(name)]).ratio() >= 0.7][:3]
+    text = str(name)
+    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    if not near and text:  # a beginning of a long name, as of a run id
+        near = [each for each in names if difflib.SequenceMatcher(None, text, each[: len(text)]).ratio() >= 0.7][:3]
     all_of = (
         f"choose from: {', '.join(names) or '(none)'}." if listed else f"none of the {len(names)} there is near it."
     )
