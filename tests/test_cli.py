@@ -280,6 +280,7 @@ def test_unwritable_cache_says_what_to_set(
     refused(said, "GRUN_BENCH_CACHE", str(tmp_path / "file" / "cache"))
 
 
+@pytest.mark.whole
 def test_page_that_cannot_be_saved_is_a_failure(command: Command, results: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = command("leaderboard", "--results", results, "--out", tmp_path / "file" / "pages")
@@ -294,6 +295,7 @@ def stored(folder: Path) -> dict[str, Result]:
     return {result.unlearner.name: result for result in map(read_result, result_files(folder))}
 
 
+@pytest.mark.whole
 def test_a_second_run_reuses_and_overwrite_runs_again(
     command: Command, small_run: list[str], results: Path, tmp_path: Path
 ) -> None:
@@ -314,6 +316,7 @@ def test_a_second_run_reuses_and_overwrite_runs_again(
     assert stored(output)["grun+npo"].results == stored(results)["grun+npo"].results
 
 
+@pytest.mark.whole
 def test_another_seed_and_other_settings_are_other_rows(
     command: Command, small_run: list[str], results: Path, tmp_path: Path
 ) -> None:
@@ -423,6 +426,7 @@ def test_a_sweep_fails_where_a_run_failed_or_none_was_made(
     assert found.code == code and said in found.out + found.err
 
 
+@pytest.mark.whole
 def test_diverged_row_is_kept_marked_and_a_failure(
     command: Command, small_run: list[str], results: Path, tmp_path: Path
 ) -> None:
@@ -468,6 +472,7 @@ def test_reading_results_loads_no_torch(results: Path, tmp_path: Path, arguments
     assert "LOADED []" in done.stdout
 
 
+@pytest.mark.whole
 def test_eval_every_shows_the_best_and_the_last_step(
     command: Command, small_run: list[str], results: Path, tmp_path: Path
 ) -> None:

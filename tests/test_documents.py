@@ -116,6 +116,7 @@ def mean_of_least_likely(row: Record) -> float:
     return sum(least) / len(least)
 
 
+@pytest.mark.whole
 def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], command: Command, tmp_path: Path) -> None:
     said = command(*customers[1:], "--output", tmp_path / "results")
     assert said.code == 0, said.err

@@ -56,6 +56,7 @@ def output(results: Path, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+@pytest.mark.whole
 def test_a_single_file(command: Callable[..., Said], hub: Path, output: Path, tmp_path: Path) -> None:
     file = tmp_path / "shrink_head.py"
     file.write_text(EXAMPLE)
@@ -71,6 +72,7 @@ def test_a_single_file(command: Callable[..., Said], hub: Path, output: Path, tm
     assert wrong.code == 2 and "did you mean factor" in wrong.err
 
 
+@pytest.mark.whole
 def test_two_runs_of_one_process_have_plugins_of_their_own(environment: Path, hub: Path, output: Path) -> None:
     """Files of one name with a plugin of one name: each run sees its own, and the next one neither."""
     options = {"task": hub / "small.yaml", "model": SMALL, "output": output}
@@ -110,6 +112,7 @@ def wheel(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.whole
 def test_an_installed_package(environment: Path, hub: Path, output: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]

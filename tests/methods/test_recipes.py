@@ -180,6 +180,7 @@ def test_tasks_say_their_family() -> None:
     assert load_task("tofu_lite").in_toy_world().family == "tofu"
 
 
+@pytest.mark.whole
 def test_the_command_line_names_a_recipe_and_the_result_says_it(command: Command, tmp_path: Path, hub: Path) -> None:
     task = tmp_path / "task.yaml"
     task.write_text(f"{(hub / 'small.yaml').read_text()}family: tofu\n")

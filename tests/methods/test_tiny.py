@@ -45,6 +45,7 @@ def test_tokenizer_is_saved_and_loaded_whole(tokenizer: PreTrainedTokenizerBase,
     assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == (tiny.BOS, tiny.EOS, tiny.PAD)
 
 
+@pytest.mark.whole
 def test_tokenizer_is_the_same_in_every_process(tmp_path: Path) -> None:
     code = (
         "from grun_bench.methods.made_models import tiny_tokenizer; print(tiny_tokenizer().backend_tokenizer.to_str())"

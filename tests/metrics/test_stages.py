@@ -255,6 +255,7 @@ def probability(path: Path, rows: range) -> float:
     return float(np.mean([math.exp(sum(row.answer.logprobs) / len(row.answer.logprobs)) for row in records]))
 
 
+@pytest.mark.whole
 def test_a_run_keeps_every_stage(task: Path, command: Callable[..., Said], tmp_path: Path) -> None:
     options = ["--task", task, "--model", SMALL, "--output", tmp_path / "results"]
     said = command("run", "--unlearner", "full+ga", "--set", "lr=3e-3", "--set", "epochs=3", *options)
@@ -289,6 +290,7 @@ def test_a_run_keeps_every_stage(task: Path, command: Callable[..., Said], tmp_p
     assert ElementTree.parse(path.with_suffix(".stages.svg")).getroot().tag.endswith("svg")
 
 
+@pytest.mark.whole
 def test_a_sequence_of_modules_is_saved_and_loaded(task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from grun_bench.runs import row
 
@@ -308,6 +310,7 @@ def test_a_sequence_of_modules_is_saved_and_loaded(task: Path, tmp_path: Path, m
     assert {name[0] for name in load_file(tmp_path / "model" / "adapter.safetensors")} == {"0", "1"}
 
 
+@pytest.mark.whole
 def test_a_sequence_that_diverges_keeps_what_was_scored(task: Path, tmp_path: Path) -> None:
     overrides = {"epochs": 4, "lr": 1e30, "clip": 1e30}
     cell = run(RunConfig("full+ga", str(task), tmp_path, model=SMALL, overrides=overrides)).cell
@@ -321,6 +324,7 @@ def test_rows_of_no_request_are_refused(task: Path, command: Callable[..., Said]
     assert said.code == 2 and "the stages hold 3 of the 4 rows of locuslab/TOFU:forget01" in said.err
 
 
+@pytest.mark.whole
 def test_a_limit_cuts_every_request(task: Path, tmp_path: Path) -> None:
     cell = run(RunConfig("full+ga", str(task), tmp_path, model=SMALL, overrides={"epochs": 1}, limit=1)).cell
     assert cell.result.data["train:forget"]["rows"] == 2

@@ -78,6 +78,7 @@ def test_a_model_that_moved_on_is_another_one(
         again.again(before.model_copy(update={"reference": before.reference | {"names": ["f" * 64]}}), None)
 
 
+@pytest.mark.whole
 def test_a_target_is_run_at_its_commit(publish: Callable[[str], None], row: Callable[..., Result]) -> None:
     publish(OLD)
     publish(NEW)

@@ -182,6 +182,7 @@ def test_a_missing_reference_is_null_with_the_reason_and_the_way_out(command: Co
 # --- protocols --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_rows_of_two_protocols_never_meet_in_one_table(command: Command, folder: Path) -> None:
     assert run_none(command, folder)[0] == 0
     assert run_none(command, folder, "--protocol", "open-unlearning")[0] == 0

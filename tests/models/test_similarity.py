@@ -75,6 +75,7 @@ def test_on_tofu_it_tells_paraphrases_from_wrong_answers_better_than_rouge(share
     assert told / 2 > 0.8
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("there", [True, False])
 def test_a_task_that_lists_it_has_it_or_the_reason(
     hub: Path, mirror: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
@@ -100,6 +101,7 @@ def test_a_task_that_lists_it_has_it_or_the_reason(
         assert MODEL in str(result.reason("forget_similarity")) and "no similarity:" in run.err
 
 
+@pytest.mark.whole
 def test_other_tasks_load_no_embedding_model(hub: Path, command: Command, tmp_path: Path) -> None:
     made.judge.cache_clear()
     run = command(

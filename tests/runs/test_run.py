@@ -39,6 +39,7 @@ def config(hub: Path, output: Path, unlearner: str, **changes: object) -> RunCon
     return RunConfig(unlearner, str(hub / "small.yaml"), output, model=SMALL, **changes)
 
 
+@pytest.mark.whole
 def test_target_and_retain_model_are_fine_tuned_once(
     environment: Path, hub: Path, results: Path, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_target_and_retain_model_are_fine_tuned_once(
     assert again.cell.result == cell.result
 
 
+@pytest.mark.whole
 def test_the_same_seed_gives_the_same_numbers(environment: Path, hub: Path, tmp_path: Path) -> None:
     rows = [run(config(hub, tmp_path / name, "grun+idk", overrides={"epochs": 1})).cell for name in ("a", "b")]
     assert rows[0].result.results == rows[1].result.results
@@ -64,6 +66,7 @@ def test_the_same_seed_gives_the_same_numbers(environment: Path, hub: Path, tmp_
     assert not rows[1].reused
 
 
+@pytest.mark.whole
 def test_a_limited_run_is_a_row_of_its_own(environment: Path, hub: Path, tmp_path: Path) -> None:
     runs = [run(config(hub, tmp_path, "none", limit=limit)).cell for limit in (None, 2)]
     assert runs[0].path != runs[1].path
@@ -139,6 +142,7 @@ def test_a_stopped_run_leaves_nothing_false(
     assert outcome.cell.result.status == "ok"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_fine_tuning_changes_the_weights_that_it_trains_with(make_lm: Callable[..., LM], dtype: torch.dtype) -> None:
     """The loss measured afterwards is the one that training ended with: no pass ran on weights of an earlier step."""
@@ -201,6 +205,7 @@ def test_the_best_step_is_that_of_the_rule() -> None:
     assert (best_step(named, sets), best_step(named)) == (5, None)
 
 
+@pytest.mark.whole
 def test_the_trunk_cache_is_part_of_the_cost(environment: Path, hub: Path, results: Path, tmp_path: Path) -> None:
     output = shutil.copytree(results, tmp_path / "results")
     kept = run(config(hub, output, "grun+npo", overrides={"epochs": 1})).cell
