@@ -51,4 +51,5 @@ def test_the_notebook_runs_to_its_end(walk: dict[str, str], tmp_path: Path, monk
     told = [cell for cell in notebook.cells if '"customers.py", str(folder)' in cell.source]
     told[0].source = told[0].source.replace("str(folder)]", f"str(folder), {SMALL!r}]")
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert "Was it forgotten?" in str(notebook.cells[-4].outputs) and "Ada Castell:" in str(notebook.cells[-1].outputs)
+    said = [str(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
+    assert any("Was it forgotten?" in each for each in said) and "Ada Castell:" in said[-1]
