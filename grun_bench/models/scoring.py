@@ -212,7 +212,7 @@ def _record(lm: LM, protocol: Protocol, example: Example, works: Sequence[Work],
         example.question,
         answer,
         paraphrased,
-        others,
+        [_loss_alone(other) for other in others],
         generation,
         _gates(scored),
         prefill=example.prefill or None,
@@ -224,6 +224,11 @@ def _continuation(text: str, tokens: Sequence[int], scores: TokenScores) -> Cont
     values = (scores.logprobs, scores.means or None, scores.deviations or None)
     logprobs, means, deviations = (None if each is None else [_float32(value) for value in each] for each in values)
     return Continuation(text, logprobs, matches, means, deviations)
+
+
+def _loss_alone(wrong: Continuation) -> Continuation:
+    """Of a wrong answer no metric reads more than its loss; the tokens of all five were half of a records file."""
+    return Continuation(wrong.text, loss=wrong.loss, tokens=wrong.tokens)
 
 
 def _float32(value: float) -> float:
