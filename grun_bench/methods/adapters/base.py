@@ -43,6 +43,8 @@ class Adapter(ABC):
     plain_calls: PlainCalls | None = None
     #: True when `save_plain` can write what it leaves as a model by itself
     merges = False
+    #: False within `disabled`: what acts while the model runs asks it at each pass
+    on = True
 
     @property
     def frozen_blocks(self) -> int:
@@ -63,13 +65,22 @@ class Adapter(ABC):
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that the optimiser may change."""
 
-    @abstractmethod
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Within this block the model is the target again, without a second copy of it.
 
-        It may be entered between a forward pass and its backward pass, so it must not write into weights in place.
+        It may be entered between a forward pass and its backward pass, so it must not write into weights in place. What
+        changes the weights themselves has a way of its own; of hooks, which look at `on`, this is all.
         """
+        self.on = False
+        try:
+            yield
+        finally:
+            self.on = True
+
+    def acts(self) -> bool:
+        """Whether it is on, for what calls back."""
+        return self.on
 
     def keep_target(self) -> None:  # noqa: B027
         """Called before training when the target model is needed during training, not only before it.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -87,7 +86,6 @@ class Guard(Adapter):
         self.requests = nn.ModuleList()
         self.sentences: Sentences | None = None
         self._lm: LM | None = None
-        self._on = True
 
     def attach(self, model: PreTrainedModel) -> None:
         model.requires_grad_(False)
@@ -95,7 +93,7 @@ class Guard(Adapter):
         self.first_layer = layer_index(self.layer, len(blocks))
         if self.router:
             self.sentences = load_sentences(self.router, str(model.device), keep="end")
-        self.plain_calls = PlainCalls(model, self._acts)
+        self.plain_calls = PlainCalls(model, self.acts)
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         blocks[self.first_layer].register_forward_hook(self._steer_output)
         # before the one that ends a plain call
@@ -109,9 +107,6 @@ class Guard(Adapter):
     def add(self, clusters: Clusters) -> None:
         """Steer away from these too."""
         self.requests.append(clusters.to(self._model.device))
-
-    def _acts(self) -> bool:
-        return self._on
 
     @property
     def _clusters(self) -> list[Clusters]:
@@ -127,7 +122,7 @@ class Guard(Adapter):
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A pass begins. Raises UsageError where what steers it cannot be known."""
         call = current_call()
-        if not self._on or call is None:
+        if not self.on or call is None:
             return
         seen = Seen(by_name(model, args) | dict(kwargs))
         cache = cache_among(seen.given.values())
@@ -151,7 +146,7 @@ class Guard(Adapter):
 
     def _steer_output(self, block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """A forward hook of the decoder block. Raises UsageError outside of a call of the whole model."""
-        if not self._on:
+        if not self.on:
             return output
         call = current_call()
         if call is None or not isinstance(call.kept, Pass):
@@ -210,13 +205,6 @@ class Guard(Adapter):
     def trainable_parameters(self) -> list[nn.Parameter]:
         return []
 
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        self._on = False
-        try:
-            yield
-        finally:
-            self._on = True
 
     def save(self, folder: Path) -> None:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.requests.state_dict().items()}

@@ -38,7 +38,7 @@ class EveryPosition(Reft):
         model.register_forward_pre_hook(_without_lengths, with_kwargs=True)
 
     def _edit_output(self, index: int, block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if not self._on:
+        if not self.on:
             return output
         states = output[0] if isinstance(output, tuple) else output
         edited = self._edit(index, states)[0]
@@ -145,7 +145,7 @@ class HeldGrun(EveryPosition, Grun):
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A pass begins. Raises UsageError where it does not say which tokens it sees."""
-        if not self._on:
+        if not self.on:
             return
         seen = Seen(by_name(model, args) | dict(kwargs))
         if all(seen.given.get(name) is None for name in ("input_ids", "inputs_embeds")):

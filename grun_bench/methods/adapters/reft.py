@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -80,7 +78,6 @@ class Reft(Adapter):
         self.rank, self.layers = rank, layers
         #: for each request its edits, by layer; more than one only where later requests add their own
         self.stages = nn.ModuleList()
-        self._on = True
 
     @property
     def frozen_blocks(self) -> int:
@@ -125,14 +122,11 @@ class Reft(Adapter):
 
     def _watch(self, model: PreTrainedModel) -> None:
         """Learn of every call of the model where it edits."""
-        self.plain_calls = PlainCalls(model, self._acts)
-
-    def _acts(self) -> bool:
-        return self._on
+        self.plain_calls = PlainCalls(model, self.acts)
 
     def _edit_output(self, index: int, block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """A forward hook of the decoder block `index`. Raises UsageError outside of a call of the whole model."""
-        if not self._on:
+        if not self.on:
             return output
         call = current_call()
         if call is None:
@@ -168,10 +162,3 @@ class Reft(Adapter):
     def trainable_parameters(self) -> list[nn.Parameter]:
         return list(self.edits.parameters())
 
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        self._on = False
-        try:
-            yield
-        finally:
-            self._on = True
