@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import say
@@ -18,8 +20,10 @@ from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
 from grun_bench.runs.score import subject_of
 
-#: how many examples a model that is made again must answer as its row says, and how closely, in nats
+#: how many examples a model that is made again must answer as its row says, and how closely, in nats, at the least
 CHECKED, SAME_LOSS = 8, 0.02
+#: logits are smaller than this, as models of language have them; what a dtype rounds of one is what losses differ by
+LOGITS = 32.0
 
 
 def made_again(inputs: Inputs, cell: Cell, method: Method) -> Fitted:
@@ -56,12 +60,20 @@ def check_same(inputs: Inputs, cell: Cell, subject: Subject) -> None:
     known = {(row.set, row.question, row.answer.text): _losses(row) for row in cell.records}
     pairs = [(_losses(row), known.get((row.set, row.question, row.answer.text), [])) for row in rows]
     differ = [abs(new - old) for each in pairs for new, old in zip(*each, strict=False)]
-    if differ and max(differ) > SAME_LOSS:
+    if differ and max(differ) > allowed(subject.lm.model.dtype):
         raise GrunBenchError(
             f"the model is not the one that {cell.result.run_id} was made from: log-likelihoods of its answers "
             f"differ by up to {max(differ):.3g} nats. `run` with --overwrite and --attacks makes the row again and "
             "attacks it; --save keeps its model."
         )
+
+
+def allowed(dtype: torch.dtype) -> float:
+    """What the same model's loss may differ by, in nats a token, when it is asked in other batches.
+
+    `SAME_LOSS`, or `LOGITS` in units of the dtype's last place: 0.25 in bfloat16, of which 0.073 have been seen.
+    """
+    return max(SAME_LOSS, LOGITS * torch.finfo(dtype).eps)
 
 
 def _losses(row: Record) -> list[float]:
