@@ -17,10 +17,12 @@ from grun_bench.core.errors import ModelError
 from grun_bench.core.local_data import is_pointer
 
 #: weights, configuration and tokenizer; and what else decides what a model says: templates, merges, its own code
-_ENDS = (".safetensors", ".bin", ".json", ".model")
-_BESIDE = (".jinja", ".txt", ".py", ".tiktoken")
+_BY_END = {
+    "sha256": (".safetensors", ".bin", ".json", ".model"),
+    "beside_sha256": (".jinja", ".txt", ".py", ".tiktoken"),
+}
 #: what an origin says of a model's content
-HASHES = ("sha256", "beside_sha256", "revision")
+HASHES = ("sha256", "beside_sha256", "modules_sha256", "revision")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def identity(name: str, place: Path | Commit) -> dict[str, Any]:
     """What a result says of a model: its name, and the Hub's commit or the SHA-256 of its folder's files.
 
     `sha256` is that of the weights, configuration and tokenizer, `beside_sha256` of the templates, merges and code
-    beside them, where there are any.
+    beside them, `modules_sha256` of the folders of a sentence-embedding model's further modules, where there are any.
     """
     content = {"revision": place.sha} if isinstance(place, Commit) else _hashes(place)
     return {"name": name_of(name, place), **content}
@@ -121,10 +123,13 @@ def folder_name(path: Path) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 over the names and contents of a model folder's files, in two parts: older results know the first."""
+    """SHA-256 over the names and contents of a model folder's files, in parts: older results know the first."""
+    top = list(_files(folder))
+    parts = {key: [path for path in top if path.suffix in ends] for key, ends in _BY_END.items()}
+    parts["modules_sha256"] = _module_files(folder)
     found = {}
-    for key, ends in (("sha256", _ENDS), ("beside_sha256", _BESIDE)):
-        total, files = hashlib.sha256(), [path for path in _files(folder) if path.suffix in ends]
+    for key, files in parts.items():
+        total = hashlib.sha256()
         for path in files:
             with path.open("rb") as file:
                 name = path.relative_to(folder).as_posix()
@@ -141,13 +146,21 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _module_files(folder: Path) -> list[Path]:
+    """The files in the folders of a sentence-transformers model's modules after the first, as `1_Pooling`."""
+    if not (folder / "modules.json").is_file():
+        return []
+    ends = {end for ends in _BY_END.values() for end in ends}
+    return sorted(path for path in folder.glob("[0-9]*_*/**/*") if path.is_file() and path.suffix in ends)
+
+
 def check_whole(folder: Path) -> None:
     """Raises ModelError for a folder without weights or configuration, and names a file that was not fetched whole."""
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise ModelError(f"model folder {folder} holds no weights (*.safetensors or pytorch_model*.bin).")
     if not (folder / "config.json").exists():
         raise ModelError(f"model folder {folder} holds no config.json: it is no whole model of transformers.")
-    for path in _files(folder):
+    for path in (*_files(folder), *_module_files(folder)):
         if is_pointer(path):
             raise ModelError(f"{path}: a git-lfs pointer, not the file; `git lfs pull` in its folder fetches it.")
         if path.suffix == ".safetensors":

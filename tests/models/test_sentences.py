@@ -14,7 +14,7 @@ from sentence_models import write_model
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from grun_bench.core.errors import ModelError, UsageError
-from grun_bench.models.places import folder_of
+from grun_bench.models.places import folder_of, identity, other_content
 from grun_bench.models.sentences import Sentences, load_sentences
 
 pytest.importorskip("sentence_transformers", reason="the extra `sentences` is not installed")
@@ -67,6 +67,13 @@ def test_the_folder_says_how_texts_are_pooled(
     other = load_sentences(str(tmp_path / "other"))
     # every text has the same first token, but sees others from there
     assert np.abs(other.embed(TEXTS) - small.embed(TEXTS)).max() > 0.1
+    # so it is another model, though the folders' own files are the same; an origin of before says nothing of modules
+    assert other.origin["sha256"] == small.origin["sha256"]
+    assert "modules_sha256" in str(other_content(other.origin, small.origin))
+    before = {key: value for key, value in small.origin.items() if key != "modules_sha256"}
+    assert other_content(small.origin, before) is None
+    (tmp_path / "other" / "1_Pooling" / "README.md").write_text("About pooling.")
+    assert identity("other", tmp_path / "other")["modules_sha256"] == other.origin["modules_sha256"]
 
 
 @settings(max_examples=10, deadline=None)
