@@ -207,7 +207,9 @@ def test_adapters_train_and_leave_the_base_alone(name: str, adapter: str) -> Non
         assert torch.equal(logits_of(fitted.lm), base)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "cohere", "phi3", "bloom", "mixtral", "gpt_oss, short window"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gpt2", "gemma2", "cohere", "phi3", "bloom", "mixtral", "gpt_oss, short window"]
+)
 def test_steered_prompts_are_scored_as_in_one_pass_a_row(name: str) -> None:
     """One pass is told where the prompt ends; the engine runs what follows on keys and values, as trees."""
     context = FitContext(FORGET, RETAIN, lambda: small(name), lambda: small(name), seed=0)
@@ -224,6 +226,10 @@ def test_steered_prompts_are_scored_as_in_one_pass_a_row(name: str) -> None:
             torch.testing.assert_close(torch.tensor(scores.logprobs), expected[:, 0], rtol=1e-4, atol=1e-4)
         ids = torch.tensor([prompt])
         options = {"do_sample": False, "max_new_tokens": 4, "eos_token_id": 1, "pad_token_id": 2}
+        if OLD and name == "gemma2":  # with a kind of cache that in version 4 has no place beside keys and values
+            with pytest.raises(UsageError, match="has no place for them: generate with a DynamicCache"):
+                model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+            continue
         text = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist()
         assert result.generated == text
     assert steered > 0
