@@ -123,13 +123,13 @@ def recomputed(
 
 
 def _gates(result: Result, own: ByFilter) -> Iterator[Number]:
-    """What is filed of gates, against the records; what is not filed is not asked for."""
+    """What is filed of gates, against the records: all that they say. Of results older than the audit nothing is asked."""
     if not result.gates:
         return
     asked = {label: own[label] for label in auditable(result) if label in own}
     found = gate_audit(own.get(CLEAN, Records([])), asked, result.sets)
     stated, numbers = dict(_flat("", result.gates)), dict(_flat("", found))
-    for key in stated:
+    for key in dict.fromkeys([*stated, *numbers]):
         yield compare(key, stated, numbers, lambda *_: AS_ROUNDED, "gates")
 
 

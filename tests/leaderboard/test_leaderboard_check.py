@@ -80,6 +80,21 @@ def test_gates_that_the_records_do_not_give_are_found(tree: Path) -> None:
     assert said == ["gates.none.forget.quantiles.10", "gates.none.retain.n"]
 
 
+def test_gates_that_are_left_out_are_found(tree: Path) -> None:
+    """A set or a way of asking that looks bad cannot be kept silent; without any audit a row says that it has none."""
+
+    def change(data: Data) -> None:
+        del data["gates"]["paraphrased"]
+        del data["gates"]["none"]["retain"]
+
+    edit(of(tree), change)
+    said = [line.split(": ")[1] for line in found(tree) if "gates." in line]
+    assert {"gates.paraphrased.forget.wrong", "gates.none.retain.wrong", "gates.none.retain.quantiles.20"} <= set(said)
+    assert all(place.startswith(("gates.paraphrased.", "gates.none.retain.")) for place in said)
+    edit(of(tree), lambda data: data["gates"].clear())
+    assert not [line for line in found(tree) if "gates." in line]
+
+
 def test_a_difference_within_the_tolerance_is_none(tree: Path) -> None:
     def change(data: Data) -> None:
         data["results"]["small"]["model_utility,none"] *= 1 + 1e-12
