@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from grun_bench.metrics.evaluate import Value
 from grun_bench.metrics.stages import STAGES
-from grun_bench.results.metric_key import parse_filter
+from grun_bench.results.metric_key import SUMMARIES, MetricKey, parse_filter
 from grun_bench.results.result import Point, Result, key_text
 
 #: largest relative difference of a number that is recomputed from the same records
@@ -97,6 +97,8 @@ def _by_key(labelled: Labelled) -> Iterator[tuple[str, Value]]:
 def _intervals(result: Result, labelled: Labelled) -> Iterator[Number]:
     for key, value in _by_key(labelled):
         stated = result.intervals.get(key)
+        if stated is None and MetricKey.parse(key).variant not in SUMMARIES:
+            continue  # of single variants older results alone have any
         found = None if value.low is None or value.high is None else (value.low, value.high)
         for end in (0, 1) if stated or found else ():
             given, new = ({key: each[end]} if each else {} for each in (stated, found))

@@ -123,7 +123,7 @@ def recomputed(
 
 
 def _gates(result: Result, own: ByFilter) -> Iterator[Number]:
-    """What is filed of gates, against the records: all that they say. Of results older than the audit nothing is asked."""
+    """All that the records say of gates, against what is filed; nothing of a result that is older than the audit."""
     if not result.gates:
         return
     asked = {label: own[label] for label in auditable(result) if label in own}

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, result_fields
-from grun_bench.results.metric_key import MetricKey, parse_filter
+from grun_bench.results.metric_key import SUMMARIES, MetricKey, parse_filter
 from grun_bench.results.record import Records
 from grun_bench.results.result import AttackInfo, Curve, Point, Result
 from grun_bench.tasks.sets import ScoredSets
@@ -101,7 +101,8 @@ def _by_metric(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, list[Va
 def add_attack(result: Result, name: str, info: AttackInfo, values: Mapping[str, Mapping[str, Value]]) -> None:
     """Put an attack into a result, in place of an earlier one of this name; what is not of this attack stays.
 
-    `values` are metric values by variant: `MEAN` for the mean over all, "" for the worst of each metric.
+    `values` are metric values by variant: `MEAN` for the mean over all, "" for the worst of each metric. Intervals are
+    kept of those two: there are dozens of variants, whose intervals their records give, and with them a file doubles.
     """
     remove_attack(result, name)
     result.attacks[name] = info
@@ -111,7 +112,8 @@ def add_attack(result: Result, name: str, info: AttackInfo, values: Mapping[str,
         fields = result_fields(task, version, each, name, variant)
         result.results[task] |= fields["results"][task]
         result.reasons |= fields["reasons"]
-        result.intervals |= fields["intervals"]
+        if variant in SUMMARIES:
+            result.intervals |= fields["intervals"]
         _add(fields["n-samples"][task], result.n_samples[task])
         _add(fields["higher_is_better"][task], result.higher_is_better[task])
         _add(fields["versions"], result.versions)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 #: the filter of values without attack, and the variant that is the mean over all
 CLEAN, MEAN = "none", "mean"
+#: the variants that sum an attack up: its worst, and the mean
+SUMMARIES = ("", MEAN)
 _RECOVERY = "recovery_"
 
 

@@ -153,9 +153,9 @@ class Result(_Part):
     A metric is keyed `<metric>,<filter>`, as `MetricKey` has it; under an attack's name stands its worst variant, the
     value that forgot least. `recovery_<metric>,<attack>` is (after - before) / (target - before). Every metric is
     there: a missing number is null and `reasons` says why. Where rows had to be left out of a number, `reasons` says
-    which and `n-samples` how many it is made from. `intervals` are 95 % bootstrap intervals. `gates` says where the
-    gates of a model open, if it has any: by the filter of a metric's key, or `paraphrased`, and by set (see
-    `metrics/gate_audit`).
+    which and `n-samples` how many it is made from. `intervals` are 95 % bootstrap intervals; under an attack of the
+    worst variant and of the mean. `gates` says where the gates of a model open, if it has any: by the filter of a
+    metric's key, or `paraphrased`, and by set (see `metrics/gate_audit`).
     """
 
     schema_version: int = SCHEMA_VERSION

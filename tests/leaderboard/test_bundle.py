@@ -302,6 +302,12 @@ def test_every_number_is_looked_at(attacked: Path) -> None:
         return sum(not number.ok for number in compared(result, values, {}))
 
     assert wrong() == 0
+    # of single variants older results have intervals, which are compared where they are
+    variant = next(key for key in result.results[task] if ":" in key and not key.endswith(":mean"))
+    assert not any(":" in key and not key.endswith(":mean") for key in result.intervals)
+    metric, label = variant.split(",")
+    result.intervals[variant] = (values[label][metric].low, values[label][metric].high)
+    assert wrong() == 0
     assert {"recovery_forget_extraction_strength,suffix", "forget_quality,suffix"} <= set(result.results[task])
     changed: list[tuple[dict[str, Any], str]] = [
         *((result.results[task], key) for key in result.results[task]),

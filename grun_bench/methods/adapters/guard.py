@@ -205,7 +205,6 @@ class Guard(Adapter):
     def trainable_parameters(self) -> list[nn.Parameter]:
         return []
 
-
     def save(self, folder: Path) -> None:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.requests.state_dict().items()}
         router = {} if self.sentences is None else {"router": json.dumps(self.sentences.origin)}

@@ -161,4 +161,3 @@ class Reft(Adapter):
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         return list(self.edits.parameters())
-
