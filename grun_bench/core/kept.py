@@ -15,6 +15,7 @@ from grun_bench.core.files import remove
 KINDS = {
     "checkpoints": "trainings that stopped before they were over, or whose row has attacks to come",
     "models": "the embedded model, and target and retain models fine-tuned here",
+    "numbers": "what pages have from records that no result states",
     "own": "where own files lie, by the hash of what they hold",
     "texts": "texts of private rows, in whose results are hashes",
     "trunk": "what frozen layers gave, of runs that were killed",

@@ -6,10 +6,11 @@ They are made when a page is; the file, its run id and what `--check` recomputes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from grun_bench.core.errors import GrunBenchError
+from grun_bench.leaderboard.kept_numbers import kept_numbers
 from grun_bench.metrics.fluency import everywhere
 from grun_bench.results.filed import Filed, records_problem
 from grun_bench.results.record import load_records
@@ -33,15 +34,23 @@ def completed(filed: Filed) -> Filed:
     names = [name for name, keys in everywhere(result.sets).items() if stated.isdisjoint(keys)]
     if not names or result.toy or result.records is None or not filed.beside(result.records).exists():
         return filed
-    from grun_bench.metrics.evaluate import evaluate  # loads scipy, and most rows need none of it
+    named, file = result.records, filed.beside(result.records)
+
+    def values() -> dict[str, dict[str, Any]]:
+        from grun_bench.metrics.evaluate import evaluate
+
+        found = evaluate(load_records(file), None, names, result.sets, intervals=False)
+        return {key: asdict(_rounded(value)) for key, value in found.items()}
 
     try:
-        if records_problem(filed.file, [result.records]):
+        if records_problem(filed.file, [named]):
             return filed
-        values = evaluate(load_records(filed.beside(result.records)), None, names, result.sets, intervals=False)
+        kept = kept_numbers("values", named, names, result.sets, values)
     except GrunBenchError:  # `--check` says what is wrong with them
         return filed
-    return replace(filed, result=_with(result, {key: _rounded(value) for key, value in values.items()}))
+    from grun_bench.metrics.evaluate import Value  # loads scipy, and most rows need none of it
+
+    return replace(filed, result=_with(result, {key: Value(**value) for key, value in kept.items()}))
 
 
 def _rounded(value: Value) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,11 @@ from grun_bench.core.errors import GrunBenchError, MissingReference
 from grun_bench.core.limits import at_most
 from grun_bench.leaderboard.boards import Row
 from grun_bench.leaderboard.filings import Column, Run
+from grun_bench.leaderboard.kept_numbers import kept_numbers
 from grun_bench.metrics.power import LEVEL
 from grun_bench.results.filed import records_problem
-from grun_bench.results.record import Records, load_records
+from grun_bench.results.record import load_records
+from grun_bench.results.result import RecordsFile
 from grun_bench.tasks.sets import ScoredSets
 
 if TYPE_CHECKING:
@@ -48,15 +51,12 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
 def _values(row: Row, metric: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
     """The metric of each example in the row's worst case, the mean over its runs."""
     from grun_bench.leaderboard.recompute import allowed_seconds
-    from grun_bench.metrics.row_values import row_values
 
     of_runs: list[Mapping[tuple[str, int], float]] = []
     for run in row.runs:
         try:
             with at_most(allowed_seconds(run.result)):  # records are a stranger's
-                records = _records(run, metric, row.worst_attack)
-                found = MissingReference("its records are not there.")
-                values = found if records is None else row_values(records, names, sets).get(metric, found)
+                values = _of_run(run, metric, row.worst_attack, names, sets)
         except GrunBenchError as error:  # `--check` says what is wrong with them
             values = MissingReference(str(error))
         if isinstance(values, MissingReference):
@@ -69,7 +69,24 @@ def _in_all(place: tuple[str, int], of_runs: Sequence[Mapping[tuple[str, int], f
     return all(place in each for each in of_runs)
 
 
-def _records(run: Run, metric: str, attack: str) -> Records | None:
+def _of_run(run: Run, metric: str, attack: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
+    """The metric of each example that a run's records give, without attack or under the worst of one."""
+    absent = MissingReference("its records are not there.")
+    if (there := _records(run, metric, attack)) is None:
+        return absent
+    named, file = there
+
+    def lines() -> list[tuple[str, int, float]] | str:
+        from grun_bench.metrics.row_values import row_values
+
+        values = row_values(load_records(file), names, sets).get(metric, absent)
+        return str(values) if isinstance(values, MissingReference) else [(*row, value) for row, value in values.items()]
+
+    kept = kept_numbers(f"rows of {metric}", named, names, sets, lines)
+    return MissingReference(kept) if isinstance(kept, str) else {(name, index): value for name, index, value in kept}
+
+
+def _records(run: Run, metric: str, attack: str) -> tuple[RecordsFile, Path] | None:
     """The records of a run without attack, or under the variant of an attack that is its worst; None without any."""
     filed = run.filings[0]
     named, file = run.result.records, filed.file
@@ -82,4 +99,4 @@ def _records(run: Run, metric: str, attack: str) -> Records | None:
         file = filed.root / made.place / filed.file.name
     if named is None or records_problem(file, [named]):
         return None
-    return load_records(file.with_name(named.file))
+    return named, file.with_name(named.file)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import references, result, store
 
+from grun_bench.leaderboard import told_apart
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.markdown import page
 from grun_bench.leaderboard.pages import render
@@ -15,6 +16,7 @@ from grun_bench.leaderboard.tree import read_tree
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Continuation, Record, Records
 from grun_bench.results.result import Result
+from grun_bench.results.store import read_result
 
 KEY, ROWS = "forget_extraction_strength", 40
 
@@ -89,6 +91,21 @@ def test_rows_without_records_are_not_tested(tree: Path) -> None:
         path.unlink()
     (board,) = build(read_tree(tree), {})
     assert not any("told" in mark for each in board.rows for mark in each.marks)
+
+
+def test_what_records_give_is_kept_until_they_are_others(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def marks() -> list[str]:
+        (board,) = build(read_tree(tree), {})
+        return [mark for each in board.rows for mark in each.marks if "told" in mark]
+
+    first = marks()
+    with monkeypatch.context() as patch:  # a second time no record is parsed
+        patch.setattr(told_apart, "load_records", lambda path: pytest.fail(f"{path} was read again"))
+        assert marks() == first != []
+    (path,) = tree.glob("*/*/lora+npo/*.json")
+    other = save_records(path, answered([10] * ROWS))
+    path.write_text(read_result(path).model_copy(update={"records": other}).dumps())
+    assert marks() == []
 
 
 def test_a_page_says_what_its_numbers_can_show(tree: Path) -> None:
