@@ -12,6 +12,11 @@ from grun_bench.cli.running import MachineOptions
 from grun_bench.core.errors import UsageError
 from grun_bench.runs.config import RESULTS
 
+#: what `meta-eval` asks unless it is told: TOFU with rows that no model was trained on, for the metrics of membership
+TASK = "tofu_forget10_holdout"
+#: and of the toy model: methods that OpenUnlearning's meta-evaluation has too, on all weights
+METHODS = ("gd", "idk", "npo", "simnpo", "rmu", "undial")
+
 
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, their beginnings, or result files.")],
@@ -52,26 +57,40 @@ def report(
 
 
 def meta_eval(
-    task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")],
     machine: MachineOptions,
+    task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")] = TASK,
     model: Annotated[str | None, typer.Option(help="Hub id or folder of a base; default: tiny, the toy model.")] = None,
+    unlearner: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A method whose row, under both attacks, is made in OUT/rows; repeat it. Default: six of the toy "
+            "model, of another none, and the rows that --output has are taken."
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models in the pools.")] = "0,1",
     trained: Annotated[str, typer.Option(help="Shares of the training that they had.")] = "0.5,1",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")
     ] = None,
     protocol: Annotated[str, typer.Option(help="grun-bench or open-unlearning.")] = "grun-bench",
-    out: Annotated[Path, typer.Option(help="Folder of the pools' answers and the page.")] = Path("meta-eval"),
+    out: Annotated[Path, typer.Option(help="Folder of the pools' answers, their rows and the page.")] = Path(
+        "meta-eval"
+    ),
 ) -> None:
     """Ask which metric can be trusted: pools of models that know and do not know, rows relearned and in 4 bits."""
-    from grun_bench.reports.trust import judge
+    from grun_bench.reports.trust import judge, rows_attacked
     from grun_bench.reports.trust_page import write_page
     from grun_bench.runs.front import pools
+    from grun_bench.tasks.world import TINY
     from grun_bench.terminal.trust import print_trust
 
     numbers = _numbers("--seeds", seeds, int), _numbers("--trained", trained, float)
-    made = pools(task, out, *numbers, model=model, limit=limit, protocol=protocol, **machine.config())
-    judged = judge(made, machine.output)
+    options = {"model": model, "limit": limit, "protocol": protocol, **machine.config()}
+    made = pools(task, out, *numbers, **options)
+    unlearners = unlearner or (METHODS if model in (None, TINY) else ())
+    if unlearners:
+        rows_attacked(unlearners, task, **options | {"output": out / "rows"})
+    judged = judge(made, out / "rows" if unlearners else machine.output)
     print_trust(judged, f"which metric can be trusted? {made.task}, {made.model}")
     print(f"page: {write_page(made, judged, out)}")
 
