@@ -61,6 +61,7 @@ class MetricPlugin(Plugin):
     leaves_out: Callable[[Any], str | None] | None = None
     gradients: bool = False
     sentences: bool = False
+    classifier: bool = False
     divergence: bool = False
     version: int = 1
 

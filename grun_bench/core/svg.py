@@ -11,6 +11,8 @@ from itertools import cycle
 COLOURS = ("#3b82c4", "#d9822b", "#2a9d6f", "#b5569b", "#8a7d2a", "#c94f4f")
 WIDTH, PANEL = 760, 270
 LEFT, RIGHT, TOP, BOTTOM, GAP = 64, 180, 48, 56, 28
+#: what a letter of a name takes at most, on average
+_LETTER = 8
 _STYLE = (
     "text{font:13px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#24292f}"
     ".title{font-size:15px;font-weight:600}.grid{stroke:#8c959f;stroke-opacity:.35}.axis{stroke:#57606a}"
@@ -34,9 +36,11 @@ def line_chart(title: str, x_label: str, ticks: Sequence[str], panels: Mapping[s
     The legend is the first panel's; lines of the same place have the same colour in all.
     """
     right, height = WIDTH - RIGHT, TOP + len(panels) * (PANEL + GAP) - GAP + BOTTOM
+    legend = next(iter(panels.values()), ())
+    width = max(WIDTH, right + 58 + max((_LETTER * len(line.name) for line in legend), default=0))
     step = (right - LEFT) / max(len(ticks) - 1, 1)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>',
         _text(LEFT, 24, title, 'class="title"'),
     ]
@@ -58,7 +62,7 @@ def line_chart(title: str, x_label: str, ticks: Sequence[str], panels: Mapping[s
     for at, tick in enumerate(ticks):
         parts.append(_text(LEFT + step * at, height - BOTTOM + 20, tick, 'text-anchor="middle"'))
     parts.append(_text((LEFT + right) / 2, height - 12, x_label, 'text-anchor="middle"'))
-    for number, (line, colour) in enumerate(zip(next(iter(panels.values()), ()), cycle(COLOURS), strict=False)):
+    for number, (line, colour) in enumerate(zip(legend, cycle(COLOURS), strict=False)):
         level = TOP + 8 + 24 * number
         parts.append(f'<path fill="none" {_stroke(line, colour)} d="M{right + 24} {level}h26"/>')
         parts.append(_text(right + 58, level + 4, line.name))

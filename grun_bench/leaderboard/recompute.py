@@ -14,7 +14,7 @@ from grun_bench.leaderboard.compare import Number, compare, compared
 from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, giving
 from grun_bench.metrics.gate_audit import auditable, gate_audit
 from grun_bench.metrics.recovery import average, recoveries, worst
-from grun_bench.metrics.stages import STAGES, Stages
+from grun_bench.metrics.stages import STAGES, Stages, requests_of
 from grun_bench.results.filed import Filed, controls
 from grun_bench.results.metric_key import CLEAN, MEAN, MetricKey
 from grun_bench.results.record import Records
@@ -154,8 +154,8 @@ def _by_filter(result: Result) -> dict[str, list[str]]:
 
 def stage_points(result: Result, own: ByFilter, retain: ByFilter) -> dict[int, Point]:
     """The points of the curve over the stages of sequential unlearning that have records, by place, from these."""
-    curve, stages = result.curves.get(STAGES), result.configs.get(result.task, {}).get("stages", [])
-    measured = Stages(stages, _listed(result), result.headline, result.sets, retain.get(CLEAN))
+    curve = result.curves.get(STAGES)
+    measured = Stages(requests_of(result), _listed(result), result.headline, result.sets, retain.get(CLEAN))
     return {
         place: measured.point(point.at, own[label], point.records)
         for place, point in enumerate(curve.points if curve else ())

@@ -36,5 +36,7 @@ Options, all but `roles` or `over` optional:
   with these roles where such a metric is asked for;
 - `sentences=True`: reads `row.scores["similarity"]`, how alike what was written is to the answer, by a model that
   embeds sentences; kept likewise;
+- `classifier=True`: reads `row.scores["fluency"]`, how likely what was written is no gibberish, by a classifier; kept
+  likewise;
 - `version`: an integer, raised when the definition changes (1 if left out).
 """

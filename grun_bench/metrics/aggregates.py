@@ -14,7 +14,7 @@ from grun_bench.metrics.answers import paraphrased_probability, truth_knowledge
 from grun_bench.metrics.memorisation import exact_memorisation, extraction_strength_open_unlearning
 from grun_bench.metrics.scored import ScoredRecords
 from grun_bench.metrics.summaries import model_utility_open_unlearning
-from grun_bench.metrics.texts import gibberish
+from grun_bench.metrics.texts import fluency
 
 _MEMORISED = (extraction_strength_open_unlearning, exact_memorisation, paraphrased_probability, truth_knowledge)
 _ATTACKS = (membership.mia_loss, membership.mia_zlib, membership.mia_min_k, membership.mia_min_k_plus_plus)
@@ -57,12 +57,19 @@ def privacy_score(records: ScoredRecords, reference: ScoredRecords | None) -> fl
     return harmonic(likeness(attack(records, None), attack(reference, None)) for attack in _ATTACKS)
 
 
-@metric("utility_score", over=("forget", "retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+@metric(
+    "utility_score",
+    over=("forget", "retain", "utility"),
+    higher_is_better=True,
+    bounds=(0.0, 1.0),
+    classifier=True,
+    version=2,
+)
 def utility_score(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Harmonic mean of model utility and of how fluent the answers on the forget sets are; 0 to 1, high is good.
 
-    The parts are `model_utility_open_unlearning` and 1 - `gibberish`. Source: OpenUnlearning (arXiv 2506.12618, utility
-    score), which reads fluency off a classifier of its own: compare between models here, and not with its tables.
+    The parts are `model_utility_open_unlearning` and the mean of `fluency` over the forget sets. Source: OpenUnlearning
+    (arXiv 2506.12618, utility score), as gnueaj/unlearning-depth-score @ fc31639 computes it.
     """
-    noise = np.concatenate([gibberish(rows) for rows in records.each("forget")]).mean()
-    return harmonic((model_utility_open_unlearning(records, None), 1.0 - noise))
+    fluent = np.concatenate([fluency(rows) for rows in records.each("forget")]).mean()
+    return harmonic((model_utility_open_unlearning(records, None), fluent))

@@ -12,6 +12,9 @@ from grun_bench.metrics._common import KNOWN, TRAINED, missing, ngrams, per_row,
 from grun_bench.metrics.rouge import Score, rouge
 from grun_bench.results.record import Record
 
+#: the model that tells clean text from gibberish; another one would be another metric
+CLASSIFIER = "madhurjindal/autonlp-Gibberish-Detector-492513457"
+
 
 def _scores(rows: Sequence[Record], kind: str = "rougeL", unicode: bool = False, stemmed: bool = True) -> list[Score]:
     """ROUGE of the greedy answers against the answers."""
@@ -134,11 +137,27 @@ def gibberish(rows: Sequence[Record]) -> np.ndarray:
 
     Reference texts are the questions and all answers of the set's rows, case folded. Fluent text of the same kind
     shares nearly all its trigrams with them (compare with the target model's value, which is no zero); symbol noise and
-    cut-up words do not. An empty answer counts as 1. Own measure, in place of OpenUnlearning's classifier
-    (`forget_Q_A_gibberish`), which needs a second model; not on utility sets, whose texts are too few.
+    cut-up words do not. An empty answer counts as 1. Own measure, of any language and without the classifier that
+    `fluency` needs; not on utility sets, whose texts are too few.
     """
     known = set().union(*(_trigrams(text) for row in rows for text in _texts(row))) if rows else set()
     return per_row(_unknown_share(_trigrams(written(row)), known) for row in rows)
+
+
+@metric("fluency", roles=TRAINED, higher_is_better=True, bounds=(0.0, 1.0), classifier=True)
+def fluency(rows: Sequence[Record]) -> np.ndarray:
+    """How likely the greedy answer is clean text and no gibberish, by a classifier of English; 0 to 1, high is good.
+
+    The probability of its class 0 for the first 32 tokens, made when the answers are, for a task that needs it. Source:
+    OpenUnlearning @ d3d7cf9 (`forget_Q_A_gibberish`), and so the fluency of gnueaj/unlearning-depth-score @ fc31639.
+    """
+    return per_row(_fluency(row) for row in rows)
+
+
+def _fluency(row: Record) -> float:
+    if "fluency" not in row.scores:
+        raise missing(row, f"fluency, for which the classifier {CLASSIFIER} must be on the Hub or in a mirror")
+    return row.scores["fluency"]
 
 
 def _texts(row: Record) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
+from operator import add
 from typing import Any, Literal
 
 from grun_bench.attacks.base import Rewordings, no_rewordings
@@ -27,7 +29,8 @@ Pair = tuple[str, str]
 class Data:
     """Training sets by name, each in its parts, and scored sets by name, in the task's order.
 
-    With `staged` the parts of the forget set are requests that come one after another. `told` is what the task says of
+    With `staged` the parts of the forget set are requests that come one after another, or with `growing` forget sets
+    each of which has the parts before it too. `told` is what the task says of
     scored sets, `shots` the rows that stand before their questions, where there are such; `learnt` what the target and
     the retain model are made on, where that is not the training sets.
     """
@@ -39,6 +42,7 @@ class Data:
     told: Mapping[str, ScoredData] = field(default_factory=dict)
     shots: Mapping[str, Rows] = field(default_factory=dict)
     learnt: Mapping[str, Sequence[Rows]] = field(default_factory=dict)
+    growing: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -63,8 +67,10 @@ class Data:
 
     def requests(self, unlearner: Unlearner) -> list[list[Pair]]:
         """The forget rows as they are asked for: all at once, or one request of the task after another."""
-        in_sequence = self.staged and unlearner.sequential
-        return [_pairs(part) for part in self.training["forget"]] if in_sequence else [self.pairs("forget")]
+        if not (self.staged and unlearner.sequential):
+            return [self.pairs("forget")]
+        parts = [_pairs(part) for part in self.training["forget"]]
+        return list(accumulate(parts, add)) if self.growing else parts
 
     def examples(self) -> list[Example]:
         """What a model is asked, set after set, in the order of their roles."""
@@ -144,7 +150,7 @@ def read_data(task: Task, world: World, limit: int | None) -> Data:
 
     training = {name: rows(parts) for name, parts in task.sources.items()}
     scored = {name: rows([source], task.needed(name))[0] for name, source in task.scored.items()}
-    if task.stages:
+    if task.ranges:
         (name,), (trained,) = task.sets.of("forget"), task.whole_forget
         forget = task.scored[name]
         scored[name] = joined(rows(task.requests(forget), task.needed(name)))
@@ -155,7 +161,7 @@ def read_data(task: Task, world: World, limit: int | None) -> Data:
     shots = {name: world.rows(source, PAIR) for name, source in task.shots.items()}
     told = {name: each for name, each in task.score.items() if isinstance(each, ScoredData)}
     learnt = {name: rows(parts) for name, parts in task.learning.items()}
-    data = Data(training, scored, task.sets, bool(task.stages), told, shots, learnt)
+    data = Data(training, scored, task.sets, bool(task.stages), told, shots, learnt, task.growing)
     _check_apart(data)
     return data
 

@@ -1,4 +1,4 @@
-"""Train: request after request, going on from where a killed training was."""
+"""Train: request after request, or on a growing forget set, going on from where a killed training was."""
 
 from __future__ import annotations
 
@@ -43,18 +43,23 @@ def fit(
     origin: dict[str, Any] = {}
     requests, seconds = inputs.data.requests(method.unlearner), 0.0
     history: list[dict[str, float]] = []
-    context = replace(_context(inputs, origin, monitor, target), stages=len(requests))
+    growing = inputs.data.growing
+    context = replace(_context(inputs, origin, monitor, target), stages=1 if growing else len(requests))
     checkpoints = checkpoints_of(inputs, method, run_id) if run_id else [None] * len(requests)
     try:
-        for stage, (rows, checkpoint) in enumerate(zip(requests, checkpoints, strict=True)):
-            fitted = method.unlearner.fit(replace(context, forget=rows, stage=stage, checkpoint=checkpoint))
+        for left, rows, checkpoint in zip(reversed(range(len(requests))), requests, checkpoints, strict=True):
+            fitted = method.unlearner.fit(replace(context, forget=rows, checkpoint=checkpoint))
             # a model that was there already: attacks train it on the protocol's prompts too
             fitted.lm.prompts = prompts_under(inputs.config.protocol, fitted.lm, inputs.task.prompt)
             seconds, history = seconds + fitted.seconds, history + fitted.history
-            context = replace(context, previous=fitted, load_target=partial(_model_of, fitted))
-            if between and stage + 1 < len(requests):
+            if between and left:
                 between(fitted)
                 env.reset_peak_memory()
+            if not growing:
+                goes_on = partial(_model_of, fitted)
+                context = replace(context, stage=context.stage + 1, previous=fitted, load_target=goes_on)
+            elif left:
+                del fitted  # each begins with the target model, and no two are there at once
     except Diverged as error:
         return Trained(None, origin, str(error))
     fitted.seconds, fitted.history = seconds, history

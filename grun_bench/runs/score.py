@@ -16,7 +16,9 @@ from grun_bench.methods.base import Fitted
 from grun_bench.metrics._common import NEEDS_RETAIN
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.similarity import MODEL
+from grun_bench.metrics.texts import CLASSIFIER
 from grun_bench.models.divergence import KL, Target
+from grun_bench.models.fluency import classifier, with_fluency
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.models.similarity import judge, with_similarity
@@ -100,10 +102,14 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
 
 
 def _compared(inputs: Inputs, records: Records) -> Records:
-    """The records with how alike the answers are, of the sets for which a metric of the task asks that."""
+    """The records with how alike and how fluent the answers are, of the sets for which a metric asks that."""
     asked = _sets_of(inputs, "sentences")
-    sentences = judge(MODEL) if asked else None
-    return with_similarity(records, asked, sentences) if sentences else records
+    if asked and (sentences := judge(MODEL)):
+        records = with_similarity(records, asked, sentences)
+    asked = _sets_of(inputs, "classifier")
+    if asked and (clean := classifier(CLASSIFIER)):
+        records = with_fluency(records, asked, clean)
+    return records
 
 
 def ask_fitted(inputs: Inputs, fitted: Fitted, target: Target | None = None) -> tuple[Asked, Cost]:

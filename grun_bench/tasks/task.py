@@ -134,6 +134,8 @@ class OwnFile(_Strict):
     columns: dict[str, str] = {}
 
 
+#: requests: ranges of the one source of the forget set, or for each of its sources the scored set of that request
+Stages = list[tuple[int, int]] | list[str]
 #: attack -> name of a wording -> scored set -> its source, whose rows stand for the set's, one by one
 Reworded = dict[str, dict[str, dict[str, str | TrainingData]]]
 
@@ -148,7 +150,7 @@ class Embedded(_Strict):
     metrics: list[str] = []
     headline: list[str] = []
     prompt: Prompt | None = None
-    stages: list[tuple[int, int]] = []
+    stages: Stages = []
     reworded: Reworded = {}
 
 
@@ -168,8 +170,11 @@ class Task(_Strict):
     of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
     perhaps answers.
 
-    `stages` makes the forget set requests that come one after another: [start, stop) of its rows, and of the rows of
-    the scored forget set, for each. They share no row and leave none out.
+    `stages` makes the forget set requests that come one after another. Of a forget set of one source they are ranges,
+    [start, stop) of its rows and of the rows of the scored forget set; they share no row and leave none out. Of one of
+    several sources, a request each, they are the names of the scored forget sets, one for each source in their order.
+    With `growing` they do not come one after another: each forget set has the rows of one request more than the last,
+    and is unlearned from the target model itself.
 
     With `private` texts stay on the machine that made the row, and results have their hashes in their place.
     """
@@ -183,7 +188,8 @@ class Task(_Strict):
     measures: dict[str, Measure] = {}
     metrics: list[str]
     headline: list[str]
-    stages: list[tuple[int, int]] = []
+    stages: Stages = []
+    growing: bool = False
     finetune: FineTuning | None = None
     learnt: dict[Literal["target", "retain"], list[str | TrainingData]] = {}
     access: dict[str, str] = {}
@@ -207,7 +213,12 @@ class Task(_Strict):
     def sources(self) -> dict[str, list[Source]]:
         """Training set name -> sources; with stages the forget set's are one a request."""
         forget = self.whole_forget
-        return {"forget": self.requests(forget[0]) if self.stages else forget, "retain": self._sources(self.retain)}
+        return {"forget": self.requests(forget[0]) if self.ranges else forget, "retain": self._sources(self.retain)}
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The stages that are ranges of rows; none where each is a source of its own."""
+        return [each for each in self.stages if not isinstance(each, str)]
 
     @cached_property
     def whole_forget(self) -> list[Source]:
@@ -217,7 +228,7 @@ class Task(_Strict):
     def requests(self, source: Source) -> list[Source]:
         """The ranges of a forget set that the stages are."""
         first = source.start
-        return [replace(source, start=first + start, stop=first + stop) for start, stop in self.stages]
+        return [replace(source, start=first + start, stop=first + stop) for start, stop in self.ranges]
 
     @cached_property
     def scored(self) -> dict[str, Source]:
@@ -301,17 +312,35 @@ class Task(_Strict):
                 raise unknown(f"metric in score.{name}", metric, self.metrics, "They are those under `metrics`.")
 
     def _check_stages(self) -> None:
-        """Raises UsageError when the stages are not a partition of one forget set that is scored."""
-        ordered = sorted(self.stages)
-        if ordered and (len(self.forget) != 1 or len(self.sets.of("forget")) != 1):
+        """Raises UsageError for stages that are no partition of what is to be forgotten."""
+        forget = self.sets.of("forget")
+        if self.growing and not self.stages:
+            raise UsageError("growing: it needs stages, the parts that the forget set grows by.")
+        if self.stages and not self.ranges:
+            self._check_sources(forget)
+        elif self.stages and (len(self.forget) != 1 or len(forget) != 1):
             raise UsageError(
-                "stages: they need a forget set of one source, and one scored forget set with the same rows."
+                "stages: ranges need a forget set of one source, and one scored forget set with the same rows; of "
+                "several sources name the scored forget set of each."
             )
+        ordered = sorted(self.ranges)
         ends = [0, *(stop for _, stop in ordered)]
         if any(start != end or stop <= start for (start, stop), end in zip(ordered, ends, strict=False)):
-            shown = ", ".join(f"[{start}, {stop}]" for start, stop in self.stages)
+            shown = ", ".join(f"[{start}, {stop}]" for start, stop in self.ranges)
             raise UsageError(
                 f"stages: {shown} must be ranges of rows that begin at 0, overlap nowhere and leave no gap."
+            )
+
+    def _check_sources(self, forget: Sequence[str]) -> None:
+        """Raises UsageError where stages that are names are not those of a scored forget set for each source."""
+        named = [str(each) for each in self.stages]
+        for name in named:
+            if name not in forget:
+                raise unknown("scored forget set in stages", name, forget)
+        if len(named) != len(self.forget) or len({*named}) != len(named):
+            raise UsageError(
+                f"stages: {', '.join(named)} must be a scored forget set for each of the {len(self.forget)} sources of "
+                "the forget set, none of them twice."
             )
 
 

@@ -15,7 +15,7 @@ from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
-from grun_bench.results.words import dataset_label, heading, number
+from grun_bench.results.words import dataset_label, heading, metric_heading, number
 from grun_bench.runs.config import in_folder
 from grun_bench.terminal.gates import print_gates
 from grun_bench.terminal.listing import facts_table, leaderboard_command, tell
@@ -202,7 +202,9 @@ def stage_table(result: Result, metric: str) -> Table:
     """
     curve, (_, rest) = result.curves[STAGES], measures(result)
     sets = range(1, stage_count(curve) + 1)
-    table = Table("after", title=f"{heading(result, metric)} of each request's set", title_justify="left")
+    better = next(result.better(key) for key in result.headline if key.endswith(metric))
+    name = metric_heading(metric, better, result.protocol)
+    table = Table("after", title=f"{name} of each request's set", title_justify="left")
     for name in (*(f"set {each}" for each in sets), *(heading(result, key) for key in rest)):
         table.add_column(name, justify="right")
     for point in curve.points:

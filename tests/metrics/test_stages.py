@@ -189,6 +189,40 @@ def test_stages_need_one_scored_forget_set(tmp_path: Path) -> None:
             load_task(str(path))
 
 
+SOURCES = {
+    "forget": ["locuslab/TOFU:forget01[0:2]", "locuslab/TOFU:forget01[2:4]"],
+    "score": {
+        "first": {"source": "locuslab/TOFU:forget01_perturbed[0:2]", "role": "forget"},
+        "second": {"source": "locuslab/TOFU:forget01_perturbed[2:4]", "role": "forget"},
+        "about_both": {"source": "locuslab/TOFU:forget01_perturbed", "role": "forget"},
+        "retain": "locuslab/TOFU:retain_perturbed",
+    },
+    "metrics": ["probability", "privleak"],
+    "headline": ["first_probability", "second_probability", "about_both_probability", "retain_probability"],
+    "stages": ["first", "second"],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": ["first", "secnd"]}, "unknown scored forget set in stages 'secnd': did you mean second"),
+        ({"stages": ["first", "retain"]}, "unknown scored forget set in stages 'retain'"),
+        ({"stages": ["first"]}, "a scored forget set for each of the 2 sources"),
+        ({"stages": ["first", "first"]}, "none of them twice"),
+        ({"stages": [[0, 2], [2, 4]]}, "of several sources name the scored forget set of each"),
+        ({"stages": [], "growing": True}, "growing: it needs stages"),
+    ],
+)
+def test_requests_of_several_sources_name_their_sets(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(yaml.safe_dump(TASK | SOURCES | changes))
+    with pytest.raises(UsageError, match=message):
+        load_task(str(path))
+    path.write_text(yaml.safe_dump(TASK | SOURCES))
+    assert [(source.start, source.stop) for source in load_task(str(path)).sources["forget"]] == [(0, 2), (2, 4)]
+
+
 @pytest.mark.parametrize("world", [TOY, PUBLISHED], ids=lambda world: world.name)
 def test_requests_of_tofu_are_disjoint_authors_of_forget10(
     world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -236,6 +270,29 @@ def test_a_point_cuts_the_forget_set_whatever_its_name() -> None:
             "stayers_probability": pytest.approx(probabilities["stayers"].mean()),
         }
     )
+
+
+def test_a_point_has_the_numbers_of_a_requests_own_set_under_one_name() -> None:
+    losses = {"first": [0.1, 0.2], "second": [0.4], "about_both": [0.9], "kept": [0.5], "strangers": [0.6, 2.0]}
+    rows = [
+        Record(name, index, "who?", Continuation("x", loss=loss))
+        for name, each in losses.items()
+        for index, loss in enumerate(each)
+    ]
+    names = tuple(ScoredSet(name, "forget") for name in ("first", "second", "about_both"))
+    sets = ScoredSets((*names, ScoredSet("kept", "retain"), ScoredSet("strangers", "holdout")))
+    headline = [*(f"{name}_probability" for name in ("first", "second", "about_both", "kept")), "mia_loss"]
+    stages = Stages(["first", "second"], ["probability", "mia_loss"], headline, sets, None)
+    means = {name: pytest.approx(float(np.exp(-np.array(each)).mean())) for name, each in losses.items()}
+    assert stages.point(1, Records(rows), None).values == {
+        "about_both_probability": means["about_both"],  # of no request: asked every time
+        "kept_probability": means["kept"],
+        "stage1_probability": means["first"],
+        "stage2_probability": means["second"],
+        # over the sets of a role: without those of other requests; pairs in which a member is the more likely
+        "stage1_mia_loss": pytest.approx(1 - (1 / 2 * 1 / 3)),
+        "stage2_mia_loss": pytest.approx(3 / 4),
+    }
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -331,6 +388,32 @@ def test_a_limit_cuts_every_request(task: Path, tmp_path: Path) -> None:
     assert [record.index for record in cell.records.of("forget")] == [0, 2]
     values = cell.result.curves["stages"].points[-1].values
     assert None not in (values["stage1_forget_probability"], values["stage2_forget_probability"])
+
+
+@pytest.mark.whole
+def test_requests_of_several_sources_come_one_after_another_or_grow(
+    environment: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    """After the first it is the model of the first source alone, and a set that has grown to its end is the whole."""
+
+    def ran(name: str, **changes: Any) -> Any:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(TASK | SOURCES | changes))
+        overrides = {"epochs": 2, "lr": 3e-3}
+        return run(RunConfig("full+gd", str(path), tmp_path / "r", model=SMALL, overrides=overrides)).cell.result
+
+    sequence, growing = ran("sequence"), ran("growing", growing=True)
+    learnt = {"target": ["locuslab/TOFU:forget01", "locuslab/TOFU:retain99"]}
+    first, whole = ran("first", forget=SOURCES["forget"][:1], stages=[], learnt=learnt), ran("whole", stages=[])
+    for result in (sequence, growing):
+        points = result.curves["stages"].points
+        assert [point.at for point in points] == [0, 1, 2] and result.data["train:forget"]["rows"] == 4
+        assert points[1].values["stage2_probability"] == pytest.approx(first.value("second_probability"), abs=1e-6)
+        assert points[1].values["retain_probability"] == pytest.approx(first.value("retain_probability"), abs=1e-6)
+        at_once = pytest.approx(whole.value("first_probability"), abs=1e-6)
+        assert (points[2].values["stage1_probability"] == at_once) == (result is growing)
+    said = command("show", growing.run_id, "--output", tmp_path / "r")
+    assert said.code == 0 and "probability ↓ of each request's set" in said.out
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------

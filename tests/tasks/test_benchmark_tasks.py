@@ -11,6 +11,7 @@ import yaml
 from conftest import TASK
 
 from grun_bench.core.errors import DataError, UsageError
+from grun_bench.methods.make import make_unlearner
 from grun_bench.runs.data import read_data
 from grun_bench.tasks import toy_world
 from grun_bench.tasks.dataset import Source, checked
@@ -19,7 +20,8 @@ from grun_bench.tasks.task import Task, load_task
 from grun_bench.tasks.world import PUBLISHED, TOY
 
 MULTILINGUAL = ["tofu_fr", "tofu_ja", "tofu_ar"]
-NEW = [*MULTILINGUAL, "lume", "kbench_pii", "muse_news", "muse_news_lite", "tofu_lite_holdout", "tofu_forget10_holdout"]
+MUSE = ["muse_news", "muse_news_lite", "muse_news_sust", "muse_news_scal"]
+NEW = [*MULTILINGUAL, *MUSE, "lume", "kbench_pii", "tofu_lite_holdout", "tofu_forget10_holdout"]
 
 
 @pytest.fixture
@@ -91,6 +93,57 @@ def test_what_the_hub_alone_has_is_named(hub: Path) -> None:
         read_data(load_task("muse_news"), PUBLISHED, 2)
     with pytest.raises(UsageError, match=r"(?s)'holdout10'.*tofu_lite_holdout"):
         read_data(load_task("tofu_forget10_holdout"), PUBLISHED, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"), [("muse_news_sust", ["1", "2", "3", "4"]), ("muse_news_scal", ["1", "12", "123", "1234"])]
+)
+def test_requests_of_muse_come_from_its_configurations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, asked: list[str]
+) -> None:
+    """A mirror as the Hub has the data set, by configuration and split, with made-up rows."""
+    splits = {
+        "raw": (["retain1"], "text", ""),
+        "sust": ([f"forget_{number}" for number in range(1, 5)], "text", ""),
+        "verbmem": (["forget"], "prompt", "gt"),
+        "knowmem": (["forget_qa", "forget_qa_icl", "retain_qa", "retain_qa_icl"], "question", "answer"),
+    }
+    folder = tmp_path / "muse-bench" / "MUSE-News"
+    configs = []
+    for config, (names, first, second) in splits.items():
+        (folder / config).mkdir(parents=True)
+        for split in names:
+            rows = [
+                {first: text, second: "more"}
+                for text in (f"{config} {split} has some words", f"{config} {split}, too" if second else "")
+            ]
+            lines = [json.dumps({column: value for column, value in row.items() if column}) for row in rows]
+            (folder / config / f"{split}.jsonl").write_text("\n".join(lines))
+        files = [{"split": split, "path": f"{config}/{split}.jsonl"} for split in names]
+        configs.append({"config_name": config, "data_files": files})
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
+    monkeypatch.setenv("GRUN_BENCH_HUB", str(tmp_path))
+    data = read_data(load_task(name), PUBLISHED, None)
+    requests = data.requests(make_unlearner("full+gd", {}, PUBLISHED))
+    texts = [[("", f"sust forget_{number} has some words") for number in each] for each in asked]
+    assert requests == texts
+    assert [row.question for row in data.examples() if row.set == "articles_3"] == ["sust forget_3"]
+
+
+@pytest.mark.parametrize("name", ["muse_news_sust", "muse_news_scal"])
+def test_requests_of_muse_are_refused_in_words_where_they_are_not(hub: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"(?s)'sust/forget_1'.*on the Hub alone.*With the default model"):
+        read_data(load_task(name), PUBLISHED, 2)
+
+
+@pytest.mark.parametrize("name", ["lume", "kbench_pii"])
+def test_under_a_limit_models_are_made_on_what_they_are_asked(hub: Path, name: str) -> None:
+    data = read_data(load_task(name), PUBLISHED, 2)
+    asked = {role: [row for row in data.examples() if row.set.startswith(role)] for role in ("forget", "retain")}
+    knows, never = {*data.made_on("target")}, {*data.made_on("retain")}
+    assert all((row.question, row.answer) in knows for row in data.examples())
+    assert all((row.question, row.answer) in never for row in asked["retain"])
+    assert not any((row.question, row.answer) in never for row in asked["forget"])
 
 
 def test_held_out_rows_are_none_that_a_model_learned(hub: Path) -> None:
