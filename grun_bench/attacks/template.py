@@ -8,7 +8,8 @@ from dataclasses import replace
 from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable, UsageError
 from grun_bench.core.registry import attack
-from grun_bench.models.lm import Prompts, WrittenPrompts
+from grun_bench.models.lm import Prompts
+from grun_bench.models.written import WrittenPrompts
 
 TEMPLATES = {
     "question-answer": "Question: {question}\nAnswer:",

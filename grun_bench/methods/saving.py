@@ -43,6 +43,7 @@ class Saved(BaseModel):
 
     `run_id` is the row that it was made for; `adapter` is None for a whole model. `base` is the target model's origin:
     its name with the Hub's revision or the SHA-256 of its weights, and for a fine-tuned one its place in the cache.
+    `template` is the text before an answer, with `{question}` in it, where it was trained in such a form of a task's.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -53,6 +54,7 @@ class Saved(BaseModel):
     options: dict[str, Any]
     base: dict[str, Any]
     prompts: Literal["chat", "qa", "open-unlearning"]
+    template: str | None = None
     run_id: str | None = None
 
 
@@ -103,6 +105,8 @@ def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None
 
     Raises GrunBenchError when it cannot be saved.
     """
+    from grun_bench.models.written import WrittenPrompts
+
     lm, adapter = fitted.lm, fitted.adapter
 
     def fill(part: Path) -> None:
@@ -119,6 +123,7 @@ def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None
         options=fitted.options,
         base=lm.origin | _folder_beside(lm, folder),
         prompts=lm.prompts.style,
+        template=lm.prompts.template if isinstance(lm.prompts, WrittenPrompts) else None,
         run_id=run_id,
     )
     write_folder(saved, folder, fill)
@@ -187,10 +192,10 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
         if list(Path(folder).glob("*.bin")):
             raise ModelError(f"{folder}: weights must be safetensors.")
         lm = loading.load(str(folder), place)
-        lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
+        lm.prompts = prompts_of(lm.tokenizer, saved.prompts, saved.template)
         return Fitted(lm)
     lm = base or _load_base(saved, place, Path(folder))
-    lm.prompts = prompts_of(lm.tokenizer, saved.prompts)
+    lm.prompts = prompts_of(lm.tokenizer, saved.prompts, saved.template)
     target = _beside(saved)
     said = f"{Path(folder) / CARD}: options: "
     adapter = target(**override(options_of(target), saved.options, saved.adapter, bounds_of(target), said))

@@ -162,21 +162,6 @@ class Prompts:
         return Encoded(ids[:end], ids[end:])
 
 
-class WrittenPrompts(Prompts):
-    """Prompts by a text with {question} in it; answers follow after a space, further questions after a blank line."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
-        super().__init__(tokenizer, "qa")
-        self.template = template
-
-    def text(self, question: str, context: Pairs = ()) -> str:
-        before = "".join(f"{self._asked(asked)} {answer}\n\n" for asked, answer in context)
-        return before + self._asked(question)
-
-    def _asked(self, question: str) -> str:
-        return self.template.replace("{question}", question)
-
-
 def usual_prompts(tokenizer: PreTrainedTokenizerBase) -> Prompts:
     """The prompts of a model about which nothing else is said: its chat template's, if it has one."""
     return Prompts(tokenizer, "chat" if tokenizer.chat_template else "qa")

@@ -154,6 +154,8 @@ def identity(name: str) -> str:
     return name if version == 1 else f"{name} {version}"
 
 
-def prompts_of(tokenizer: PreTrainedTokenizerBase, style: Style) -> Prompts:
-    """The prompts of a saved model, by the style that it was trained with."""
+def prompts_of(tokenizer: PreTrainedTokenizerBase, style: Style, template: str | None = None) -> Prompts:
+    """The prompts of a saved model, by the style, or the task's own form, that it was trained with."""
+    if template:
+        return WrittenPrompts(tokenizer, template)
     return OpenUnlearningPrompts(tokenizer) if style == "open-unlearning" else Prompts(tokenizer, style)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from attaching import saved
+from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
+import grun_bench
+from grun_bench.methods.base import Fitted
+from grun_bench.methods.saving import CARD, save
 from grun_bench.models.lm import LM
+from grun_bench.models.loading import Placement, load
 from grun_bench.models.protocols import PROTOCOLS, prompts_under
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, cut, score
@@ -55,6 +63,24 @@ def test_a_tasks_own_form_stands_under_every_protocol(make_lm: Callable[..., LM]
     lm.prompts = prompts_under(protocol, lm, KNOWMEM)
     assert prompts_under(protocol, lm).text("Who?") == "Question: Who?\nAnswer: "
     assert prompts_under(protocol, lm, "{question}").text("Who?") == "Who?"
+
+
+@pytest.mark.parametrize("name", ["grun", "full"])
+def test_a_saved_model_keeps_the_form_that_it_was_trained_in(name: str, environment: Path, tmp_path: Path) -> None:
+    lm = load(SMALL, Placement("cpu", "float32"))
+    lm.prompts = prompts_under("grun-bench", lm, KNOWMEM)
+    if name == "full":
+        save(Fitted(lm), "full+npo", tmp_path / "model")
+    else:
+        saved(lm, tmp_path / "model", name)
+    again = grun_bench.load(tmp_path / "model", "cpu", "float32")
+    assert again.prompts.text("Who?") == "Question: Who?\nAnswer: " and isinstance(again.prompts, WrittenPrompts)
+    assert again.prompts.encode("Who?", "Ada") == lm.prompts.encode("Who?", "Ada")
+    # a folder of an older version says nothing of it
+    card = json.loads((tmp_path / "model" / CARD).read_text())
+    del card["template"]
+    (tmp_path / "model" / CARD).write_text(json.dumps(card))
+    assert grun_bench.load(tmp_path / "model", "cpu", "float32").prompts.text("Who?") == "Question: Who?\nAnswer:"
 
 
 # --- generations ----------------------------------------------------------------------------------------------------
