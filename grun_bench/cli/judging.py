@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,16 +22,24 @@ METHODS = ("gd", "idk", "npo", "simnpo", "rmu", "undial")
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, their beginnings, or result files.")],
     output: Output = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, without texts of rows.")] = False,
 ) -> None:
     """Show rows beside each other, and say of each in plain words whether it forgot."""
     from grun_bench.reports.rows import read_row
     from grun_bench.results.store import find_result
-    from grun_bench.terminal.verdict import print_comparison
 
     paths = [find_result(run, output) for run in runs]
     if twice := [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]:
         raise UsageError(f"{', '.join(twice)}: named twice.")
-    print_comparison([read_row(path) for path in paths], _root(paths[0], output))
+    rows = [read_row(path) for path in paths]
+    if as_json:
+        from grun_bench.reports.comparison import comparison
+
+        print(json.dumps(comparison(rows), indent=1))
+    else:
+        from grun_bench.terminal.verdict import print_comparison
+
+        print_comparison(rows, _root(paths[0], output))
 
 
 def _root(path: Path, output: Path) -> Path:

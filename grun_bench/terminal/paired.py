@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
-from grun_bench.metrics.paired import Paired, paired_tests
+from grun_bench.metrics.paired import Paired
+from grun_bench.reports.comparison import compare_with
 from grun_bench.reports.rows import FiledRow
 from grun_bench.results.words import heading, number
 from grun_bench.terminal.listing import tell
@@ -18,12 +19,10 @@ def print_paired(rows: Sequence[FiledRow]) -> None:
     """Each row against the first on what the headline has of every example, without attack; says which cannot be."""
     first = rows[0]
     for other in rows[1:]:
-        ours, theirs = other.records(), first.records()
-        if ours is None or theirs is None:
-            run = (other if ours is None else first).result.run_id
-            tell(f"{other.result.run_id}: no paired tests, the records of {run} are not there.")
+        tests = compare_with(first, other)
+        if isinstance(tests, str):
+            tell(f"{other.result.run_id}: {tests}")
         else:
-            tests = paired_tests(ours, theirs, first.result.headline, first.result.sets)
             Console().print(_table(first, other, [test for test in tests if test.p is not None]))
 
 

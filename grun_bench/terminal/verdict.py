@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
-from grun_bench.leaderboard.build import table_key
+from grun_bench.reports.comparison import comparable
 from grun_bench.reports.rows import Row
 from grun_bench.reports.verdict import Verdict, verdict
 from grun_bench.reports.words import lines, metric_words, spread
@@ -27,7 +27,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
     """The rows as one table, then a verdict on each."""
     found = [verdict(row) for row in rows]
     Console().print(_table(rows, found))
-    if len({table_key(row.result) for row in rows}) > 1:
+    if not comparable(rows):
         tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
     else:
         from grun_bench.terminal.paired import print_paired  # tests load scipy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -240,6 +241,33 @@ def test_compare_says_where_rows_do_not_compare_and_refuses_a_row_twice(command:
     assert "do not compare" not in command("compare", one.run_id, "--output", tmp_path).out
     said = command("compare", one.run_id, one.run_id[:5], "--output", tmp_path)
     assert said.code == 2 and "named twice" in said.err
+
+
+def test_compare_as_json_says_what_the_table_says_and_no_text(command: Command, tmp_path: Path) -> None:
+    mild, bad = attacked(prefix=("user", 0.1)), result("lora+npo", es=0.7, utility=0.2)
+    paths = store([mild, bad, *references()], tmp_path)
+    for path, own, matches in zip(paths, (mild, bad), ([0, 0, 1], [1, 1, 1]), strict=False):
+        rows = [said("forget", index, "a secret", "a secret", matches) for index in range(8)]
+        own.records = save_records(path, Records(rows))
+        own.headline = ["forget_extraction_strength", "utility"]
+        own.results["letters"]["forget_extraction_strength,none"] = sum(matches[:2]) / 2
+        own.higher_is_better["letters"]["forget_extraction_strength"] = False
+        path.write_text(own.dumps())
+    out = command("compare", mild.run_id, bad.run_id, "--output", tmp_path, "--json").out
+    found = json.loads(out)
+    assert found["comparable"] and "secret" not in out
+    for told, path in zip(found["rows"], paths, strict=False):
+        row = read_row(path)
+        judged = verdict(row)
+        assert told["headline"]["utility"]["value"] == row.result.value("utility")
+        assert (told["verdict"]["answer"], told["verdict"]["grade"]) == (judged.answer, judged.grade)
+        assert judged.user is not None and told["verdict"]["user"]["share"] == judged.user.share
+        assert judged.whole is not None and told["verdict"]["whole"] == {"answers": 8, "of": 8}
+    (paired,) = found["paired"]
+    (test,) = [each for each in paired["tests"] if each["metric"] == "forget_extraction_strength"]
+    # the other row's matches are all, the first row's none: eight rows that differ by one
+    assert (paired["against"], test["difference"], test["n"]) == (mild.run_id, 1.0, 8)
+    assert test["p"] == pytest.approx(2 / 2**8)
 
 
 def test_texts_of_records_do_not_reach_the_terminal_as_they_are(command: Command, tmp_path: Path) -> None:
