@@ -55,10 +55,13 @@ class Needed:
         )
 
     def asked(self, variants: Iterable[Records], whole: Records) -> dict[str, int]:
-        """How many rows of each of these sets an attack asked at most, where they are fewer than `whole` has."""
+        """How many rows of each of these sets an attack asked at most, where they are fewer than `whole` has.
+
+        Also of the others where it asked a part of them, as where not every row has a paraphrased question.
+        """
         of, by_variant = _counts(whole), [_counts(records) for records in variants]
-        most = {name: max((counts[name] for counts in by_variant), default=of[name]) for name in self.rows}
-        return {name: count for name, count in most.items() if count < of[name]}
+        most = {name: max((counts[name] for counts in by_variant), default=of[name]) for name in of}
+        return {name: count for name, count in most.items() if count < of[name] and (count or name in self.rows)}
 
 
 def _counts(records: Records) -> Counter[str]:

@@ -25,12 +25,18 @@ LETTERS = {"digits": "1234567890", "small": "abcdefghij"}
 def paraphrase(subject: Subject, *, rotations: Count = 3) -> Iterator[tuple[str, Subject]]:
     """Paraphrased questions; multiple choice with its options moved, in other layouts and with other letters.
 
-    Rows without a paraphrased question are asked as they are. Options move on by 1 to `rotations` places.
+    Rows without a paraphrased question are asked as they are in sets that have none, and left out of others. Options
+    move on by 1 to `rotations` places.
     """
-    if any(row.paraphrased_question for row in subject.examples):
-        yield "questions", replace(subject, examples=[_paraphrased(row) for row in subject.examples], measures=())
+    having = {row.set for row in subject.examples if row.paraphrased_question}
+    if having:
+        rows = [row for row in subject.examples if row.paraphrased_question or row.set not in having]
+        yield "questions", replace(subject, examples=[_paraphrased(row) for row in rows], measures=())
     elif not subject.measures:
-        raise Inapplicable("the task has neither paraphrased questions nor multiple choice.")
+        raise Inapplicable(
+            "the task has neither paraphrased questions nor multiple choice: a column paraphrased_question brings "
+            "them, with --forget also --augment."
+        )
     if subject.measures:
         forms = {f"moved{places}": QuestionForm(rotate=places) for places in range(1, rotations + 1)}
         forms |= {name: QuestionForm(template=template) for name, template in TEMPLATES.items()}

@@ -68,6 +68,12 @@ class RowOptions(OptionGroup):
     columns: Annotated[
         str, typer.Option(metavar="OURS=THEIRS,...", help="The columns of own rows, as in question=Q,answer=A.")
     ] = ""
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Let the model write paraphrases and wrong answers of own rows.")
+    ] = False
+    writer: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="With --augment, the model that writes, in place of --model.")
+    ] = None
     private: Annotated[
         bool, typer.Option("--private/--no-private", help="Keep the texts of own rows on this machine, out of results.")
     ] = True

@@ -58,7 +58,7 @@ class MetricPlugin(Plugin):
     higher_is_better: Better | Mapping[str, Better] = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
     reference: Literal["retain"] | None = None
-    leaves_out: Callable[[Any], str | None] | None = None
+    leaves_out: Callable[[Any, Any], str | None] | None = None
     gradients: bool = False
     sentences: bool = False
     classifier: bool = False

@@ -27,9 +27,9 @@ Options, all but `roles` or `over` optional:
 - `bounds`: (lowest, highest) possible value;
 - `kind="questions"`: over lm-eval's tasks in place of sets of questions with answers;
 - `reference="retain"`: needs the retain model's records; without them the function is not called;
-- `leaves_out`: a function of a record that says why there is nothing to measure in it (an answer without a token), None
-  where there is. The metric is given the others alone (of the sets with the roles in `over`), n counts those, and the
-  value's reason says how many were left out. Where that would be all, it is given them all;
+- `leaves_out`: a function of a record and its set's role that says why there is nothing to measure in it (an answer
+  without a token), None where there is. The metric is given the others alone (of the sets with the roles in `over`), n
+  counts those, and the value's reason says how many were left out. Where that would be all, it is given them all;
 - `divergence=True`: reads `row.scores["kl_to_target"]`, which takes what the target model said of the row: kept of the
   sets with these roles where such a metric is asked for;
 - `gradients=True`: reads `row.scores["gradient_norm"]`, which takes a backward pass a row: scoring keeps it of the sets

@@ -23,8 +23,10 @@ NEEDS_RETAIN = (
 _RESCORE = "score the model itself; an imported log may not have it"
 #: what brings answers that are in the data or nowhere
 _COLUMN = {
-    "paraphrased": "the data have none, or an imported log: a column paraphrased_answer brings it",
-    "perturbed": "the data have none, or an imported log: a column perturbed_answer brings them",
+    "paraphrased": "the data have none, or an imported log: a column paraphrased_answer brings it, with --forget also "
+    "--augment",
+    "perturbed": "the data have none, or an imported log: a column perturbed_answer brings them, with --forget also "
+    "--augment",
 }
 
 
@@ -90,10 +92,25 @@ def wrong_probabilities(row: Record) -> np.ndarray:
     return np.array([probability_of(row, answer, "loss of a perturbed answer") for answer in row.perturbed])
 
 
-def without_tokens(score: str) -> Callable[[Record], str | None]:
+def without_paraphrase(row: Record, role: Role) -> str | None:
+    """For `leaves_out`: rows without a paraphrased answer, where others have one."""
+    return "it has no paraphrased answer" if row.paraphrased is None else None
+
+
+def without_wrong(row: Record, role: Role) -> str | None:
+    """For `leaves_out`: rows without wrong answers, where others have some."""
+    return None if row.perturbed else "it has no perturbed answers"
+
+
+def without_pair(row: Record, role: Role) -> str | None:
+    """For `leaves_out`: rows that lack either side of a truth ratio, where others have both."""
+    return without_wrong(row, role) or (without_paraphrase(row, role) if role != "utility" else None)
+
+
+def without_tokens(score: str) -> Callable[[Record, Role], str | None]:
     """For `leaves_out`: rows whose answer has no token before its end, unless a log stored this score of them."""
 
-    def why(row: Record) -> str | None:
+    def why(row: Record, role: Role) -> str | None:
         known = score in row.scores or row.answer.tokens is None or row.answer.tokens > 1
         return None if known else "the answer has no token before its end"
 

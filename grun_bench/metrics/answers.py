@@ -13,6 +13,9 @@ from grun_bench.metrics._common import (
     per_row,
     probability_of,
     right_answer,
+    without_pair,
+    without_paraphrase,
+    without_wrong,
     wrong_losses,
     wrong_probabilities,
 )
@@ -31,7 +34,9 @@ def probability(rows: SetRecords) -> np.ndarray:
     return per_row(probability_of(row, row.answer, "loss of the answer") for row in rows)
 
 
-@metric("paraphrased_probability", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0))
+@metric(
+    "paraphrased_probability", roles=TRAINED, higher_is_better="kept", bounds=(0.0, 1.0), leaves_out=without_paraphrase
+)
 def paraphrased_probability(rows: SetRecords) -> np.ndarray:
     """Probability per token of the paraphrased answer; 0 to 1, low is good on forget.
 
@@ -40,7 +45,7 @@ def paraphrased_probability(rows: SetRecords) -> np.ndarray:
     return per_row(probability_of(row, row.paraphrased, "loss of the paraphrased answer") for row in rows)
 
 
-@metric("perturbed_probability", roles=KNOWN, higher_is_better=None, bounds=(0.0, 1.0))
+@metric("perturbed_probability", roles=KNOWN, higher_is_better=None, bounds=(0.0, 1.0), leaves_out=without_wrong)
 def perturbed_probability(rows: SetRecords) -> np.ndarray:
     """Probability per token of the perturbed (wrong) answers, the mean over a row's; 0 to 1, no direction.
 
@@ -56,7 +61,9 @@ def _normalised(rows: SetRecords, epsilon: float) -> np.ndarray:
         return right / (right + wrong + epsilon)
 
 
-@metric("normalised_probability", roles=("utility",), higher_is_better=True, bounds=(0.0, 1.0))
+@metric(
+    "normalised_probability", roles=("utility",), higher_is_better=True, bounds=(0.0, 1.0), leaves_out=without_wrong
+)
 def normalised_probability(rows: SetRecords) -> np.ndarray:
     """Probability of the answer among the given choices, P / (P + sum of P(perturbed)); 0 to 1, high is good.
 
@@ -66,7 +73,13 @@ def normalised_probability(rows: SetRecords) -> np.ndarray:
     return _normalised(rows, 0.0)
 
 
-@metric("normalised_probability_open_unlearning", roles=("utility",), higher_is_better=True, bounds=(0.0, 1.0))
+@metric(
+    "normalised_probability_open_unlearning",
+    roles=("utility",),
+    higher_is_better=True,
+    bounds=(0.0, 1.0),
+    leaves_out=without_wrong,
+)
 def normalised_probability_open_unlearning(rows: SetRecords) -> np.ndarray:
     """Normalised probability with 1e-10 added to the denominator; 0 to 1, high is good.
 
@@ -95,7 +108,7 @@ def _arithmetic_ratio(row: Record, role: Role) -> float:
         return float(np.float64(wrong_probabilities(row).mean()) / right)
 
 
-@metric("truth_ratio", roles=KNOWN, higher_is_better=True, bounds=(0.0, 1.0))
+@metric("truth_ratio", roles=KNOWN, higher_is_better=True, bounds=(0.0, 1.0), leaves_out=without_pair)
 def truth_ratio(rows: SetRecords) -> np.ndarray:
     """Truth ratio with the geometric mean: min(R, 1/R) on forget, max(0, 1 - R) elsewhere; 0 to 1, high is good.
 
@@ -109,7 +122,7 @@ def truth_ratio(rows: SetRecords) -> np.ndarray:
     return np.exp(-np.abs(logs))
 
 
-@metric("truth_ratio_open_unlearning", roles=KNOWN, higher_is_better=True, bounds=(0.0, 1.0))
+@metric("truth_ratio_open_unlearning", roles=KNOWN, higher_is_better=True, bounds=(0.0, 1.0), leaves_out=without_pair)
 def truth_ratio_open_unlearning(rows: SetRecords) -> np.ndarray:
     """Truth ratio, geometric, with 1e-10 added to both denominators; 0 to 1, high is good.
 
@@ -122,7 +135,7 @@ def truth_ratio_open_unlearning(rows: SetRecords) -> np.ndarray:
     return np.minimum(values, 1.0 / (values + EPSILON))
 
 
-@metric("truth_ratio_arithmetic", roles=KNOWN, higher_is_better=True, bounds=(0.0, 1.0))
+@metric("truth_ratio_arithmetic", roles=KNOWN, higher_is_better=True, bounds=(0.0, 1.0), leaves_out=without_pair)
 def truth_ratio_arithmetic(rows: SetRecords) -> np.ndarray:
     """Truth ratio with the arithmetic mean of P(perturbed); folded as `truth_ratio`; 0 to 1, high is good.
 
@@ -136,7 +149,7 @@ def truth_ratio_arithmetic(rows: SetRecords) -> np.ndarray:
         return np.minimum(values, 1.0 / values)
 
 
-@metric("truth_ratio_grun", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+@metric("truth_ratio_grun", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0), leaves_out=without_pair)
 def truth_ratio_grun(rows: SetRecords) -> np.ndarray:
     """GRUN's truth ratio, max(0, 1 - R) on every set, forget too, R arithmetic; 0 to 1, low is good on forget.
 
@@ -145,7 +158,7 @@ def truth_ratio_grun(rows: SetRecords) -> np.ndarray:
     return np.maximum(0.0, 1.0 - per_row(_arithmetic_ratio(row, rows.role) for row in rows))
 
 
-@metric("truth_knowledge", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0))
+@metric("truth_knowledge", roles=KNOWN, higher_is_better="kept", bounds=(0.0, 1.0), leaves_out=without_pair)
 def truth_knowledge(rows: SetRecords) -> np.ndarray:
     """P(paraphrased) / (P(paraphrased) + geometric mean of P(perturbed)); 0 to 1, low is good on forget.
 

@@ -111,7 +111,7 @@ def results_of_each(plugin: MetricPlugin, records: Records, sets: ScoredSets) ->
     """What a metric with `roles` gives of each set with one of them; of the roles themselves where no set has any."""
     there = _sets_of(plugin, sets)
     for name, role in (there or {role: role for role in _roles(plugin)}).items():
-        kept, note = _measured(plugin, records.of(name) if there else ())
+        kept, note = _measured(plugin, records.of(name) if there else (), sets)
         rows = SetRecords(name, role, kept)
         try:
             if not rows:
@@ -135,10 +135,10 @@ def _over(
     plugin: MetricPlugin, model: ScoredRecords, retain: ScoredRecords | None, intervals: bool
 ) -> Iterator[tuple[str, Value]]:
     """A metric's values on all records."""
-    rows, note = _measured(plugin, _rows(plugin, model))
+    rows, note = _measured(plugin, _rows(plugin, model), model.sets)
     if plugin.leaves_out:
         model = replace(model, records=Records(rows))
-        retain = retain and replace(retain, records=Records(_measured(plugin, _rows(plugin, retain))[0]))
+        retain = retain and replace(retain, records=Records(_measured(plugin, _rows(plugin, retain), retain.sets)[0]))
     try:
         _need(plugin, model, retain)
         results = _by_key(plugin, plugin.target(model, retain))
@@ -154,11 +154,11 @@ def _rows(plugin: MetricPlugin, model: ScoredRecords) -> list[Record]:
     return [row for role in _roles(plugin) for row in model.of(role)] if plugin.over else list(model)
 
 
-def _measured(plugin: MetricPlugin, rows: Sequence[Record]) -> tuple[Sequence[Record], str | None]:
+def _measured(plugin: MetricPlugin, rows: Sequence[Record], sets: ScoredSets) -> tuple[Sequence[Record], str | None]:
     """The rows that a metric is given, all where it leaves all of them out; and what is said of the others, if any."""
     if plugin.leaves_out is None:
         return rows, None
-    whys = [plugin.leaves_out(row) for row in rows]
+    whys = [plugin.leaves_out(row, role) if (role := sets.role(row.set)) else None for row in rows]
     left = [(row, why) for row, why in zip(rows, whys, strict=True) if why is not None]
     if not left or len(left) == len(rows):
         return rows, None

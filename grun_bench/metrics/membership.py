@@ -19,6 +19,7 @@ from grun_bench.core.registry import metric
 from grun_bench.metrics._common import EPSILON, NEEDS_RETAIN, check_texts, loss_of, missing, stored_or, without_tokens
 from grun_bench.metrics.scored import ScoredRecords
 from grun_bench.results.record import Record
+from grun_bench.tasks.roles import Role
 
 #: share of the least likely tokens that min-k and min-k++ average (OpenUnlearning's choice for TOFU)
 K = 0.4
@@ -42,7 +43,7 @@ def _loss(row: Record) -> float:
     return loss_of(row, row.answer, "loss of the answer")
 
 
-def _without_text(row: Record) -> str | None:
+def _without_text(row: Record, role: Role) -> str | None:
     known = "mia_zlib" in row.scores or (row.answer.text and row.answer.tokens != 0)
     return None if known else "the answer is empty"
 

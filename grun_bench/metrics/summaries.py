@@ -11,6 +11,7 @@ from scipy.stats import hmean, ks_2samp
 from grun_bench.core.errors import MissingReference
 from grun_bench.core.registry import metric
 from grun_bench.metrics import answers
+from grun_bench.metrics._common import without_pair
 from grun_bench.metrics.scored import ScoredRecords, SetRecords
 from grun_bench.metrics.texts import rougeL_recall, rougeL_recall_unicode
 from grun_bench.results.record import Record
@@ -31,7 +32,7 @@ def _utility(records: ScoredRecords, normalised: PerRow, ratio: PerRow, recall: 
     return float(hmean(parts)) if np.isfinite(parts).all() else float("nan")
 
 
-@metric("model_utility", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+@metric("model_utility", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0), leaves_out=without_pair)
 def model_utility(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Harmonic mean of ROUGE-L recall, probability and truth ratio on the retain and the utility sets; 0 to 1.
 
@@ -42,7 +43,13 @@ def model_utility(records: ScoredRecords, reference: ScoredRecords | None) -> fl
     return _utility(records, answers.normalised_probability, answers.truth_ratio)
 
 
-@metric("model_utility_open_unlearning", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0))
+@metric(
+    "model_utility_open_unlearning",
+    over=("retain", "utility"),
+    higher_is_better=True,
+    bounds=(0.0, 1.0),
+    leaves_out=without_pair,
+)
 def model_utility_open_unlearning(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """Model utility from the parts with OpenUnlearning's 1e-10; 0 to 1, high is good.
 
@@ -51,7 +58,14 @@ def model_utility_open_unlearning(records: ScoredRecords, reference: ScoredRecor
     return _utility(records, answers.normalised_probability_open_unlearning, answers.truth_ratio_open_unlearning)
 
 
-@metric("model_utility_unicode", over=("retain", "utility"), higher_is_better=True, bounds=(0.0, 1.0), version=2)
+@metric(
+    "model_utility_unicode",
+    over=("retain", "utility"),
+    higher_is_better=True,
+    bounds=(0.0, 1.0),
+    version=2,
+    leaves_out=without_pair,
+)
 def model_utility_unicode(records: ScoredRecords, reference: ScoredRecords | None) -> float:
     """`model_utility` with `rougeL_recall_unicode`, for answers of any script; 0 to 1, high is good.
 
@@ -77,7 +91,14 @@ def _quality(
     return float(test.pvalue), float(test.statistic), count
 
 
-@metric("forget_quality", over=("forget",), reference="retain", higher_is_better=QUALITY, bounds=(0.0, float("inf")))
+@metric(
+    "forget_quality",
+    over=("forget",),
+    reference="retain",
+    higher_is_better=QUALITY,
+    bounds=(0.0, float("inf")),
+    leaves_out=without_pair,
+)
 def forget_quality(records: ScoredRecords, reference: ScoredRecords | None) -> dict[str, float]:
     """p of a two-sided KS test between the truth ratios of this and the retain model on forget; 0 to 1, high is good.
 
@@ -95,6 +116,7 @@ def forget_quality(records: ScoredRecords, reference: ScoredRecords | None) -> d
     reference="retain",
     higher_is_better=QUALITY_OU,
     bounds=(0.0, float("inf")),
+    leaves_out=without_pair,
 )
 def forget_quality_open_unlearning(records: ScoredRecords, reference: ScoredRecords | None) -> dict[str, float]:
     """Forget quality on truth ratios with 1e-10 in the denominator; p 0 to 1, high is good.

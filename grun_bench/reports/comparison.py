@@ -11,6 +11,7 @@ from grun_bench.metrics.paired import Paired, paired_tests
 from grun_bench.reports.leaks import Leak
 from grun_bench.reports.rows import FiledRow, Row
 from grun_bench.reports.verdict import Verdict, verdict
+from grun_bench.results.words import made_notes
 
 
 def compare_with(first: FiledRow, other: FiledRow) -> list[Paired] | str:
@@ -55,6 +56,7 @@ def _row(row: Row) -> dict[str, Any]:
             }
             for metric in result.headline
         },
+        "made": made_notes(result),
         "training_seconds": result.cost.training_seconds,
         "scoring_seconds": result.cost.scoring_seconds,
         "verdict": _verdict(verdict(row)),

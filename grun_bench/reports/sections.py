@@ -18,7 +18,7 @@ from grun_bench.reports.rows import Row
 from grun_bench.reports.verdict import Verdict
 from grun_bench.reports.words import amount, cost_words, metric_words, summary
 from grun_bench.results.result import Result
-from grun_bench.results.words import heading
+from grun_bench.results.words import heading, made_notes
 from grun_bench.runs.config import in_folder
 
 #: how many examples are shown, and how many characters of what a model said
@@ -35,6 +35,7 @@ def asked(row: Row) -> str:
             ("to be forgotten", _data(sizes.get("train:forget"))),
             ("to be kept", _data(sizes.get("train:retain"))),
             *((f"asked of “{name}”", _data(part)) for name, part in sizes.items() if not name.startswith("train:")),
+            *(("paraphrases and wrong answers", html(note)) for note in made_notes(result)),
             ("all data, SHA-256", code(result.dataset_hash)),
         ]
     )

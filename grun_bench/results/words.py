@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import Result
+from grun_bench.tasks.made import made_words
+from grun_bench.tasks.task import Task
 
 #: the better direction of a metric
 _ARROWS = {True: "↑", False: "↓", None: ""}
@@ -27,6 +31,15 @@ def metric_heading(metric: str, better: bool | None, protocol: str) -> str:
     """The heading of a metric of which higher values are `better` (None: no direction) under a protocol."""
     name = plain_name(metric, protocol).replace("_", " ")
     return f"{name} {_ARROWS[better]}".strip()
+
+
+def made_notes(result: Result) -> list[str]:
+    """What a model wrote for own rows, by file: numbers with paraphrases and wrong answers are of that."""
+    try:
+        own = Task.model_validate(result.configs.get(result.task)).own
+    except ValidationError:  # a stranger's
+        return []
+    return [made_words(file.file, file.made) for file in own.values() if file.made]
 
 
 def dataset_label(result: Result) -> str:

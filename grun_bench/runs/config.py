@@ -54,6 +54,9 @@ class RunConfig:
     columns: Mapping[str, str] = field(default_factory=dict)
     #: names of lm-eval's tasks with commas between, as measures of utility beside own rows
     utility: str = ""
+    #: paraphrases and wrong answers of own rows are written by a model: the target model, or the one named
+    augment: bool = False
+    writer: str | None = None
     #: texts of own rows stay on this machine; results have their hashes
     private: bool = True
     #: `all` or names with commas between; they are made on the target and the retain model too

@@ -16,7 +16,7 @@ from grun_bench.runs.config import OWN_RESULTS, RESULTS, RunConfig
 if TYPE_CHECKING:
     from grun_bench.results.result import Result
     from grun_bench.tasks.own import Own
-    from grun_bench.tasks.task import OwnFile
+    from grun_bench.tasks.task import Made, OwnFile
 
 #: where the cache says in which place a file lay, by the hash of its content
 _PLACES = "own"
@@ -31,7 +31,21 @@ def own_world(config: RunConfig) -> Own:
     if config.forget is None:
         raise UsageError("own rows begin with what is to be forgotten: --forget FILE.")
     utility = tuple(name.strip() for name in config.utility.split(",") if name.strip())
-    return Own(OwnData(config.forget, config.keep, config.neighbours, dict(config.columns), utility, config.private))
+    files, columns = (config.forget, config.keep, config.neighbours), dict(config.columns)
+    return Own(OwnData(*files, columns, utility, config.private, writer_name(config)))
+
+
+def writer_of(config: RunConfig) -> str:
+    """The model that writes paraphrases and wrong answers, as it was asked for."""
+    return config.writer or config.target_model or str(config.model)
+
+
+def writer_name(config: RunConfig) -> str:
+    """What files and results call it; "" where nothing is to be written."""
+    if not config.augment:
+        return ""
+    name = writer_of(config)
+    return Path(name).resolve().name if Path(name).is_dir() else name.partition("@")[0]
 
 
 def remember(world: Own) -> None:
@@ -55,6 +69,9 @@ def files_of(row: Result) -> dict[str, Any]:
     for name, file in task.own.items():
         found["keep" if name == "retain" else name] = _place(name, file)
         found["columns"] = found.get("columns") or file.columns
+        if file.made:
+            found |= {"augment": True, "writer": file.made.by}
+            _check_made(found["keep" if name == "retain" else name], file.made)
     return found
 
 
@@ -74,6 +91,15 @@ def _place(name: str, file: OwnFile) -> Path:
     return path
 
 
+def _check_made(own: Path, made: Made) -> None:
+    """Raises DataError where what a model wrote for the rows of a file is not there any more."""
+    from grun_bench.tasks.made import made_rows
+
+    there = made_rows(own, made.by)
+    if not there.rows:
+        raise DataError(f"{there.path} is not there, which the row was made with: what {made.by} wrote for {own.name}.")
+
+
 def own_defaults(config: RunConfig) -> RunConfig:
     """What is in force for own rows unless it is said: every attack of a user, and a folder of no boards."""
     if config.forget is None:
@@ -87,8 +113,15 @@ def own_defaults(config: RunConfig) -> RunConfig:
 def check_own(config: RunConfig) -> None:
     """Raises UsageError for options of own rows that do not go with each other, or with what else was asked for."""
     if config.forget is None:
-        given = {"--neighbours": config.neighbours, "--columns": config.columns, "--utility": config.utility}
-        odd = [name for name, value in ({"--retain": config.keep} | given).items() if value]
+        given = {
+            "--retain": config.keep,
+            "--neighbours": config.neighbours,
+            "--columns": config.columns,
+            "--utility": config.utility,
+            "--augment": config.augment,
+            "--writer": config.writer,
+        }
+        odd = [name for name, value in given.items() if value]
         if odd:
             raise UsageError(f"{odd[0]}: it goes with --forget FILE, which names own rows.")
         if not config.task:
@@ -103,5 +136,7 @@ def check_own(config: RunConfig) -> None:
             f"--forget {config.forget}: --model says which model is to forget it. The toy model, which is the default, "
             "lives in a world of made-up authors: it knows none of your rows, and has not the words for them."
         )
+    if config.writer and not config.augment:
+        raise UsageError(f"--writer {config.writer}: it goes with --augment, which has it write.")
     if config.retain_log:
         raise UsageError(f"--retain-log {config.retain_log}: published logs are of published data, not of own rows.")

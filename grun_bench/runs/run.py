@@ -14,6 +14,7 @@ from grun_bench.models.forward import evaluating
 from grun_bench.models.loading import Placement
 from grun_bench.results.result import Result
 from grun_bench.runs.attack_results import attack
+from grun_bench.runs.augment import augmented
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.given import InMemory, Kept, in_memory
 from grun_bench.runs.inputs import Inputs, Method, resolve
@@ -28,7 +29,7 @@ def run(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError for whatever is expected to go wrong."""
     session = Session.of(config)
     with session.in_force():
-        return execute(resolve(config, session))
+        return execute(resolve(config, augmented(config, session)))
 
 
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
@@ -42,9 +43,10 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
         inputs = resolve(config, session, method)
         made = inputs.run_id(inputs.method)
         if made != result.run_id:
+            edited = f" What {config.writer} wrote for own rows may have been edited since." if config.augment else ""
             raise UsageError(
                 f"these settings make the row {made}, not {result.run_id}: give the options that it was run with, "
-                "as --model, --target, --retain-model or --retain-log."
+                f"as --model, --target, --retain-model or --retain-log.{edited}"
             )
         return execute(inputs)
 

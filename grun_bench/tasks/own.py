@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
 from grun_bench.core.errors import DataError, unknown
 from grun_bench.core.words import mostly_ascii
 from grun_bench.tasks.dataset import Row, Rows, Source
+from grun_bench.tasks.made import MadeRows, made_rows, made_words
 from grun_bench.tasks.neutral import QUESTIONS, SENTENCES
 from grun_bench.tasks.own_rows import MAPPED, OwnRows, read_own
 from grun_bench.tasks.roles import Role
-from grun_bench.tasks.task import Measure, OwnFile, OwnRole, ScoredData, Task
+from grun_bench.tasks.task import Made, Measure, OwnFile, OwnRole, ScoredData, Task
 from grun_bench.tasks.world import World
 
 #: rows of a set that are scored: as many as TOFU's largest has
@@ -33,6 +34,11 @@ _ROLES: dict[str, Role] = {
     "neutral_texts": "utility",
     "neutral_questions": "utility",
 }
+#: what is measured with paraphrases or wrong answers
+_OF_OTHER_ANSWERS = (
+    *("paraphrased_probability", "perturbed_probability", "normalised_probability"),
+    *("forget_quality", "truth_ratio", "model_utility"),
+)
 #: what to go on writing after the beginning of a text, or to answer, at most
 _NEW_TOKENS = 128
 
@@ -41,7 +47,8 @@ _NEW_TOKENS = 128
 class OwnData:
     """What was asked for: the files by the option that named them, columns (ours -> theirs), and lm-eval's tasks.
 
-    `private` rows stay on this machine.
+    `private` rows stay on this machine. `writer` is the name of the model that writes paraphrases and wrong answers for
+    them; "" where none does.
     """
 
     forget: Path
@@ -50,6 +57,7 @@ class OwnData:
     columns: Mapping[str, str] = field(default_factory=dict)
     utility: Sequence[str] = ()
     private: bool = True
+    writer: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,17 @@ class Own(World):
         for name in data.columns:
             if name not in MAPPED:
                 raise unknown("column in --columns", name, MAPPED)
-        self.files = files = _files(data)
+        files = _files(data)
+        self.made = {role: made_rows(own.path, data.writer) for role, own in files.items() if data.writer}
+        self.files = files = {role: _with_made(own, self.made.get(role)) for role, own in files.items()}
         self._tables, held = _tables(files)
-        self.notes = (*(note for own in files.values() for note in own.notes), *_notes(files, self._tables, held))
-        self._task = _task(data, files, self._tables)
+        marked = {role: made.marked(self._tables[role].rows) for role, made in self.made.items()}
+        self.notes = (
+            *(note for own in files.values() for note in own.notes),
+            *_notes(files, self._tables, held),
+            *_made_notes(files, self.made, marked),
+        )
+        self._task = _task(data, files, self._tables, marked)
 
     def load(self, name: str, include: Sequence[Path] = ()) -> Task:
         return self._task
@@ -107,6 +122,15 @@ class Own(World):
 
     def questions(self, name: str) -> None:
         return None
+
+    def wanting(self, limit: int | None = None) -> dict[OwnRole, list[Row]]:
+        """The rows among the first `limit` of each scored set that lack what a writer is yet to be asked for."""
+        found = {role: made.wanting(self._tables[role].rows[:limit]) for role, made in self.made.items()}
+        return {role: rows for role, rows in found.items() if rows}
+
+
+def _with_made(own: OwnRows, made: MadeRows | None) -> OwnRows:
+    return own if made is None else replace(own, rows=[made.with_made(row) for row in own.rows])
 
 
 # --- files -> tables --------------------------------------------------------------------------------------------------
@@ -161,6 +185,19 @@ def _notes(files: Mapping[OwnRole, OwnRows], tables: Mapping[str, _Table], held:
     for own in (files[name] for name in ("forget", "neighbours") if name in files):
         if len(own.rows) > MOST:
             yield f"{MOST} of the {len(own.rows)} rows of {own.path.name} are scored, evenly spread."
+
+
+def _made_notes(
+    files: Mapping[OwnRole, OwnRows], made: Mapping[OwnRole, MadeRows], marked: Mapping[OwnRole, Made | None]
+) -> Iterator[str]:
+    """What was made for the rows, where it lies, and of which rows nothing can be."""
+    for role, rows in made.items():
+        own, mark = files[role], marked[role]
+        if mark:
+            yield f"{made_words(own.path.name, mark)} It is in {rows.path}, to be read and mended."
+        texts = sum("text" in row for row in own.rows)
+        if texts:
+            yield f"{own.path.name}: {texts} texts have no question, so nothing is made for them."
 
 
 def _few(own: OwnRows) -> str:
@@ -222,38 +259,51 @@ def _content(row: Row) -> tuple[str, str]:
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
-def _task(data: OwnData, files: Mapping[OwnRole, OwnRows], tables: Mapping[str, _Table]) -> Task:
+def _task(
+    data: OwnData,
+    files: Mapping[OwnRole, OwnRows],
+    tables: Mapping[str, _Table],
+    made: Mapping[OwnRole, Made | None],
+) -> Task:
     """What is measured of these rows; metrics that lack something are among them, and say what would bring it."""
     forget = files["forget"]
     answers = [_content(row)[1] for row in forget.rows]
     rouge = "rougeL_recall" if all(map(mostly_ascii, answers)) else "rougeL_recall_unicode"
     measures = {name: Measure(role="utility") for name in data.utility}
     names = [name for name in _ROLES if name in tables]
+    metrics = [
+        *("probability", rouge, "extraction_strength", "exact_memorisation", "gate", "repetition"),
+        *("mia_loss", "mia_min_k", "privleak", "kl_to_target", *_OF_OTHER_ANSWERS),
+        *(("accuracy",) if measures else ()),
+        *(("sampled_rougeL_recall_unicode", "leak_unicode") if rouge.endswith("unicode") else ()),
+    ]
+    # texts of ours have no other answers, and no metric is to wait for them
+    of_texts = [metric for metric in metrics if metric not in _OF_OTHER_ANSWERS]
     task = Task(
         name=f"{re.sub(r'[^A-Za-z0-9_-]+', '-', forget.path.stem).strip('-') or 'own'}-{forget.sha256[:8]}",
         version=1,
         description=f"Own rows: {forget.label}.",
         forget=["train-forget"],
         retain=["train-retain"],
-        score={name: ScoredData(source=name, role=_ROLES[name]) for name in names},
+        score={
+            name: ScoredData(source=name, role=_ROLES[name], metrics=of_texts if name == "neutral_texts" else [])
+            for name in names
+        },
         measures=measures,
-        metrics=[
-            *("probability", rouge, "extraction_strength", "exact_memorisation", "gate", "repetition"),
-            *("mia_loss", "mia_min_k", "privleak", "kl_to_target", "normalised_probability"),
-            *("forget_quality", "truth_ratio", "model_utility"),
-            *(("accuracy",) if measures else ()),
-            *(("sampled_rougeL_recall_unicode", "leak_unicode") if rouge.endswith("unicode") else ()),
-        ],
+        metrics=metrics,
         headline=[
             *("forget_extraction_strength", f"forget_{rouge}", "forget_probability", "mia_loss"),
             *(f"retain_{rouge}", "neutral_texts_kl_to_target", "neutral_questions_probability"),
             *(("neighbours_probability",) if "neighbours" in tables else ()),
+            *(("forget_truth_ratio",) if made.get("forget") else ()),
             *(f"{name}_accuracy" for name in measures),
         ],
         max_new_tokens=_NEW_TOKENS,
         private=data.private,
         own={
-            role: OwnFile(file=own.path.resolve().name, sha256=own.sha256, columns=dict(data.columns))
+            role: OwnFile(
+                file=own.path.resolve().name, sha256=own.sha256, columns=dict(data.columns), made=made.get(role)
+            )
             for role, own in files.items()
         },
         absent={} if "holdout" in tables else {"holdout": f"a --retain file of {HELD_OUT * LEAST} rows brings one"},

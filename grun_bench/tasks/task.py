@@ -126,12 +126,33 @@ class ScoredData(_Sourced):
 OwnRole = Literal["forget", "retain", "neighbours"]
 
 
+class Made(_Strict):
+    """Paraphrases and wrong answers that a model wrote for rows of the user's own.
+
+    `by` is its name and `writer` its origin, `requests` and `sha256` are hashes of what it was asked and of what is
+    taken of it; `edited` says whether somebody changed that. `counts` are the rows that have something made, by column,
+    `left_out` those that have not, by the reason.
+    """
+
+    by: str
+    writer: dict[str, Any] = {}
+    requests: str = ""
+    edited: bool = False
+    sha256: str
+    counts: dict[str, int] = {}
+    left_out: dict[str, dict[str, int]] = {}
+
+
 class OwnFile(_Strict):
-    """A file, or a folder of texts, of the user's own: its name, the SHA-256 of its content, and the columns named."""
+    """A file, or a folder of texts, of the user's own: its name, the SHA-256 of its content, and the columns named.
+
+    `made` is what a model wrote for its rows, where it was asked to.
+    """
 
     file: str
     sha256: str
     columns: dict[str, str] = {}
+    made: Made | None = None
 
 
 #: requests: ranges of the one source of the forget set, or for each of its sources the scored set of that request

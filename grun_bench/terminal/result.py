@@ -15,7 +15,7 @@ from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
-from grun_bench.results.words import dataset_label, heading, metric_heading, number
+from grun_bench.results.words import dataset_label, heading, made_notes, metric_heading, number
 from grun_bench.runs.config import in_folder
 from grun_bench.terminal.gates import print_gates
 from grun_bench.terminal.listing import facts_table, leaderboard_command, tell
@@ -55,6 +55,7 @@ def _remarks(result: Result) -> Iterator[str]:
             yield f"{metric}: none, {reason or 'not part of this task'}"
         elif reason:
             yield f"{metric}: {reason}"
+    yield from made_notes(result)
 
 
 def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -> None:
@@ -80,7 +81,7 @@ def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -
     _print_tables(result, result.metrics(), {}, beside)
     print_gates(result, path)
     reasons = ((MetricKey.parse(text), reason) for text, reason in result.reasons.items())
-    tell(*(f"{key.metric}: {reason}" for key, reason in reasons if not key.attack))
+    tell(*(f"{key.metric}: {reason}" for key, reason in reasons if not key.attack), *made_notes(result))
     _print_end(result, path)
 
 

@@ -306,6 +306,32 @@ def test_a_token_without_a_number_makes_no_number(name: str) -> None:
         assert value.value is None and "not finite" in value.reason, key
 
 
+def other_answers(name: str, index: int, paraphrased: bool, wrong: bool) -> Record:
+    row = record(name, index, 1.0 + index)
+    row.paraphrased = Continuation("so", loss=0.5 + index) if paraphrased else None
+    row.perturbed = [Continuation("no", loss=2.0 + index)] if wrong else []
+    return row
+
+
+def test_rows_without_other_answers_are_left_out_where_others_have_them() -> None:
+    """As where a writer's paraphrase or wrong answers of some rows could not stand."""
+    rows = [other_answers("forget", index, index != 1, index != 2) for index in range(4)]
+    facts = [other_answers("world_facts", index, False, index != 1) for index in range(2)]
+    names = ["truth_ratio", "paraphrased_probability", "perturbed_probability", "normalised_probability"]
+    values = evaluate(Records(rows + facts), None, names, USUAL_SETS)
+    ratio, whole = values["forget_truth_ratio"], [rows[0], rows[3]]
+    assert ratio.value == pytest.approx(np.exp(-1.5)) and ratio.n == 2
+    assert ratio.value == evaluate(Records(whole), None, names, USUAL_SETS)["forget_truth_ratio"].value
+    assert "2 of 4 rows left out" in str(ratio.reason) and "no paraphrased answer" in str(ratio.reason)
+    assert values["forget_paraphrased_probability"].n == values["forget_perturbed_probability"].n == 3
+    assert values["forget_paraphrased_probability"].value == pytest.approx(np.exp([-0.5, -2.5, -3.5]).mean())
+    # what is known otherwise needs no paraphrase
+    assert values["world_facts_truth_ratio"].n == values["world_facts_normalised_probability"].n == 1
+    bare = [other_answers("forget", index, False, False) for index in range(2)]
+    missing = evaluate(Records(bare), None, names, USUAL_SETS)["forget_truth_ratio"]
+    assert missing.value is None and "--augment" in str(missing.reason)
+
+
 def test_rows_left_out_are_told_in_the_result() -> None:
     records = Records([*all_sets(("forget",)), empty("forget", 9)])
     values = evaluate(records, None, ["exact_memorisation"], ScoredSets(USUAL_SETS.sets[:1]))

@@ -129,6 +129,88 @@ def check_later(command: Command, files: Path, environment: Path, result: Result
     refused(said, "leavers.jsonl", "has changed", "--forget FILE")
 
 
+# --- what a model writes ----------------------------------------------------------------------------------------------
+
+AUGMENTED = ["run", "--unlearner", "none", "--model", SMALL, "--limit", "3", *OWN, "--augment"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--task", "tofu_lite", "--augment"], ["--augment", "--forget FILE"]),
+        (["--forget", "leavers.jsonl", "--model", SMALL, "--writer", SMALL], ["--writer org/small", "--augment"]),
+    ],
+)
+def test_a_writer_without_rows_or_without_being_asked_is_refused(
+    files: Path, command: Command, arguments: list[str], parts: list[str]
+) -> None:
+    refused(command("run", "--unlearner", "npo", *arguments), *parts)
+
+
+@pytest.mark.whole
+def test_a_model_writes_what_rows_lack_once_and_a_person_mends_it(
+    files: Path, command: Command, environment: Path
+) -> None:
+    """The small model writes noise: that is left out, with the reason, until somebody writes what is right."""
+    said = command(*AUGMENTED, "--attacks", "paraphrase")
+    assert said.code == 0, said.err
+    made = files / "leavers.made-by-small.json"
+    assert "read them, mend what is wrong" in said.err and str(made) in said.err
+    assert "question: Where does Ada Berg live?   answer: In" in said.err
+    content, first = json.loads(made.read_text()), made.stat().st_mtime_ns
+    assert len(content["rows"]) == 3 and any(row["left_out"] for row in content["rows"])
+    (result,) = map(read_result, result_files(files / "results"))
+    assert "leavers.jsonl: made by org/small" in said.out and "Not taken of it" in said.out
+    marked = result.configs[result.task]["own"]["forget"]["made"]
+    assert (marked["by"], marked["edited"], marked["writer"]["name"]) == (SMALL, False, SMALL)
+    assert sum(marked["left_out"]["paraphrased_question"].values()) + marked["counts"]["paraphrased_question"] == 3
+
+    said = command(*AUGMENTED, "--attacks", "paraphrase")
+    assert said.code == 0 and "already run" in said.out and "writes paraphrases" not in said.err
+    assert made.stat().st_mtime_ns == first
+    mend(made, leave=2)
+    said = command(*AUGMENTED, "--attacks", "paraphrase")
+    assert said.code == 0 and "already run" not in said.out and "somebody edited it since" in said.out, said.err
+    check_mended(command, files, environment, result.run_id)
+
+
+def mend(made: Path, leave: int) -> None:
+    """What a person would write in place of noise, but for one row."""
+    content = json.loads(made.read_text())
+    for place, row in enumerate(content["rows"]):
+        name = row["question"].removeprefix("Where does ").removesuffix(" live?")
+        row |= {"paraphrased_question": f"In which city is the home of {name}?"}
+        row |= {"paraphrased_answer": f"The city is {row['answer'][3:]}", "perturbed_answer": ["In Oslo.", "In Bern."]}
+        if place == leave:
+            row |= {"paraphrased_question": None, "paraphrased_answer": None, "perturbed_answer": None}
+    made.write_text(json.dumps(content))
+
+
+def check_mended(command: Command, files: Path, environment: Path, before: str) -> None:
+    """Every number that paraphrases bring is there, of the rows that have one; and no text of theirs is in a result."""
+    results = [read_result(path) for path in result_files(files / "results")]
+    (result,) = [each for each in results if each.run_id != before]
+    for metric in ("truth_ratio", "paraphrased_probability", "perturbed_probability"):
+        key = f"forget_{metric}"
+        assert result.value(key) is not None and "1 of 3 rows left out" in str(result.reason(key))
+        assert result.n_samples[result.task][key] == 2
+    assert result.value("neutral_questions_truth_ratio") is not None
+    assert "forget_truth_ratio" in result.headline and result.configs[result.task]["own"]["forget"]["made"]["edited"]
+    assert list(result.attacks["paraphrase"].variants) == ["questions"]
+    assert result.attacks["paraphrase"].rows["forget"] == 2
+    kept = content_of(files / "results")
+    for text in (*NAMES[:4], *CITIES, "In which city", "The city is", "Oslo", "Bern"):
+        assert text.encode() not in kept
+        keys = (path for path in environment.rglob("*") if path.is_file() and path.parent.name != "texts")
+        assert not any(text.encode() in path.read_bytes() for path in keys)
+    said = command("attack", result.run_id, "--attacks", "suffix", "--output", files / "results")
+    assert said.code == 0, said.err
+    refused(command("attack", before, "--attacks", "suffix", "--output", files / "results"), "may have been edited")
+    (files / "leavers.made-by-small.json").unlink()
+    said = command("attack", result.run_id, "--attacks", "prefix", "--output", files / "results")
+    refused(said, "leavers.made-by-small.json is not there")
+
+
 @pytest.mark.whole
 def test_texts_of_a_folder_from_python_without_a_retain_file(files: Path, environment: Path) -> None:
     folder = files / "letters"
