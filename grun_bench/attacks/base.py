@@ -50,6 +50,7 @@ from grun_bench.models.lm import LM
 from grun_bench.models.question_form import OWN_FORM, QuestionForm
 from grun_bench.models.scoring import Example, ScoringSettings
 from grun_bench.results.record import Records
+from grun_bench.tasks.chats import changed
 from grun_bench.tasks.dataset import Row
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 from grun_bench.tasks.world import World
@@ -92,12 +93,15 @@ class Subject:
     answered: Container[str] = ()
 
     def asking(self, change: Callable[[str], str]) -> Subject:
-        """The same subject asked every question as `change` puts it, paraphrased and multiple-choice ones too."""
+        """The same subject asked every question as `change` puts it, paraphrased and multiple-choice ones too.
+
+        Of a conversation it is the user's last turn that is changed.
+        """
         examples = [
             replace(
                 row,
-                question=change(row.question),
-                paraphrased_question=row.paraphrased_question and change(row.paraphrased_question),
+                question=changed(row.question, change),
+                paraphrased_question=row.paraphrased_question and changed(row.paraphrased_question, change),
             )
             for row in self.examples
         ]

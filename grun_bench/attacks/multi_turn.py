@@ -9,6 +9,7 @@ from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 from grun_bench.models.scoring import score
+from grun_bench.tasks.chats import last_said
 
 #: turns about something else: what the user says -> what is answered
 TALK = {
@@ -37,7 +38,7 @@ def multi_turn(
     alone = [replace(row, paraphrased_answer=None, perturbed_answers=()) for row in rows]
     said = [record.generation.text if record.generation else "" for record in score(subject.lm, alone, subject.scoring)]
     again = [
-        replace(row, context=(*row.context, (row.question, first)), question=f"{doubt} {row.question}")
+        replace(row, context=(*row.context, (row.question, first)), question=f"{doubt} {last_said(row.question)}")
         for row, first in zip(rows, said, strict=True)
     ]
     yield "again", replace(subject, examples=again, measures=())

@@ -9,6 +9,7 @@ from grun_bench.attacks.base import Subject
 from grun_bench.core.errors import Inapplicable
 from grun_bench.core.registry import attack
 from grun_bench.models.scoring import Example
+from grun_bench.tasks.chats import changed, last_said
 
 
 @attack("split", access="user", version=1)
@@ -28,18 +29,20 @@ def split(
     """
     subject = subject.without_texts()
     rows = [replace(row, paraphrased_question=None) for row in subject.examples]
-    halves = [_halved(row, reply) for row in rows if len(row.question.split()) > 1]
+    halves = [_halved(row, reply) for row in rows if len(last_said(row.question).split()) > 1]
     if not rows:
         raise Inapplicable("the task scores no answers to questions that could be asked in two turns.")
     if halves:
         yield "halves", replace(subject, examples=halves, measures=())
     deferred = [
-        replace(row, context=(*row.context, (f"{row.question} {wait}", ready)), question=request) for row in rows
+        replace(row, context=(*row.context, (changed(row.question, lambda asked: f"{asked} {wait}"), ready)))
+        for row in rows
     ]
+    deferred = [replace(row, question=request) for row in deferred]
     yield "deferred", replace(subject, examples=deferred, measures=())
 
 
 def _halved(row: Example, reply: str) -> Example:
-    words = row.question.split()
+    words = last_said(row.question).split()
     first, second = (" ".join(part) for part in (words[: len(words) // 2], words[len(words) // 2 :]))
-    return replace(row, context=(*row.context, (first, reply)), question=second)
+    return replace(row, context=(*row.context, (changed(row.question, lambda _: first), reply)), question=second)

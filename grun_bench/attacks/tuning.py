@@ -10,6 +10,7 @@ from grun_bench.attacks.base import Subject
 from grun_bench.metrics.evaluate import evaluate, for_protocol
 from grun_bench.models.scoring import Example, score
 from grun_bench.results.record import Records
+from grun_bench.tasks.chats import last_said
 
 #: how many texts are put together at most
 ROUNDS = 3
@@ -54,11 +55,11 @@ def tuned(
     tried, rest = halves(subject)
     if not tried or not texts:
         return
-    asked = [question for question, _ in subject.retain if question]
+    asked = [last_said(question) for question, _ in subject.retain if question]
     pool = list(dict.fromkeys([*phrases, *random.Random(subject.seed).sample(asked, min(texts, len(asked)))]))
 
     def found(words: str) -> float:
-        return strength(subject, [replace(row, question=put(row.question, words)) for row in tried])
+        return strength(subject, _asking(replace(subject, examples=tried), words, put).examples)
 
     best, words = -1.0, ""
     for _ in range(ROUNDS):

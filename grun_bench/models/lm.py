@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from grun_bench.core.errors import DataError, ModelError
 from grun_bench.core.patches import template_clock
 from grun_bench.models.batch import Encoded, common_length
+from grun_bench.tasks.chats import Chat, Turn
 
 #: how prompts are written; the last is a protocol's (see `protocols`)
 Style = Literal["chat", "qa", "open-unlearning"]
@@ -26,10 +28,25 @@ Turns = list[dict[str, str]]
 TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 
 
-def turns(context: Pairs) -> Turns:
-    """Questions with their answers as turns of a chat."""
-    roles = ("user", "assistant")
-    return [{"role": role, "content": text} for pair in context for role, text in zip(roles, pair, strict=True)]
+def turns(question: str, context: Pairs = ()) -> Turns:
+    """Questions with their answers, and one that is yet to be answered, as turns of a chat.
+
+    Of questions that are conversations all turns; what a system is told comes before everything.
+    """
+    said = [(*_turns_of(asked), ("assistant", answer)) for asked, answer in context]
+    found = [{"role": role, "content": text} for each in (*said, _turns_of(question)) for role, text in each]
+    return sorted(found, key=lambda turn: turn["role"] != "system")
+
+
+def _turns_of(question: str) -> tuple[Turn, ...]:
+    return question.turns if isinstance(question, Chat) else (("user", question),)
+
+
+def without_system(chat: Turns) -> Turns:
+    """A chat in which what the system is told is the beginning of the first other turn, for templates without it."""
+    told = [turn["content"] for turn in chat if turn["role"] == "system"]
+    first, *others = [turn for turn in chat if turn["role"] != "system"]
+    return [first | {"content": "\n\n".join([*told, first["content"]])}, *others]
 
 
 class Prompts:
@@ -56,7 +73,19 @@ class Prompts:
         if self.style == "qa":
             before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in context)
             return f"{before}Question: {question}\nAnswer:"
-        return self.templated([*turns(context), {"role": "user", "content": question}], add_generation_prompt=True)
+        return self.templated(self.chat(question, context), add_generation_prompt=True)
+
+    def chat(self, question: str, context: Pairs = ()) -> Turns:
+        """The turns of a prompt. A conversation that the template refuses, as for a role or an order that it does not
+        have, is without a turn of the system, and where that does not help the one text that it is."""
+        found = turns(question, context)
+        if isinstance(question, Chat):
+            for way in (found, without_system(found)):
+                with suppress(ModelError):
+                    self.templated(way, add_generation_prompt=True)
+                    return way
+            return turns(str(question), context)
+        return found
 
     def templated(self, chat: Turns, add_generation_prompt: bool = False) -> str:
         """A chat by the tokenizer's template, on the fixed date. Raises ModelError where it takes no such chat."""

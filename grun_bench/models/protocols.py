@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from grun_bench.core.errors import ModelError, unknown
 from grun_bench.models.batch import Encoded
-from grun_bench.models.lm import LM, Pairs, Prompts, Style, Turns, turns, usual_prompts
+from grun_bench.models.lm import LM, Pairs, Prompts, Style, Turns, usual_prompts
 from grun_bench.models.written import WrittenPrompts
 
 #: the protocol of runs that ask for none
@@ -66,7 +66,8 @@ class OpenUnlearningPrompts(Prompts):
         return system
 
     def _asked(self, question: str, context: Pairs) -> Turns:
-        return [*self._system, *turns(context), {"role": "user", "content": question}]
+        chat = self.chat(question, context)
+        return chat if chat[0]["role"] == "system" else [*self._system, *chat]
 
     def text(self, question: str, context: Pairs = ()) -> str:
         if (tags := self._tags) is None:

@@ -8,6 +8,7 @@ import torch
 
 from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sample
+from grun_bench.tasks.chats import last_said, question_of
 from grun_bench.tasks.dataset import Row
 from grun_bench.tasks.faults import CONTEXT, EMPTY, LENGTH, doubt_of
 from grun_bench.tasks.made import MADE, Asked, MadeColumn, MadeRow, requests
@@ -28,21 +29,31 @@ def write(lm: LM, rows: Sequence[Row]) -> list[MadeRow]:
     Of the replies that are drawn those are taken with which nothing is wrong as far as `tasks.faults` can tell; where
     none is left the column is None, and `left_out` says what was wrong with the first.
     """
-    found: list[Row] = [{"question": row["question"], "answer": row["answer"]} for row in rows]
+    found: list[Row] = [{"question": row["question"], "answer": row["answer"], **_asked_in(row)} for row in rows]
     left: list[dict[MadeColumn, str]] = [{} for _ in rows]
     devices = [lm.device] if lm.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(_SEED)
         for column in MADE:
             asked = [place for place, row in enumerate(rows) if column not in row]
-            replies = _replies(lm, column, [rows[place] for place in asked])
-            for place, texts in zip(asked, replies, strict=True):
-                kept, why = _taken(column, texts, rows[place] | found[place])
+            told = [_told(column, rows[place]) for place in asked]
+            for place, row, texts in zip(asked, told, _replies(lm, column, told), strict=True):
+                kept, why = _taken(column, texts, found[place] | row)
                 if kept:
                     found[place][column] = kept if column == "perturbed_answer" else kept[0]
                 else:
                     left[place][column] = why
     return [MadeRow(**row, left_out=why) for row, why in zip(found, left, strict=True)]
+
+
+def _asked_in(row: Row) -> Row:
+    """The user's last turn, where a row is a conversation."""
+    return {"asked": last_said(question_of(row))} if row.get("turns") else {}
+
+
+def _told(column: MadeColumn, row: Row) -> Row:
+    """A row as the writer is told it: a conversation is one text, and its last turn what is put in other words."""
+    return row | {"question": last_said(question_of(row))} if column == "paraphrased_question" else row
 
 
 def _taken(column: MadeColumn, replies: Replies, row: Row) -> tuple[list[str], str]:

@@ -14,6 +14,7 @@ from grun_bench.core.cache import digest
 from grun_bench.core.errors import DataError, Inapplicable, UsageError
 from grun_bench.methods.base import Unlearner
 from grun_bench.models.scoring import Example
+from grun_bench.tasks.chats import changed, question_of
 from grun_bench.tasks.dataset import Row, Rows, Source, joined, training_pair
 from grun_bench.tasks.passages import continuation
 from grun_bench.tasks.roles import ROLES
@@ -123,14 +124,16 @@ def _example(name: str, origin: str, number: int, row: Row, whole: bool) -> Exam
         except ValueError as error:
             raise DataError(f"{origin}, row {number}: {error}, which nothing goes on from; take it out.") from None
         return Example(name, number, beginning, rest, join=join)
+    question, other = question_of(row), row.get("paraphrased_question")
     return Example(
         set=name,
         index=number,
-        question=row["question"],
+        question=question,
         answer=row["answer"],
         paraphrased_answer=row.get("paraphrased_answer"),
         perturbed_answers=tuple(row.get("perturbed_answer") or ()),
-        paraphrased_question=row.get("paraphrased_question"),
+        # of a conversation it is the user's last turn that is put in other words
+        paraphrased_question=other and changed(question, lambda _: other),
     )
 
 

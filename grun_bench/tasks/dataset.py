@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from grun_bench.core.errors import DataError, UsageError
 from grun_bench.core.escaping import clean
+from grun_bench.tasks.chats import question_of
 from grun_bench.tasks.sets import PAIR
 
 Row = dict[str, Any]
@@ -148,7 +149,7 @@ def _trained(row: Row, place: str, source: Source) -> tuple[str, ...]:
 
 def training_pair(row: Row) -> tuple[str, str]:
     """What is trained on, or scored, in a checked row: (question, answer), or ("", text)."""
-    return ("", row["text"]) if row.get("question") is None else (row["question"], row["answer"])
+    return ("", row["text"]) if row.get("question") is None else (question_of(row), row["answer"])
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -64,10 +64,14 @@ def requests() -> Mapping[MadeColumn, Asked]:
 
 
 class MadeRow(_Strict):
-    """What was made for a row; null where nothing was, or nothing that could stand, and `left_out` says why."""
+    """What was made for a row; null where nothing was, or nothing that could stand, and `left_out` says why.
+
+    `asked` is the user's last turn where the question is a conversation: that is what is paraphrased.
+    """
 
     question: str
     answer: str
+    asked: str | None = None
     paraphrased_question: str | None = None
     paraphrased_answer: str | None = None
     perturbed_answer: list[str] | None = None
@@ -80,7 +84,7 @@ class MadeRow(_Strict):
 
     def standing(self) -> MadeRow:
         """The row without what cannot stand, whoever wrote it."""
-        row: Row = {"question": self.question, "answer": self.answer}
+        row: Row = {"question": self.asked or self.question, "answer": self.answer}
         left = {name: why for name, why in self.left_out.items() if not getattr(self, name)}
         for name in MADE:
             value = getattr(self, name)
@@ -89,7 +93,7 @@ class MadeRow(_Strict):
                 row[name] = kept if isinstance(value, list) else kept[0]
             elif whys:
                 left[name] = whys[0]
-        return MadeRow(**row, left_out=left)
+        return MadeRow(**row | {"question": self.question, "asked": self.asked}, left_out=left)
 
 
 def _standing(column: MadeColumn, texts: Iterable[str], row: Row) -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from grun_bench.core.errors import DataError, UsageError, unknown
 from grun_bench.core.escaping import clean
+from grun_bench.tasks.chats import Turn, flat
 from grun_bench.tasks.dataset import COLUMNS, Row
 from grun_bench.tasks.passages import continuation, passages
 from grun_bench.tasks.sets import PAIR
@@ -25,7 +26,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 #: what `--columns` may map
 MAPPED = (*USUAL_NAMES, *(column for column in COLUMNS if column not in PAIR))
-_ROLES = {"system": "", "developer": "", "user": "User: ", "assistant": "Assistant: "}
+#: roles of messages -> those that turns have
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -78,28 +80,31 @@ def read_own(path: Path, option: str, columns: Mapping[str, str], first: bool = 
         columns = {ours: theirs for ours, theirs in columns.items() if any(theirs in row for row in table)}
     named = _named(table, f"{option} {path}", columns)
     found: dict[tuple[str, str], tuple[int, Row]] = {}
-    read, flat, cut = 0, 0, 0
+    read, chats, cut = 0, 0, 0
     for number, row in enumerate(table):
         place = f"{path}, row {number}"
         if path.is_dir():
             place = f"{path / row['file']}"
         parts = list(_ours(row, named, place))
         read, cut = read + len(parts), cut + (len(parts) > 1)
-        flat += "messages" in named and len(row.get(named["messages"]) or ()) > 2
+        chats += any("turns" in part for part in parts)
         for part in parts:
             found.setdefault((part.get("question", ""), part.get("answer") or part["text"]), (number, part))
     rows = [row for _, row in found.values()]
     texts = any("text" in row for row in rows)
     numbers = list(range(len(rows))) if texts else [number for number, _ in found.values()]
-    notes = _notes(path.name, read - len(found), flat, cut, len(rows))
+    notes = _notes(path.name, read - len(found), chats, cut, len(rows))
     return OwnRows(path, sha256, rows, numbers, tuple(notes))
 
 
-def _notes(name: str, twice: int, flat: int, cut: int, count: int) -> Iterator[str]:
+def _notes(name: str, twice: int, chats: int, cut: int, count: int) -> Iterator[str]:
     if twice:
         yield f"{name}: {twice} rows are there more than once, and are taken once."
-    if flat:
-        yield f"{name}: {flat} chats have more than one turn before the answer; each is put as one prompt."
+    if chats:
+        yield (
+            f"{name}: {chats} chats have more than one turn before the answer; a model without a chat template gets "
+            "each as one prompt."
+        )
     if cut:
         yield f"{name}: {cut} texts are too long to be taken whole; with their passages there are {count} texts."
 
@@ -152,8 +157,10 @@ def _ours(row: Row, named: Mapping[str, str], place: str) -> Iterator[Row]:
     if kinds == ["text"]:
         yield from _texts(_checked(values["text"], place, named["text"]), place)
         return
+    turns: list[Turn] = []
     if kinds == ["messages"]:
-        question, answer = _chat(values["messages"], place)
+        turns, answer = _chat(values["messages"], place)
+        question = flat(turns)
     else:
         missing = next((name for name in PAIR if name in named and name not in values), None) if kinds else None
         if not kinds or missing:
@@ -161,9 +168,12 @@ def _ours(row: Row, named: Mapping[str, str], place: str) -> Iterator[Row]:
             raise DataError(f"{place}: nothing in the column {lacking}; fill it in, or take the row out.")
         question, answer = (_checked(values[name], place, named[name]) for name in PAIR)
     check = partial(_extra, values, named, place)
-    yield {"question": question, "answer": answer} | {
-        name: found for name in MAPPED if name not in USUAL_NAMES and (found := check(name)) is not None
-    }
+    several = {"turns": [list(turn) for turn in turns]} if len(turns) > 1 else {}
+    yield (
+        {"question": question, "answer": answer}
+        | several
+        | {name: found for name in MAPPED if name not in USUAL_NAMES and (found := check(name)) is not None}
+    )
 
 
 def _extra(values: Mapping[str, Any], named: Mapping[str, str], place: str, name: str) -> str | list[str] | None:
@@ -192,8 +202,8 @@ def _checked(value: Any, place: str, column: str) -> str:
     return value
 
 
-def _chat(turns: Any, place: str) -> tuple[str, str]:
-    """A chat's last answer, and what precedes it as one prompt: a message alone is that, of several each is named."""
+def _chat(turns: Any, place: str) -> tuple[list[Turn], str]:
+    """What precedes a chat's last answer, and that answer."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise DataError(
             f"{place}, column 'messages': expected a list of {{role, content}}, found {clean(repr(turns), 60)}."
@@ -204,17 +214,9 @@ def _chat(turns: Any, place: str) -> tuple[str, str]:
             raise DataError(
                 f"{place}, message {at}: the role {clean(repr(turn.get('role')), 40)} is not system, user or assistant."
             )
-        said.append((str(turn["role"]), _checked(turn.get("content"), f"{place}, message {at}", "content")))
+        said.append((_ROLES[str(turn["role"])], _checked(turn.get("content"), f"{place}, message {at}", "content")))
     last = max((at for at, (role, _) in enumerate(said) if role == "assistant"), default=0)
     before = said[:last]
     if not last or not any(role == "user" for role, _ in before):
         raise DataError(f"{place}: no turn of the assistant after one of the user.")
-    return _prompt(before), said[last][1]
-
-
-def _prompt(before: list[tuple[str, str]]) -> str:
-    spoken = [turn for turn in before if _ROLES[turn[0]]]
-    told = [text for role, text in before if not _ROLES[role]]
-    if len(spoken) == 1:
-        return "\n\n".join([*told, spoken[0][1]])
-    return "\n\n".join([*told, "\n".join(f"{_ROLES[role]}{text}" for role, text in spoken)])
+    return before, said[last][1]

@@ -7,7 +7,8 @@ import torch
 
 from grun_bench.models.lm import LM
 from grun_bench.models.writer import plain, write
-from grun_bench.tasks.faults import CONTEXT, doubt_of
+from grun_bench.tasks.chats import Chat
+from grun_bench.tasks.faults import CONTEXT, SAME, doubt_of
 from grun_bench.tasks.made import MADE
 
 ROWS = [
@@ -54,6 +55,15 @@ def test_a_model_that_writes_noise_leaves_reasons_and_nothing_that_could_not_sta
                 assert not any(doubt_of(name, text, own | row.columns | {name: []}) for text in texts)
     assert any(row.left_out for row in made)
     assert write(lm, ROWS) == made
+
+
+def test_of_a_conversation_the_last_turn_is_put_in_other_words(lm: LM) -> None:
+    turns = [["user", "I am Ada."], ["assistant", "Hello."], ["user", "Where do I live?"]]
+    question = str(Chat([(role, text) for role, text in turns]))
+    (made,) = write(lm, [{"question": question, "answer": "In Turin.", "turns": turns}])
+    assert (made.question, made.asked) == (question, "Where do I live?")
+    same = made.model_copy(update={"paraphrased_question": "Where do I live?"}).standing()
+    assert same.paraphrased_question is None and same.left_out["paraphrased_question"] == SAME
 
 
 def test_a_row_that_does_not_fit_with_its_request_is_left_out(lm: LM) -> None:

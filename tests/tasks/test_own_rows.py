@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grun_bench.core.errors import UsageError
+from grun_bench.tasks.chats import Chat
+from grun_bench.tasks.dataset import training_pair
 from grun_bench.tasks.own_rows import OwnRows, read_own
 
 ADA, BO = {"question": "Who?", "answer": "Ada."}, {"question": "Where?", "answer": "In Rome."}
@@ -53,8 +56,13 @@ def test_of_a_chat_the_last_answer_is_scored_after_all_before_it(read) -> None:
     turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Who?"), ("assistant", "Ada.")]
     own = read([{"messages": [{"role": role, "content": text} for role, text in turns]}])
     asked = "Be brief.\n\nUser: Hi\nAssistant: Hello.\nUser: Who?"
-    assert own.rows == [{"question": asked, "answer": "Ada."}]
-    assert own.notes == ("rows.jsonl: 1 chats have more than one turn before the answer; each is put as one prompt.",)
+    assert own.rows == [{"question": asked, "answer": "Ada.", "turns": [list(turn) for turn in turns[:-1]]}]
+    (note,) = own.notes
+    assert "1 chats have more than one turn before the answer; a model without a chat template" in note
+    # which stays the question where nobody asks for the turns, and is another one with other turns
+    question, answer = training_pair(own.rows[0])
+    assert (question, answer) == (asked, "Ada.") and isinstance(question, Chat) and question.turns == tuple(turns[:-1])
+    assert pickle.loads(pickle.dumps(question)).turns == question.turns
 
 
 def test_texts_and_pairs_may_be_in_one_file(read) -> None:
@@ -147,3 +155,25 @@ def test_small_files_that_once_failed_are_read(shared: Path, name: str) -> None:
 def test_small_files_that_are_no_rows_are_refused(shared: Path, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_own(shared / "cases" / name, "--forget", {})
+
+
+def test_of_a_chat_a_paraphrase_is_of_its_last_turn(tmp_path: Path) -> None:
+    from grun_bench.runs.data import read_data
+    from grun_bench.tasks.own import Own, OwnData
+
+    turns = [("user", "Hi"), ("assistant", "Hello."), ("user", "Who?")]
+    said = [{"role": role, "content": text} for role, text in (*turns, ("assistant", "Ada."))]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": said, "paraphrased_question": "Who is it?"}))
+    world = Own(OwnData(path))
+    data = read_data(world.load(""), world, None)
+    example = next(each for each in data.examples() if each.set == "forget")
+    ((trained, _),) = data.pairs("forget")
+    assert isinstance(example.question, Chat) and example.question == trained and example.question.turns == tuple(turns)
+    other = example.paraphrased_question
+    assert isinstance(other, Chat) and other.turns == (*turns[:-1], ("user", "Who is it?"))
+    # the turns are part of what a run's hash is of
+    flat = tmp_path / "flat.jsonl"
+    flat.write_text(json.dumps({"question": str(trained), "answer": "Ada.", "paraphrased_question": "Who is it?"}))
+    other_world = Own(OwnData(flat))
+    assert read_data(other_world.load(""), other_world, None).sha256 != data.sha256
