@@ -55,6 +55,8 @@ from grun_bench.tasks.dataset import Row
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 from grun_bench.tasks.world import World
 
+#: the text that an answer must have to be right, a part of it, by the row's set and index
+Entities = Mapping[tuple[str, int], str]
 #: of an attack's wordings by name: the rows that stand for scored ones, by set and index
 Rewordings = Mapping[str, Mapping[tuple[str, int], Row]]
 
@@ -62,6 +64,16 @@ Rewordings = Mapping[str, Mapping[tuple[str, int], Row]]
 def no_rewordings(attack: str) -> Rewordings:
     """What a task has whose data word nothing in another way."""
     raise Inapplicable(f"the task's data have no wordings for {attack} (`reworded` of its task file).")
+
+
+def no_entities() -> Entities:
+    """What a task has whose data name no entities."""
+    raise Inapplicable("the task's data name no entities of its answers (`entities` of its task file).")
+
+
+def no_references() -> tuple[LM, LM]:
+    """What a subject is compared with of which nobody said it."""
+    raise Inapplicable("there are no target and no retain model to compare with.")
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,10 @@ class Subject:
     those in `limits` the first so many questions; `sets` says what the scored sets are to unlearning. With `samples`
     above 0, so many answers to each example are sampled at temperature 1, in place of scoring, which `scoring` says the
     way of. `rewordings` gives by the name of an attack what the task's data have for it, and raises Inapplicable where
-    that cannot be had. `answered` are variants of the attack that a process which was killed has asked: they are not
-    asked again, so nothing need be trained for them.
+    that cannot be had; so do `entities`, those of the answers to forget, and `references`, which loads the target and
+    the retain model. `scores` are values of rows that the attack itself measured, by set and index, for their records.
+    `answered` are variants of the attack that a process which was killed has asked: they are not asked again, so
+    nothing need be trained for them.
     """
 
     lm: LM
@@ -90,6 +104,9 @@ class Subject:
     sets: ScoredSets = USUAL_SETS
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     rewordings: Callable[[str], Rewordings] = no_rewordings
+    entities: Callable[[], Entities] = no_entities
+    references: Callable[[], tuple[LM, LM]] = no_references
+    scores: Mapping[tuple[str, int], Mapping[str, float]] = field(default_factory=dict)
     answered: Container[str] = ()
 
     def asking(self, change: Callable[[str], str]) -> Subject:

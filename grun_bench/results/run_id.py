@@ -22,9 +22,9 @@ NAMES: dict[str, tuple[str, ...]] = {
 _INDECISIVE: Any = {
     # what rows there are decides, and not where they are kept
     **dict.fromkeys(
-        ("description", "headline", "models", "attacks", "reworded", "own", "private", "repositories"), True
+        ("description", "headline", "models", "attacks", "reworded", "entities", "own", "private", "repositories"), True
     ),
-    "embedded": {"reworded"},
+    "embedded": {"reworded", "entities"},
 }
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from operator import add
 from typing import Any, Literal
 
-from grun_bench.attacks.base import Rewordings, no_rewordings
+from grun_bench.attacks.base import Entities, Rewordings, no_entities, no_rewordings
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import DataError, Inapplicable, UsageError
 from grun_bench.methods.base import Unlearner
@@ -232,4 +232,23 @@ def rewordings(task: Task, world: World, limit: int | None, attack: str) -> Rewo
                 raise Inapplicable(f"{source} has {len(new.rows)} rows for the {len(its.rows)} of '{scored}'.")
             rows |= {(scored, number): row for number, row in zip(its.numbers, new.rows, strict=True)}
         found[name] = rows
+    return found
+
+
+def entities(task: Task, world: World, limit: int | None) -> Entities:
+    """What a task's data name as the part of an answer that must be known, of the scored rows that they have.
+
+    A row is known by its question. Raises Inapplicable where there is nothing, or it cannot be had.
+    """
+    if not task.entities:
+        return no_entities()
+    found = {}
+    for name, source in task.spans.items():
+        try:
+            its, named = world.rows(task.scored[name], PAIR, limit), world.rows(source, (*PAIR, "entity"))
+        except DataError as error:
+            raise Inapplicable(f"the entities of '{name}' cannot be had: {error}") from None
+        by_question = {row["question"]: row["entity"] for row in named.rows}
+        known = zip(its.numbers, (row.get("question") for row in its.rows), strict=True)
+        found |= {(name, number): by_question[question] for number, question in known if question in by_question}
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from grun_bench.attacks.base import Answers, Subject
 from grun_bench.core import environment as env
 from grun_bench.core import registry
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import Inapplicable, UsageError
 from grun_bench.methods.base import Fitted
 from grun_bench.metrics._common import NEEDS_RETAIN
 from grun_bench.metrics.evaluate import Value, evaluate
@@ -19,12 +19,14 @@ from grun_bench.metrics.similarity import MODEL
 from grun_bench.metrics.texts import CLASSIFIER
 from grun_bench.models.divergence import KL, Target
 from grun_bench.models.fluency import classifier, with_fluency
+from grun_bench.models.lm import LM
+from grun_bench.models.protocols import prompts_under
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.models.similarity import judge, with_similarity
 from grun_bench.results.record import Records
 from grun_bench.results.result import Cost
-from grun_bench.runs.data import rewordings
+from grun_bench.runs.data import entities, rewordings
 from grun_bench.runs.inputs import Inputs
 from grun_bench.tasks.roles import known_roles
 
@@ -62,7 +64,20 @@ def subject_of(inputs: Inputs, fitted: Fitted, seed: int | None = None) -> Subje
             inputs.task.max_new_tokens, config.scoring_batch_size, config.protocol, gradients_of=gradients_of
         ),
         rewordings=partial(rewordings, inputs.task, inputs.session.world, config.limit),
+        entities=partial(entities, inputs.task, inputs.session.world, config.limit),
+        references=partial(_references, inputs),
     )
+
+
+def _references(inputs: Inputs) -> tuple[LM, LM]:
+    """The target and the retain model, asked as the run asks. Raises Inapplicable where one is not there."""
+    models = inputs.models
+    if models.target is None or models.retain is None:
+        raise Inapplicable(models.no_retain or "there is no target model.")
+    loaded = models.target(), models.retain()
+    for lm in loaded:
+        lm.prompts = prompts_under(inputs.config.protocol, lm, inputs.task.prompt)
+    return loaded
 
 
 def target_of(inputs: Inputs) -> Target | None:
@@ -85,6 +100,8 @@ def ask(inputs: Inputs, subject: Subject) -> Asked:
         answers = sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, subject.scoring)
         return Asked(_compared(inputs, answers))
     records = _compared(inputs, score(subject.lm, subject.examples, subject.scoring))
+    for record in records:
+        record.scores.update(subject.scores.get((record.set, record.index), {}))
     if not subject.measures:
         return Asked(records)
     from grun_bench.integrations.lm_eval import measures  # takes seconds

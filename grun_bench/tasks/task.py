@@ -173,6 +173,7 @@ class Embedded(_Strict):
     prompt: Prompt | None = None
     stages: Stages = []
     reworded: Reworded = {}
+    entities: dict[str, str | TrainingData] = {}
 
 
 class Task(_Strict):
@@ -189,7 +190,9 @@ class Task(_Strict):
 
     `reworded` has other wordings of scored rows for attacks, as questions in another language: by attack, by the name
     of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
-    perhaps answers.
+    perhaps answers. `entities` has for a scored forget set the source of what its answers must say: rows with
+    `question`, `answer` and `entity`, a part of the answer, in any order and not of every row; the attack `depth` asks
+    for them.
 
     `stages` makes the forget set requests that come one after another. Of a forget set of one source they are ranges,
     [start, stop) of its rows and of the rows of the scored forget set; they share no row and leave none out. Of one of
@@ -220,6 +223,7 @@ class Task(_Strict):
     models: list[KnownModels] = []
     attacks: list[str] = []
     reworded: Reworded = {}
+    entities: dict[str, str | TrainingData] = {}
     embedded: Embedded = Embedded()
     #: the user's own files by what they are to unlearning, where the task was made of such
     own: dict[OwnRole, OwnFile] = {}
@@ -286,6 +290,11 @@ class Task(_Strict):
         }
 
     @cached_property
+    def spans(self) -> dict[str, Source]:
+        """Scored set name -> source of its entities, for those that have such."""
+        return dict(zip(self.entities, self._sources(self.entities.values()), strict=True))
+
+    @cached_property
     def sets(self) -> ScoredSets:
         """The scored sets and the measures, by what they are to unlearning."""
         return replace(ScoredSets.of_config(self.model_dump(include={"score", "measures"})), absent=self.absent)
@@ -303,16 +312,13 @@ class Task(_Strict):
 
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""
-        _ = self.sources, self.scored, self.shots, self.learning
+        _ = self.sources, self.scored, self.shots, self.learning, self.spans
         if not self.score and not self.measures:
             raise UsageError(
                 "nothing is scored: name sets of questions with answers, or of texts, under score:, as in "
                 "score: {leavers: {source: rows.jsonl, role: forget}}, or tasks of lm-eval under measures:."
             )
-        for attack in self.reworded:
-            for wording, sets in self.wordings(attack).items():
-                if odd := sets.keys() - self.score.keys():
-                    raise unknown(f"set in reworded.{attack}.{wording}", min(odd), self.score)
+        self._check_beside()
         for name in (*self.score, *self.measures):
             if not _NAME.fullmatch(name) or (name in self.score and name in self.measures):
                 raise UsageError(f"'{name}' cannot name a set: letters, digits, '_', '-' and '.', and no other's name.")
@@ -325,6 +331,15 @@ class Task(_Strict):
                     f"{', '.join(ROLES)}, as in {name}: {{source: {given}, role: forget}}."
                 )
         self._check_stages()
+
+    def _check_beside(self) -> None:
+        """Raises UsageError where something stands beside the rows of a set that is not scored."""
+        named = {"entities": self.entities.keys()}
+        for attack in self.reworded:
+            named |= {f"reworded.{attack}.{name}": sets.keys() for name, sets in self.wordings(attack).items()}
+        for place, sets in named.items():
+            if odd := sets - self.score.keys():
+                raise unknown(f"set in {place}", min(odd), self.score)
 
     def _check_metrics(self, name: str, given: ScoredData) -> None:
         """Raises UsageError for a metric of a set that the task does not take."""

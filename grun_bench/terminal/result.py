@@ -150,8 +150,13 @@ def attack_table(result: Result, beside: Mapping[Control, Result]) -> Table:
 
 
 def _attacked(result: Result, attack: str, beside: Mapping[Control, Result]) -> Iterator[list[str]]:
-    """The cells of an attack's rows from the metric on; of the metrics whose recovery is reported, in file order."""
-    for metric in dict.fromkeys(key.recovered.metric for key in result.metric_keys() if key.is_recovery):
+    """The cells of an attack's rows from the metric on; of the metrics whose recovery is reported, in file order.
+
+    Of an attack that has others than the row has without it, of those that have no recovery too.
+    """
+    recovered = [key.recovered.metric for key in result.metric_keys() if key.is_recovery]
+    own = set(result.metrics(attack)).difference(result.metrics()) if attack else ()
+    for metric in dict.fromkeys([*recovered, *(name for name in result.metrics(attack) if name in own)]):
         values = [each.value(metric, attack) for each in (result, *beside.values())]
         if any(value is not None for value in values):
             recovery = number(result.value(MetricKey(metric).recovery.metric, attack), 2) if attack else ""
