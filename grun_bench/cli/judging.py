@@ -77,7 +77,7 @@ def meta_eval(
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models in the pools.")] = "0,1",
-    trained: Annotated[str, typer.Option(help="Shares of the training that they had.")] = "0.5,1",
+    trained: Annotated[str, typer.Option(help="Shares of the training that they had.")] = "0.25,0.5,1",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")
     ] = None,

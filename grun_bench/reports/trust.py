@@ -21,8 +21,8 @@ from grun_bench.tasks.sets import ScoredSets
 if TYPE_CHECKING:
     from grun_bench.runs.pools import Pools
 
-#: what rows are attacked with: rounding to 4 bits, and all weights relearned on forget rows
-QUANTISED, RELEARNED, KIND = "int4", "relearn", "forget-full"
+#: what rows are attacked with: rounding to 4 bits, as published in NF4, and all weights relearned on forget rows
+QUANTISED, BITS, RELEARNED, KIND = "int4", "nf4", "relearn", "forget-full"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _lacks(attack: str) -> str | None:
 
 
 def judge(pools: Pools, results: Path) -> Judged:
-    """Every metric of forgetting that compares with no retain model, on these pools and on the rows in a folder."""
+    """The task's metrics of forgetting that need no retain model, on these pools and on the rows in a folder."""
     sets = pools.sets
     found = {True: _values(pools, True), False: _values(pools, False)}
     rows, retain = _rows(pools, results)
@@ -103,7 +103,7 @@ def judge(pools: Pools, results: Path) -> Judged:
 
 def _values(pools: Pools, knows: bool) -> list[dict[str, Value]]:
     """The values of each model of a pool, of metrics that say what it knows of the forget set."""
-    sets, names = pools.sets, [name for name in registry.names("metric") if _asks(registry.get("metric", name))]
+    sets, names = pools.sets, [name for name in pools.metrics if _asks(registry.get("metric", name))]
     found = []
     for records in pools.of(knows):
         values = evaluate(records, None, names, sets, intervals=False)
@@ -147,7 +147,7 @@ def _known(value: float | None, turned: bool) -> float:
 
 def _change(row: Result, key: str, turned: bool, attack: str) -> Change | None:
     """A metric of a row before and under an attack; None where it was not attacked so."""
-    info, variant = row.attacks.get(attack), ""
+    info, variant = row.attacks.get(attack), BITS
     if attack == RELEARNED and info:
         steps = [name for name in info.variants if name.partition("@")[0] == KIND]
         variant = max(steps, key=lambda name: int(name.partition("@")[2]), default="none")

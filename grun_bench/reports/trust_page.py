@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grun_bench.core.escaping import markdown
 from grun_bench.core.files import write_whole
 from grun_bench.core.svg import bar_chart
+from grun_bench.leaderboard.words import TOY
 from grun_bench.metrics.trust import USABLE
 from grun_bench.reports.trust import Judged, Trust
 from grun_bench.results.words import number
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
 PAGE, PICTURE, DATA = "README.md", "meta_eval.svg", "meta_eval.json"
 #: the columns of a metric
 HEAD = ("metric", "faithfulness", "knows", "does not", "relearning", "4 bits", "robustness", "overall", "rows")
-#: metrics in the picture, the best
-_DRAWN = 24
 
 
 def write_page(pools: Pools, judged: Judged, folder: Path) -> Path:
     """Writes page, picture and data into a folder; the page's path. Raises GrunBenchError where it cannot be saved."""
-    drawn = judged.trusts[:_DRAWN]
-    bars = {words(each): (each.faithfulness, each.one_sided.both) for each in drawn}
+    bars = {words(each): (each.faithfulness, each.one_sided.both) for each in judged.trusts}
     title = f"Which metric can be trusted? {pools.task}, {pools.model}"
     write_whole(folder / PICTURE, bar_chart(title, ("faithfulness", "robustness"), bars))
     write_whole(folder / DATA, json.dumps(_data(pools, judged), indent=1) + "\n")
@@ -52,6 +50,7 @@ def _lines(pools: Pools, judged: Judged) -> list[str]:
     lines = [
         f"# Which metric can be trusted? {markdown(pools.task)} · {markdown(pools.model)}",
         "",
+        *([f"> **{TOY}**", ""] if pools.dataset == "embedded" else []),
         f"Pools of {knowing} models that know the forget set and {unknowing} that never saw it "
         f"({', '.join(sorted({member.name.partition('-')[2] for member in pools.answers}))}: seed and share of the "
         f"training); robustness from {len(judged.rows)} filed rows "

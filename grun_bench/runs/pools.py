@@ -47,6 +47,8 @@ class Pools:
     protocol: str
     limit: int | None
     sets: ScoredSets
+    #: the task's
+    metrics: Sequence[str]
     answers: dict[Member, Records]
 
     def of(self, knows: bool) -> list[Records]:
@@ -69,9 +71,16 @@ def make_pools(config: RunConfig, folder: Path, seeds: Sequence[int], shares: Se
             )
         members = [Member(knows, seed, share) for knows, seed, share in product((True, False), seeds, shares)]
         answers = dict(_answers(inputs, folder, members))
-    data, world = inputs.data.sha256, inputs.session.world.name
     return Pools(
-        inputs.task.name, inputs.models.name, world, data, config.protocol, config.limit, inputs.task.sets, answers
+        inputs.task.name,
+        inputs.models.name,
+        inputs.session.world.name,
+        inputs.data.sha256,
+        config.protocol,
+        config.limit,
+        inputs.task.sets,
+        inputs.metrics,
+        answers,
     )
 
 

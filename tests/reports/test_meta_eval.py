@@ -15,6 +15,7 @@ from grun_bench.metrics.trust import Change, kept_by_quantisation, kept_by_relea
 from grun_bench.reports.trust import judge
 from grun_bench.results.record import Continuation, Record, Records, load_records
 from grun_bench.results.result import Result
+from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.pools import Member, Pools
 from grun_bench.tasks.sets import USUAL_SETS
 
@@ -53,6 +54,26 @@ def test_pools_are_made_once_and_counted_rightly(asked: list[object], command: C
     assert "forget probability" in page and "## Without a number" in page and "no gates" in page
 
 
+@pytest.mark.whole
+def test_rows_that_are_asked_for_are_made_once_and_attacked(
+    asked: list[object], command: Command, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    given = [*asked, "--unlearner", "npo"]
+    assert (said := command(*given)).code == 0, said.err
+    made = {path: read_result(path) for path in result_files(tmp_path / "out" / "rows")}
+    assert {each.unlearner.name for each in made.values()} == {"none", "retain", "full+npo"}
+    for each in made.values():
+        assert set(each.attacks["int4"].variants) == {"nf4", "fp4"}
+        assert {name.partition("@")[0] for name in each.attacks["relearn"].variants} == {"forget-full"}
+    (data,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json"))
+    assert set(data["rows"]) <= {each.run_id for each in made.values()} and KEY in data["metrics"]
+    before = {path: path.read_bytes() for path in made}
+    again = command(*given)
+    assert again.code == 0 and "relearning" not in again.err and "pool:" not in again.err
+    assert before == {path: path.read_bytes() for path in before}
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("--seeds", "a"), ("--seeds", "-1"), ("--trained", "0"), ("--trained", "1.5")]
 )
@@ -74,7 +95,9 @@ def pools_of(knowing: list[float], unknowing: list[float]) -> Pools:
 
     members = {Member(True, seed, 1.0): said(value) for seed, value in enumerate(knowing)}
     members |= {Member(False, seed, 1.0): said(value) for seed, value in enumerate(unknowing)}
-    return Pools("letters", "org/small", "published", "d" * 64, "grun-bench", None, USUAL_SETS, members)
+    return Pools(
+        "letters", "org/small", "published", "d" * 64, "grun-bench", None, USUAL_SETS, ("probability",), members
+    )
 
 
 def attacked(name: str, before: float, int4: float, relearned: dict[str, float], utility: float = 0.7) -> Result:
