@@ -242,7 +242,7 @@ def entities(task: Task, world: World, limit: int | None) -> Entities:
     """
     if not task.entities:
         return no_entities()
-    found = {}
+    found: dict[tuple[str, int], str] = {}
     for name, source in task.spans.items():
         try:
             its, named = world.rows(task.scored[name], PAIR, limit), world.rows(source, (*PAIR, "entity"))

@@ -334,9 +334,9 @@ class Task(_Strict):
 
     def _check_beside(self) -> None:
         """Raises UsageError where something stands beside the rows of a set that is not scored."""
-        named = {"entities": self.entities.keys()}
+        named = {"entities": {*self.entities}}
         for attack in self.reworded:
-            named |= {f"reworded.{attack}.{name}": sets.keys() for name, sets in self.wordings(attack).items()}
+            named |= {f"reworded.{attack}.{name}": {*sets} for name, sets in self.wordings(attack).items()}
         for place, sets in named.items():
             if odd := sets - self.score.keys():
                 raise unknown(f"set in {place}", min(odd), self.score)
