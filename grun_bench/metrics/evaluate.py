@@ -16,6 +16,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, MissingReference
 from grun_bench.core.plugins import Better, MetricPlugin
 from grun_bench.metrics._common import NEEDS_RETAIN
+from grun_bench.metrics.fluency import EVERYWHERE
 from grun_bench.metrics.interval import interval
 from grun_bench.metrics.scored import ScoredRecords, SetRecords
 from grun_bench.results.metric_key import MetricKey
@@ -58,7 +59,11 @@ def evaluate(
     """
     values: dict[str, Value] = {}
     for name in dict.fromkeys(names):
-        plugin, taking = registry.get("metric", name), sets.taking(name, clean_name(name))
+        # a set that names its metrics has those of every result beside them
+        plugin, taking = (
+            registry.get("metric", name),
+            sets if name in EVERYWHERE else sets.taking(name, clean_name(name)),
+        )
         model = ScoredRecords(records, taking)
         retain = None if reference is None else ScoredRecords(reference, taking)
         found = (

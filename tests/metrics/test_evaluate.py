@@ -86,6 +86,7 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
         *("mia_gradnorm", "aggregate_score"),  # of the gradients, and of lm-eval's questions
         *(f"{name}_kl_to_target" for name in ("real_authors", "world_facts")),
         *(f"{name}_{metric}" for name in SETS for metric in ("similarity", "same_meaning")),
+        *("forget_fluency", "retain_fluency", "utility_score"),  # of a classifier
     }
 
 

@@ -12,8 +12,8 @@ from scipy.stats import entropy
 from grun_bench.core import registry
 from grun_bench.core.errors import MissingReference
 from grun_bench.metrics import fluency
-from grun_bench.metrics.evaluate import keys_of
-from grun_bench.results.record import Continuation, Generation, Record
+from grun_bench.metrics.evaluate import evaluate, keys_of
+from grun_bench.results.record import Continuation, Generation, Record, Records
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSet, ScoredSets
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "c", "de"]), max_size=30).map(" ".join)
@@ -54,3 +54,12 @@ def test_tasks_of_questions_alone_have_no_texts_to_look_at() -> None:
     for name, keys in fluency.everywhere(USUAL_SETS).items():
         assert keys == keys_of(registry.get("metric", name), USUAL_SETS)
     assert fluency.everywhere(ScoredSets((ScoredSet("wmdp", "forget", "questions"),))) == {}
+
+
+def test_a_set_that_names_its_metrics_has_those_of_every_result_too() -> None:
+    sets = ScoredSets((ScoredSet("a", "forget", metrics=("probability",)), ScoredSet("b", "retain")))
+    rows = [Record(name, 0, "?", Continuation("x"), generation=Generation("One.", 2, True)) for name in "ab"]
+    keys = fluency.everywhere(sets)
+    for name in fluency.EVERYWHERE:
+        found = evaluate(Records(rows), None, [name], sets, intervals=False)
+        assert set(keys[name]) <= found.keys() and all(found[key].value is not None for key in keys[name])
