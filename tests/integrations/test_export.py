@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from attaching import attached, chat_tokenizer, logits_of, right_padded, saved
+from attaching import PROMPTS, attached, chat_tokenizer, logits_of, right_padded, saved
 from conftest import SMALL, Command
 from synthetic import result, store
 from torch import Tensor
@@ -20,8 +20,11 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.dynamic_module_utils import HF_MODULES_CACHE
 
 from grun_bench.integrations.hf.export import export, write_code_folder
+from grun_bench.methods import saving
 from grun_bench.methods.adapters.base import Adapter
+from grun_bench.methods.adapters.guard import Clusters, Guard
 from grun_bench.methods.adapters.outside import hand_over
+from grun_bench.methods.base import Fitted
 from grun_bench.models.kv_cache import cache_argument
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
@@ -38,6 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "grun_held": ("grun-held", {}, 1),
     "grun_held_requests": ("grun-held", {}, 2),
     "grun_held_reset": ("grun-held", {"reset": True}, 1),
+    "guard": ("guard", {}, 2),
 }
 
 
@@ -47,6 +51,8 @@ def edited(case: str, lm: LM | None = None, chat: bool = False) -> tuple[LM, Ada
     lm = lm or small_lm(tokenizer=chat_tokenizer() if chat else None)
     if chat:
         lm.prompts = type(lm.prompts)(lm.tokenizer, "chat")
+    if name == "guard":
+        return steered(lm)
     adapter = attached(lm, name, layers=LAYERS, **options)
     for _ in range(requests if requests > 1 else 0):
         adapter.next_stage()
@@ -55,6 +61,19 @@ def edited(case: str, lm: LM | None = None, chat: bool = False) -> tuple[LM, Ada
         for key, parameter in adapter.stages.named_parameters():
             if "rotation" not in key:
                 parameter.copy_(torch.randn_like(parameter) * 0.3)
+    hand_over(adapter, lm)
+    return lm, adapter
+
+
+def steered(lm: LM, **options: Any) -> tuple[LM, Adapter]:
+    """A model that steers away from some of the prompts, as two requests would have it."""
+    adapter = Guard(layer=0.5, threshold=0.1, **options)
+    adapter.attach(lm.model)
+    width = lm.model.config.hidden_size
+    generator = torch.Generator().manual_seed(3)
+    for count in (2, 3):
+        parts = (torch.randn(shape, generator=generator) for shape in ((count, width), (count, width), (width,)))
+        adapter.add(Clusters(*parts))
     hand_over(adapter, lm)
     return lm, adapter
 
@@ -85,7 +104,7 @@ def same(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["grun_linear_requests", "grun_held_requests"])
+@pytest.mark.parametrize("case", ["grun_linear_requests", "grun_held_requests", "guard"])
 @torch.no_grad()
 def test_the_code_gives_the_same_logits_whole_and_token_by_token(case: str, tmp_path: Path, modules: None) -> None:
     lm, adapter = edited(case)
@@ -222,11 +241,49 @@ def keep(environment: Path, lm: LM, tmp_path: Path) -> Any:
 
     def kept(name: str, **options: Any) -> Path:
         lm.origin = {"name": SMALL}
-        saved(lm, tmp_path / name, name, **options)
+        if name == "guard":
+            _, adapter = steered(lm, **options)
+            told = {"layer": 0.5, "strength": 1.0, "threshold": 0.1, "router": ""} | options
+            fitted = Fitted(lm, adapter=adapter, adapter_name=name, options=told)
+            saving.save(fitted, name, tmp_path / name)
+        else:
+            saved(lm, tmp_path / name, name, **options)
         lm.model.eval()
         return tmp_path / name
 
     return kept
+
+
+@torch.no_grad()
+def test_a_prompt_steers_all_that_follows_it_and_comes_in_one_call(tmp_path: Path, modules: None) -> None:
+    """Rows of one batch are steered by different clusters or by none, as in the model that was exported."""
+    lm, adapter = edited("guard", chat=True)
+    model = loaded(lm, adapter, tmp_path / "guard")
+    rows = [torch.tensor([lm.prompts.prompt(text) + lm.prompts.answer("Ada.")]) for text in PROMPTS]
+    moved = []
+    for ids in rows:
+        whole = model(ids).logits
+        same(whole, lm.model(ids).logits)
+        with adapter.disabled():
+            moved.append(bool((whole - lm.model(ids).logits).abs().max() > 1e-3))
+    assert any(moved) and not all(moved)
+    end = len(lm.prompts.prompt(PROMPTS[0]))
+    past = DynamicCache()
+    model(rows[0][:, :end], use_cache=True, **cache_argument(model, past))
+    with pytest.raises(ValueError, match="give a prompt in one call"):
+        model(rows[0][:, end:], prompt_lengths=[2], use_cache=True, **cache_argument(model, past))
+
+
+def test_a_router_that_is_a_model_of_its_own_stays_where_it_is_served(
+    command: Command, keep: Any, lm: LM, tmp_path: Path
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="the extra `sentences` is not installed")
+    from sentence_models import write_model
+
+    write_model(tmp_path / "router", lm.tokenizer)
+    folder = keep("guard", router=str(tmp_path / "router"))
+    said = command("export", folder, "--to", "hf", "--out", tmp_path / "out")
+    assert said.code == 2 and "Serve the folder of --save with grun_bench.load" in said.err, said.err
 
 
 @pytest.mark.parametrize(
@@ -234,6 +291,7 @@ def keep(environment: Path, lm: LM, tmp_path: Path) -> Any:
     [
         ("grun", "merged", ["cannot be merged", "--to hf"]),
         ("grun-held", "peft", ["cannot be merged", "--to hf"]),
+        ("guard", "merged", ["cannot be merged", "--to hf"]),
         ("lora", "hf", ["no code is needed", "--to merged or --to peft"]),
         ("full", "peft", ["the weights themselves were changed", "--to merged"]),
         ("lora", "gguf", ["--to 'gguf'", "choose from", "merged"]),
@@ -243,9 +301,6 @@ def test_a_form_that_a_method_has_not_is_refused_with_those_it_has(
     command: Command, keep: Any, lm: LM, tmp_path: Path, adapter: str, to: str, parts: list[str]
 ) -> None:
     if adapter == "full":
-        from grun_bench.methods import saving
-        from grun_bench.methods.base import Fitted
-
         lm.origin = {"name": SMALL}
         saving.save(Fitted(lm), "full+ga", tmp_path / "full")
         folder = tmp_path / "full"

@@ -4,7 +4,8 @@
   that run the weights with kernels of their own, and for lm-eval;
 - `peft`: LoRA beside its base, in PEFT's format;
 - `hf`: what edits hidden states while the model runs cannot be in the weights. The folder has the base's weights, the
-  edits, and `modeling_edited.py`, which transformers runs with `trust_remote_code=True`.
+  edits, and `modeling_edited.py` (for `guard` also `modeling_steered.py`), which transformers runs with
+  `trust_remote_code=True`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from grun_bench.core.patches import any_generation_config, no_bars
 from grun_bench.integrations.hf.forms import Form
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.adapters.guard import Guard
 from grun_bench.methods.adapters.held import EveryPosition
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.adapters.state import BESIDE
@@ -37,6 +39,7 @@ from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, write_model
 
 _CODE = Path(__file__).with_name("modeling_edited.py")
+_STEERED = _CODE.with_name("modeling_steered.py")
 #: what the code's base is called in it, until it is written for another
 _BASE, _TYPE = ("LlamaForCausalLM", "LlamaConfig"), "edited-llama"
 
@@ -81,7 +84,7 @@ def _forms(adapter: Adapter | None) -> list[Form]:
         return ["merged"]
     if adapter.merges:
         return ["merged", "peft"]
-    return ["hf"] if isinstance(adapter, Reft) else []
+    return ["hf"] if isinstance(adapter, Reft) or (isinstance(adapter, Guard) and not adapter.router) else []
 
 
 def _why(fitted: Fitted) -> str:
@@ -90,7 +93,13 @@ def _why(fitted: Fitted) -> str:
         return "the weights themselves were changed, so plain transformers loads them."
     if fitted.adapter.merges:
         return f"{name} can be added to the weights, so no code is needed."
-    if isinstance(fitted.adapter, Reft):
+    if isinstance(fitted.adapter, Guard) and fitted.adapter.router:
+        return (
+            f"what steers it is {fitted.adapter.router}, a model of its own beside this one, which no folder that "
+            "transformers loads can carry. Serve the folder of --save with grun_bench.load, as README shows (`Taking "
+            "it home`), or unlearn with the model's own states as the router (--set router=)."
+        )
+    if isinstance(fitted.adapter, (Reft, Guard)):
         return f"{name} edits hidden states while the model runs, which no weights do: it cannot be merged."
     return f"{name} cannot be carried by a folder of its own: share the folder of --save, which grun_bench.load reads."
 
@@ -135,13 +144,13 @@ def _peft(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], Non
 
 def _hf(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], None], Exported]:
     lm, adapter = fitted.lm, fitted.adapter
-    assert isinstance(adapter, Reft)  # noqa: S101  (`_forms` says so)
+    assert isinstance(adapter, (Reft, Guard))  # noqa: S101  (`_forms` says so)
     base = type(lm.model).__name__
     if not hasattr(transformers, base):
         raise UsageError(f"--to hf: its base, a {base}, brings code of its own, which this folder cannot carry too.")
     notes = ["its code is modeling_edited.py: give trust_remote_code=True to the tokenizer and to lm-eval too."]
     notes.append("the edits lie beside the weights: whoever has the folder can take them off.")
-    if adapter.edits_prompt_end:
+    if isinstance(adapter, Guard) or adapter.edits_prompt_end:
         notes.append(
             "generate() knows where a prompt ends; other calls must be told, as modeling_edited.py says. lm-eval's "
             "`hf` tells it by the chat template alone (--apply_chat_template)."
@@ -154,28 +163,50 @@ def _hf(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], None]
     return lambda part: write_code_folder(lm, adapter, part), Exported(out, loads, tuple(notes))
 
 
-def write_code_folder(lm: LM, adapter: Reft, folder: Path) -> None:
+def write_code_folder(lm: LM, adapter: Reft | Guard, folder: Path) -> None:
     """Fill a folder with the base's weights, the edits, the code that makes them, and the tokenizer."""
     model, name = lm.model, lm.model.config.model_type
     state = {key: value for key, value in model.state_dict().items() if not key.startswith(BESIDE)}
     with no_bars(), any_generation_config():
-        PreTrainedModel.save_pretrained(model, folder, state_dict=state | _edits(adapter))
+        edits = _edits(adapter) if isinstance(adapter, Reft) else _clusters(adapter)
+        PreTrainedModel.save_pretrained(model, folder, state_dict=state | edits)
     lm.tokenizer.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_bytes())
-    code = _CODE.stem
+    code, kind = (_CODE.stem, "Edited") if isinstance(adapter, Reft) else (_STEERED.stem, "Steered")
     config |= {
-        "architectures": ["EditedForCausalLM"],
-        "auto_map": {"AutoConfig": f"{code}.EditedConfig", "AutoModelForCausalLM": f"{code}.EditedForCausalLM"},
+        "architectures": [f"{kind}ForCausalLM"],
+        "auto_map": {"AutoConfig": f"{code}.EditedConfig", "AutoModelForCausalLM": f"{code}.{kind}ForCausalLM"},
         # a type of its own: without its code no program takes the folder for the plain base
         "model_type": f"edited-{name}",
-        "edits": _description(lm, adapter),
+        "edits": _description(lm, adapter) if isinstance(adapter, Reft) else _steering(lm, adapter),
     }
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     text = _CODE.read_text(encoding="utf-8").replace(_TYPE, f"edited-{name}")
     for theirs, own in zip(_BASE, (type(model).__name__, type(model.config).__name__), strict=True):
         text = text.replace(theirs, own)
     (folder / _CODE.name).write_text(text, encoding="utf-8")
+    if isinstance(adapter, Guard):
+        shutil.copyfile(_STEERED, folder / _STEERED.name)
+
+
+def _clusters(adapter: Guard) -> dict[str, Tensor]:
+    """The tensors of what steers, by the names that they have in the exported model."""
+    state = adapter.requests.state_dict().items()
+    return {f"clusters.{name}_bits": value.detach().cpu().contiguous().view(torch.int32) for name, value in state}
+
+
+def _steering(lm: LM, adapter: Guard) -> dict[str, Any]:
+    """What the code must know beside the tensors: nothing is edited but what is steered."""
+    counts = [len(each.vectors) for each in adapter.clusters]
+    return {
+        **{"rank": 0, "blocks": [], "gate": None, "requests": 0, "factor": 1.0, "every_position": False},
+        **{"answer_start": list(lm.prompts.answer_start), "turn_start": None},
+        "steering": {
+            **{"block": adapter.first_layer, "clusters": counts},
+            **{"strength": adapter.strength, "threshold": adapter.threshold},
+        },
+    }
 
 
 def _edits(adapter: Reft) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ class Guard(Adapter):
         self.requests.append(clusters.to(self._model.device))
 
     @property
-    def _clusters(self) -> list[Clusters]:
+    def clusters(self) -> list[Clusters]:
         return cast(list[Clusters], list(self.requests))
 
     # ---- a pass
@@ -156,7 +156,7 @@ class Guard(Adapter):
             routes = call.kept.routes = self._routes(call, call.kept, states)
         if not routes.any():
             return output
-        vectors = torch.cat([each.vectors for each in self._clusters]).to(states.device)
+        vectors = torch.cat([each.vectors for each in self.clusters]).to(states.device)
         turned = steered(states, vectors[(routes - 1).clamp(min=0)][:, None], self.strength)
         states = torch.where(routes[:, None, None] > 0, turned, states)
         return (states, *output[1:]) if isinstance(output, tuple) else states
@@ -177,7 +177,7 @@ class Guard(Adapter):
         # a prompt is what its last token sees
         prompts = seen_columns(given.get("attention_mask"), states, 0)[rows, ends]
         embedded = self._embed(given.get("input_ids"), rows, prompts, states)
-        cosines, nearest = torch.cat([each.cosines(embedded) for each in self._clusters], 1).max(1)
+        cosines, nearest = torch.cat([each.cosines(embedded) for each in self.clusters], 1).max(1)
         call.gates[self.first_layer] = SLOPE * (cosines - self.threshold)
         routes[rows] = (nearest + 1) * (cosines > self.threshold)
         return routes
@@ -220,7 +220,7 @@ class Guard(Adapter):
                 self.add(Clusters(*(tensors.pop(f"{number}.{name}") for name in ("centroids", "vectors", "centre"))))
         except KeyError as error:
             raise ModelError(f"{path} does not fit this model: it has no {error}.") from None
-        if tensors or any(each.vectors.shape[1] != width for each in self._clusters):
+        if tensors or any(each.vectors.shape[1] != width for each in self.clusters):
             raise ModelError(f"{path} does not fit this model: its hidden states have {width} dimensions.")
 
     def _check_router(self, path: Path) -> None:
