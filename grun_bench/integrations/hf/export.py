@@ -40,6 +40,7 @@ from grun_bench.models.loading import Placement, write_model
 
 _CODE = Path(__file__).with_name("modeling_edited.py")
 _STEERED = _CODE.with_name("modeling_steered.py")
+_PACKAGED = f"{__package__}.{_CODE.stem}"
 #: what the code's base is called in it, until it is written for another
 _BASE, _TYPE = ("LlamaForCausalLM", "LlamaConfig"), "edited-llama"
 
@@ -187,7 +188,9 @@ def write_code_folder(lm: LM, adapter: Reft | Guard, folder: Path) -> None:
         text = text.replace(theirs, own)
     (folder / _CODE.name).write_text(text, encoding="utf-8")
     if isinstance(adapter, Guard):
-        shutil.copyfile(_STEERED, folder / _STEERED.name)
+        steered = _STEERED.read_text(encoding="utf-8")
+        # in the folder the two lie beside each other, and there is no package
+        (folder / _STEERED.name).write_text(steered.replace(_PACKAGED, f".{_CODE.stem}"), encoding="utf-8")
 
 
 def _clusters(adapter: Guard) -> dict[str, Tensor]:

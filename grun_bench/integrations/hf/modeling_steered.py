@@ -19,7 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from .modeling_edited import EditedConfig, EditedForCausalLM, _cache, _keep, _numbers, _pass, _past, _seen, _whole
+from grun_bench.integrations.hf.modeling_edited import (
+    EditedConfig,
+    EditedForCausalLM,
+    _cache,
+    _keep,
+    _numbers,
+    _pass,
+    _past,
+    _seen,
+    _whole,
+)
 
 __all__ = ["EditedConfig", "SteeredForCausalLM"]
 
