@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -276,8 +277,13 @@ def _note(seen: dict[int, Any], index: int, block: Any, args: Any, output: Any) 
     seen[index] = output
 
 
-def test_the_loss_of_the_gates_is_1_at_the_prompts_end_and_0_at_the_last_token() -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_the_loss_of_the_gates_is_1_at_the_prompts_end_and_0_at_the_last_token(known: bool) -> None:
     lm, adapter = held_model()
+    begins = len(os.path.commonprefix([lm.prompts.prompt(question) for question in ("a", "1?", "Zu?")])) if known else 0
+    if known:
+        adapter.know(lm)
+        assert begins
     batch = collate([lm.prompts.encode(*each) for each in FORGET], lm.pad_id)
     told = forward(lm.model, batch).gates
     with torch.no_grad():
@@ -298,9 +304,10 @@ def test_the_loss_of_the_gates_is_1_at_the_prompts_end_and_0_at_the_last_token()
         for index, output in seen.items():
             states = output[0] if isinstance(output, tuple) else output
             logits = adapter.edits[str(index)].gate(states)[0, :, 0]
-            assert told[index][row, 0].item() == pytest.approx(logits[: len(prompt)].max().item(), abs=1e-4)
+            asked = logits[begins : len(prompt)].max()
+            assert told[index][row, 0].item() == pytest.approx(asked.item(), abs=1e-4)
             assert told[index][row, 1].item() == pytest.approx(logits.max().item(), abs=1e-4)
-            expected += [-logsigmoid(logits[: len(prompt)].max()), -logsigmoid(-logits.max())]
+            expected += [-logsigmoid(asked), -logsigmoid(-logits.max())]
     assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
 
 

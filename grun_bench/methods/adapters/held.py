@@ -17,7 +17,14 @@ from grun_bench.core.settings import LATER, Count, NotNegative, at_least, each, 
 from grun_bench.methods.adapters.base import Depths, load_tensors
 from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.adapters.reft import ADAPTER_FILE, Reft
-from grun_bench.methods.adapters.seen import largest_so_far, marked, of_own_turn, refuse_packed, seen_columns
+from grun_bench.methods.adapters.seen import (
+    common_beginning,
+    largest_so_far,
+    marked,
+    of_own_turn,
+    refuse_packed,
+    seen_columns,
+)
 from grun_bench.models.forward import current_call, decoder_layers, set_call
 from grun_bench.models.kv_cache import add_numbers, numbers_of
 from grun_bench.models.lm import LM
@@ -60,12 +67,14 @@ class HeldReft(EveryPosition):
 class Pass:
     """What the gates need of a pass of the model: `seen` (rows, width, columns) says which columns, earlier ones
     included, a token's gate may read; `cache` is where the logits of earlier passes are, `logits` are this one's, layer
-    -> (rows, requests, width). `marks` (rows, length, width) are those of where turns begin (see `marked`)."""
+    -> (rows, requests, width). `marks` (rows, length, width) are those of where turns begin (see `marked`). `common`
+    (rows, width), in training, is true for the tokens that every prompt begins with (see `common_beginning`)."""
 
     seen: Tensor
     cache: Cache | None
     logits: dict[int, Tensor]
     marks: Tensor | None = None
+    common: Tensor | None = None
 
 
 @adapter("grun-held")
@@ -77,7 +86,11 @@ class HeldGrun(EveryPosition, Grun):
     GRUN (arXiv 2502.17823) edits the last prompt token, so it changes how an answer begins; what comes later, or an
     answer whose first words are given, is as it was. Here whatever follows a forget question is edited, and no words
     after the question shut the gate again. The gates' loss is 1 at the last prompt token of forget prompts and 0 at the
-    last token of retain rows, their answers included. Of requests in sequence each module holds its own gate.
+    last token of retain rows, their answers included. Of forget prompts it reads the largest gate since the question
+    began: the tokens before it are those of every prompt, so where one of them has the largest gate of all, forget rows
+    push it up as retain rows push it down, and the layer's gates stay at 0.5 (with SmolLM2, whose first token has
+    states a hundred times as large as any other, in 5 of 18 layers and seeds). Of requests in sequence each module
+    holds its own gate.
 
     With `reset`, s begins at the user's latest turn: a question after a forget question in the same conversation finds
     the gates shut. Turns begin with `Prompts.question_start`, the tokens that the chat template, or "Question:" without
@@ -107,9 +120,12 @@ class HeldGrun(EveryPosition, Grun):
             stage_factor=stage_factor,
         )
         self.reset = reset
+        #: (length,) token ids, for training alone
+        self._every_prompt_begins = torch.empty(0, dtype=torch.long)
 
     def know(self, lm: LM) -> None:
-        """Learn how a user's turn begins, where that is not saved beside the edits. Raises Refused."""
+        """Learn how every prompt begins, and a user's turn where that is not saved with the edits. Raises Refused."""
+        self._every_prompt_begins = torch.tensor(lm.prompts.frame[0], dtype=torch.long)
         if not self.reset or self._turn_start is not None:
             return
         if not lm.prompts.question_start:
@@ -158,6 +174,8 @@ class HeldGrun(EveryPosition, Grun):
         columns = seen_columns(seen.given.get("attention_mask"), seen.whole, past)
         refuse_packed(seen.given.get("position_ids"), seen.given.get("attention_mask"), columns)
         kept = Pass(columns, cache, {})
+        if torch.is_grad_enabled() and (ids := seen.given.get("input_ids")) is not None:
+            kept.common = common_beginning(ids, self._every_prompt_begins.to(ids.device))
         if self.reset:
             self._part_turns(kept, seen.given.get("input_ids"))
         if (call := call_outside()) is None:
@@ -211,18 +229,23 @@ class HeldGrun(EveryPosition, Grun):
         for edit, gate in zip(stages, held.unbind(1), strict=True):
             edited = edited + self.factor * torch.sigmoid(gate)[..., None] * edit.shift(states)
         if call.prompt_end is not None:
-            call.gates[index] = self._told(held, call.prompt_end.to(states.device), seen)
+            call.gates[index] = self._told(held, logits, call.prompt_end.to(states.device), call.kept)
         return edited.to(states.dtype), None
 
-    def _told(self, held: Tensor, prompt_end: Tensor, seen: Tensor) -> Tensor:
+    def _told(self, held: Tensor, logits: Tensor, prompt_end: Tensor, kept: Pass) -> Tensor:
         """The gates in force: in scoring the largest request's at the last prompt token, (rows,); in training that of
-        the trained module, there and at the last token, (rows, 2)."""
+        the trained module, there, but for the tokens that every prompt begins with, and at the last token, (rows, 2).
+        """
         rows = torch.arange(len(held), device=held.device)
         if not torch.is_grad_enabled():
             return held[rows, :, prompt_end].amax(1)
-        width = held.shape[-1]
+        width, seen = held.shape[-1], kept.seen.to(held.device)
         last = (seen.diagonal(seen.shape[-1] - width, 1, 2) * torch.arange(width, device=held.device)).argmax(1)
-        return torch.stack([held[rows, -1, prompt_end], held[rows, -1, last]], 1)
+        asked = held[:, -1:]
+        if kept.common is not None and seen.shape[-1] == width:
+            before = kept.common & (torch.arange(width, device=held.device) < prompt_end[:, None])
+            asked = largest_so_far(logits[:, -1:].float(), None, seen & ~before[:, None])
+        return torch.stack([asked[rows, -1, prompt_end], held[rows, -1, last]], 1)
 
     def aux_loss(self, forget: dict[int, Tensor], retain: dict[int, Tensor]) -> dict[str, Tensor]:
         return super().aux_loss(

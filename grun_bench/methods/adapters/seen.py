@@ -79,6 +79,16 @@ def of_own_turn(seen: Tensor, begins: Tensor) -> Tensor:
     return seen & (order >= (seen & begins[:, None]).mul(order).amax(-1, keepdim=True))
 
 
+def common_beginning(ids: Tensor, beginning: Tensor) -> Tensor:
+    """(rows, width) bool: the tokens of `ids` (rows, width) that are `beginning` (length,), up to the first other one.
+
+    A row's last token is never among them. Rows are padded on the right, as in training.
+    """
+    length = min(len(beginning), ids.shape[1] - 1)
+    same = (ids[:, :length] == beginning[:length]).long().cumprod(1).bool()
+    return pad(same, (0, ids.shape[1] - length))
+
+
 def largest_so_far(logits: Tensor, earlier: Tensor | None, seen: Tensor) -> Tensor:
     """(rows, requests, width) the largest logit among those that a token's gate reads.
 
