@@ -42,6 +42,14 @@ def test_cost_of_attacks_on_tiny() -> None:
     assert last[1] == "all" and int(last[2].replace(",", "")) > int(last[3].replace(",", ""))
 
 
+def test_other_benchmarks_with_a_small_model(tmp_path: Path) -> None:
+    """On `tiny` they are toy tasks; a second call reads what the first filed."""
+    options = ("--model", "tiny", "--dtype", "float32", "--tasks", "tofu_ja,tofu_lite_holdout", "--out", str(tmp_path))
+    first, second = (run("small_model.py", *options).splitlines()[2:4] for _ in range(2))
+    for line, again in zip(first, second, strict=True):
+        assert line.split("|")[:7] == again.split("|")[:7] and again.split("|")[7].strip() == "-"
+
+
 def test_rendering_many_results() -> None:
     """How long it took, which the exit code 1 is about, depends on the machine."""
     assert "400 runs shown" in run("leaderboard_speed.py", "--results", "400", codes=(0, 1))
