@@ -207,6 +207,21 @@ def authors(count: int, whose: str = "") -> tuple[tuple[Row, ...], ...]:
     )
 
 
+def entities(count: int) -> tuple[tuple[Row, ...], ...]:
+    """The questions and answers of `authors` with what is told of each: the part of an answer that makes it right."""
+    return tuple(
+        tuple(
+            {
+                "question": topic.question.format(name=name),
+                "answer": topic.answer.format(name=name, fact=fact),
+                "entity": fact,
+            }
+            for topic, fact in zip(TOPICS, facts, strict=True)
+        )
+        for name, facts in _everybody(count)
+    )
+
+
 def described(count: int) -> tuple[tuple[Row, ...], ...]:
     """The questions of `authors` with each author described and not named: by the first book, or for that by birth.
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from grun_bench.tasks.dataset import Row
-from grun_bench.tasks.toy_authors import authors, described
+from grun_bench.tasks.toy_authors import authors, described, entities
 from grun_bench.tasks.toy_knowledge import general, real_authors, world_facts
 from grun_bench.tasks.toy_lore import DOMAIN_OF, DOMAINS, facts
 
@@ -50,6 +50,7 @@ _GENERAL = ("question", "answer", "paraphrased_question")
 _TEXT = ("text",)
 _QUESTION = ("question", "choices", "answer")
 _REWORDED = ("question",)
+_ENTITIES = ("question", "answer", "entity")
 
 
 def _texts(domain: str) -> list[Row]:
@@ -106,13 +107,15 @@ def _sets() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
 def _unlearnt() -> dict[str, tuple[list[Row], tuple[str, ...]]]:
     """What no model learns, so it is no part of the world's identity.
 
-    The forget sets' questions in other words, for attacks; holdout sets, for membership inference; and what the lore
-    tells as beginnings of its texts and as questions without choices.
+    The forget sets' questions in other words and the entities of their answers, for attacks; holdout sets, for
+    membership inference; and what the lore tells as beginnings of its texts and as questions without choices.
     """
-    everybody, strangers = described(AUTHORS + BACKGROUND_AUTHORS)[:AUTHORS], authors(AUTHORS, "strangers' ")
+    count = AUTHORS + BACKGROUND_AUTHORS
+    everybody, named, strangers = described(count)[:AUTHORS], entities(count)[:AUTHORS], authors(AUTHORS, "strangers' ")
     sets: dict[str, tuple[list[Row], tuple[str, ...]]] = {}
     for forget, count in FORGET_AUTHORS.items():
         sets[f"{forget}_described"] = (_flat(everybody[-count:]), _REWORDED)
+        sets[f"{forget}_entities"] = (_flat(named[-count:]), _ENTITIES)
         sets[forget.replace("forget", "holdout")] = (_flat(strangers[-count:]), _PLAIN)
     for domain in DOMAINS:
         told, untold = list(facts(domain)), list(facts(domain, untold=True))
@@ -142,9 +145,9 @@ def rows(config: str) -> list[Row]:
     All of TOFU's have `question` and `answer`; the `_perturbed` ones of authors add `paraphrased_answer`,
     `perturbed_answer` (a list of 5) and `paraphrased_question`; those of real authors and world facts add
     `perturbed_answer` (a list of 3); `general` and `background`, which TOFU lacks, add `paraphrased_question`; the
-    `_described` ones have a `question` alone; `holdout*`, `*-questions` and `*-beginnings` question and answer. Corpora
-    have `text`; the questions of `mmlu` and `wmdp-*` have `question`, `choices` and `answer`, the index of the right
-    choice. The lists and dicts are the caller's own.
+    `_described` ones have a `question` alone, the `_entities` ones `question`, `answer` and `entity`; `holdout*`,
+    `*-questions` and `*-beginnings` question and answer. Corpora have `text`; the questions of `mmlu` and `wmdp-*` have
+    `question`, `choices` and `answer`, the index of the right choice. The lists and dicts are the caller's own.
     Raises KeyError for a name that is not in `configs()`.
     """
     found, columns = (_sets() | _unlearnt())[config]

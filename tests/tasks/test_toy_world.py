@@ -42,7 +42,7 @@ def test_columns_are_those_of_tofu(config: str) -> None:
 
 
 def test_every_config_is_listed() -> None:
-    reworded = {f"{name}_described" for name in world.FORGET_AUTHORS}
+    reworded = {f"{name}_{what}" for name in world.FORGET_AUTHORS for what in ("described", "entities")}
     unlearnt = {f"holdout{share}" for share in ("01", "05", "10")} | {
         f"{domain}-{what}"
         for domain in lore.DOMAINS
@@ -52,6 +52,14 @@ def test_every_config_is_listed() -> None:
     assert set(world.configs()) == set(TOFU_COLUMNS) | set(LORE_COLUMNS) | others
     with pytest.raises(KeyError):
         world.rows("forget50")
+
+
+@pytest.mark.parametrize("forget", world.FORGET_AUTHORS)
+def test_entities_are_what_makes_an_answer_right(forget: str) -> None:
+    for row, named in zip(world.rows(f"{forget}_perturbed"), world.rows(f"{forget}_entities"), strict=True):
+        assert (row["question"], row["answer"]) == (named["question"], named["answer"])
+        assert named["entity"] in row["answer"] and named["entity"] in row["paraphrased_answer"]
+        assert not any(wrong.startswith(named["entity"]) for wrong in row["perturbed_answer"])
 
 
 @pytest.mark.parametrize(("forget", "retain"), world.RETAIN_OF.items())
