@@ -87,6 +87,7 @@ def meta_eval(
     ),
 ) -> None:
     """Ask which metric can be trusted: pools of models that know and do not know, rows relearned and in 4 bits."""
+    from grun_bench.core import registry
     from grun_bench.reports.trust import judge, rows_attacked
     from grun_bench.reports.trust_page import write_page
     from grun_bench.runs.front import pools
@@ -95,8 +96,10 @@ def meta_eval(
 
     numbers = _numbers("--seeds", seeds, int), _numbers("--trained", trained, float)
     options = {"model": model, "limit": limit, "protocol": protocol, **machine.config()}
-    made = pools(task, out, *numbers, **options)
     unlearners = unlearner or (METHODS if model in (None, TINY) else ())
+    for name in unlearners:
+        registry.parse_unlearner(name)  # a wrong one is told before minutes of training
+    made = pools(task, out, *numbers, **options)
     if unlearners:
         rows_attacked(unlearners, task, **options | {"output": out / "rows"})
     judged = judge(made, out / "rows" if unlearners else machine.output)

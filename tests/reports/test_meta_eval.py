@@ -82,6 +82,11 @@ def test_odd_pools_are_refused(asked: list[object], command: Command, option: st
     assert said.code == 2 and f"{option} {value}" in said.err
 
 
+def test_a_method_that_there_is_not_is_told_before_anything_is_trained(asked: list[object], command: Command) -> None:
+    said = command(*asked, "--unlearner", "npo", "--unlearner", "nqo")
+    assert said.code == 2 and "nqo" in said.err and "pool:" not in said.err
+
+
 def test_a_model_that_is_not_trained_here_has_no_pools(hub: Path, command: Command, tmp_path: Path) -> None:
     said = command(
         "meta-eval", "--task", "wmdp_cyber", "--model", SMALL, "--out", tmp_path, "--output", tmp_path / "none"
