@@ -9,12 +9,13 @@ import numpy as np
 from grun_bench.core.registry import metric
 from grun_bench.metrics._common import missing, per_row
 from grun_bench.results.record import Record
+from grun_bench.tasks.roles import Role
 
 #: the score of a record that holds its depth
 SCORE = "erasure_depth"
 
 
-def _not_known(row: Record) -> str | None:
+def _not_known(row: Record, role: Role) -> str | None:
     """Why a row has no depth."""
     return None if SCORE in row.scores else "no layer of the target knows its entity better than the retain model's"
 
