@@ -75,20 +75,30 @@ def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(kind=_KEYWORD)
 
 
-def parsed(pairs: Sequence[str]) -> dict[str, Any]:
+def parsed(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """Settings from `key=value`, values read as YAML. Raises UsageError for anything else."""
-    settings = {}
-    for pair in pairs:
-        import yaml  # takes a moment, and most runs set nothing
+    return {key: value for pair in pairs for key, value in [_setting(pair, option)]}
 
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise UsageError(f"--set {pair}: write it as key=value.")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {pair}: '{value}' is not a number, word or [list].") from None
-    return settings
+
+def tried(pairs: Sequence[str]) -> dict[str, list[Any]]:
+    """The same where a key may come again: all its values, in their order."""
+    values: dict[str, list[Any]] = {}
+    for pair in pairs:
+        key, value = _setting(pair, "--set")
+        values.setdefault(key, []).append(value)
+    return values
+
+
+def _setting(pair: str, option: str) -> tuple[str, Any]:
+    import yaml  # takes a moment, and most runs set nothing
+
+    key, separator, value = pair.partition("=")
+    if not separator or not key:
+        raise UsageError(f"{option} {pair}: write it as key=value.")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"{option} {pair}: '{value}' is not a number, word or [list].") from None
 
 
 def mapped(text: str) -> dict[str, str]:

@@ -11,14 +11,11 @@ import typer
 
 from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, mapped, parsed
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.runs.config import RESULTS, RunConfig, config_of
+from grun_bench.runs.config import MAX_SEED, RESULTS, RunConfig, config_of
 from grun_bench.runs.own import files_of, own_defaults
 
 if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
-
-#: what every generator of random numbers takes
-MAX_SEED = 2**32 - 1
 
 AttackSets = Annotated[
     str, typer.Option(metavar="all|NAME,...", help="Attacks that ask every scored set, not what their headline needs.")
@@ -49,10 +46,19 @@ class MachineOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowOptions(OptionGroup):
-    """What decides a row beside the unlearner, its settings and its seed: fields of RunConfig, and the recipe."""
+class TaskOptions(OptionGroup):
+    """What is to be forgotten, and by which model."""
 
     task: Annotated[str, typer.Option("--task", help="A task's name, or the path of its YAML.")] = ""
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hub id or folder; default: tiny, the embedded toy model.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions(OptionGroup):
+    """What rows have in common that are compared: fields of RunConfig, and the recipe."""
+
     forget: Annotated[
         Path | None,
         typer.Option(
@@ -80,9 +86,6 @@ class RowOptions(OptionGroup):
     utility: Annotated[
         str, typer.Option(metavar="NAME,...", help="With --forget, tasks of lm-eval to measure utility by, as mmlu.")
     ] = ""
-    model: Annotated[
-        str | None, typer.Option("--model", help="Hub id or folder; default: tiny, the embedded toy model.")
-    ] = None
     target_model: Annotated[
         str | None, typer.Option("--target", help="A target model already fine-tuned on the task.")
     ] = None
@@ -123,6 +126,11 @@ class RowOptions(OptionGroup):
         if (recipe := fields.pop("recipe")) != "default":
             overrides["recipe"] = recipe
         return own_defaults(RunConfig(unlearner=unlearner, overrides=overrides, **fields, **machine.config(), **more))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(CommonOptions, TaskOptions):
+    """What decides a row beside the unlearner, its settings and its seed."""
 
 
 def run(
@@ -218,29 +226,3 @@ def _show(outcome: Outcome, output: Path, as_json: bool) -> None:
     if cell.result.status != "ok":
         name = cell.result.unlearner.name
         raise GrunBenchError(f"{name} {cell.result.status}: {cell.result.error} The row is kept in {cell.path}.")
-
-
-def sweep(
-    unlearners: Annotated[
-        list[str], typer.Option("--unlearner", metavar="all|NAME", help="What to run, as in grun+npo; repeat it.")
-    ],
-    options: RowOptions,
-    machine: MachineOptions,
-    seeds: Annotated[str, typer.Option(metavar="0,1,...", help="Seeds of unlearning.")] = "0",
-) -> None:
-    """Run many unlearners and seeds on one task; what is there already is not run again."""
-    from grun_bench.matrix.sweep import expand
-    from grun_bench.matrix.sweep import sweep as run_all
-    from grun_bench.terminal.sweep import print_sweep
-
-    numbers = seeds.split(",")
-    if not all(number.isdecimal() and len(number) < 11 and int(number) <= MAX_SEED for number in numbers):
-        raise UsageError(f"--seeds {seeds}: write whole numbers with commas between, as in 0,1,2, up to {MAX_SEED}.")
-    names = expand(unlearners)
-    config = options.config(machine)
-    done = list(run_all(config, names, map(int, numbers)))
-    print_sweep(config.task or str(config.forget), done, config.output)
-    failed = sum(not each.refused and (each.result is None or each.result.status != "ok") for each in done)
-    if failed or not any(each.result for each in done):
-        refused = sum(each.refused for each in done)
-        raise GrunBenchError(f"of {len(done)} runs {failed} failed or diverged, and {refused} were refused.")

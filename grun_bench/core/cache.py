@@ -44,6 +44,15 @@ def _whole(folder: Path) -> bool:
     return built is None or built == _content(folder)
 
 
+def is_cached(kind: str, key: Mapping[str, Any]) -> bool:
+    """Whether a whole folder with this key is there."""
+    return _whole(_place(kind, key))
+
+
+def _place(kind: str, key: Mapping[str, Any]) -> Path:
+    return cache_folder() / kind / digest(key)[:20]
+
+
 def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
     """The folder that `build(folder)` fills, built unless a whole one with this key is there.
 
@@ -52,8 +61,8 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
     that are no longer what was built (they are built again; folders of older versions do not say what that was).
     Raises UsageError when the cache cannot be written.
     """
-    parent = cache_folder() / kind
-    target = parent / digest(key)[:20]
+    target = _place(kind, key)
+    parent = target.parent
     if _whole(target):
         return target
     with ExitStack() as stack:

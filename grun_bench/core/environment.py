@@ -34,6 +34,12 @@ def cache_folder() -> Path:
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "grun-bench"
 
 
+def for_children() -> dict[str, str]:
+    """The environment of another Python process that is to find this package, wherever it lies."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def mirrors() -> list[Path]:
     """The folders of GRUN_BENCH_HUB, a `:`-separated list of mirrors laid out as <org>/<name>."""
     return [expanded(part) for part in os.environ.get("GRUN_BENCH_HUB", "").split(os.pathsep) if part]

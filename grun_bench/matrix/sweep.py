@@ -1,63 +1,134 @@
-"""Many runs one after another: what came of each, and none of them stops the others."""
+"""Many runs at a time: which there are, what became of each, and in which order they are made.
+
+The folder of results is the only state: the same command goes on with what is not done, on any executor, and commands
+that run at the same time share the work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from grun_bench.core import registry
-from grun_bench.core.errors import GrunBenchError, Refused
-from grun_bench.core.progress import say
-from grun_bench.results.result import Result
+from grun_bench.matrix.cell import Cell, Status
+from grun_bench.matrix.executors import EVERY, Executor
+from grun_bench.matrix.grid import Grid, of_attacks
 from grun_bench.runs.config import RunConfig
-from grun_bench.runs.front import check, run_config
+from grun_bench.runs.front import check
+from grun_bench.tasks.task import load_task
+from grun_bench.tasks.world import TINY
 
-#: every unlearner there is: the two controls, the others that are no pair, every adapter with every objective
-ALL = "all"
+#: shows what became of the cells by now
+Show = Callable[[Mapping[Cell, Status]], None]
+
+
+def new_owner() -> str:
+    """What the runs of one command are known by."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
-class Swept:
-    """A run and its result; or why there is none, and whether that is a `refused` pair rather than a failure."""
+class Plan:
+    """The cells of a sweep, in its order, and those that are made before them: `controls`, by the cells that need one.
 
-    unlearner: str
-    seed: int
-    result: Result | None
-    problem: str = ""
-    refused: bool = False
-
-
-def expand(names: Iterable[str]) -> list[str]:
-    """The unlearners meant, each once, `all` written out. Raises UsageError for an unknown name."""
-    meant: list[str] = []
-    for name in names:
-        if name == ALL:
-            pairs = [f"{each}+{what}" for each in registry.names("adapter") for what in registry.names("objective")]
-            meant += [*registry.names("unlearner"), *pairs]
-        else:
-            registry.parse_unlearner(name)
-            meant.append(name)
-    return list(dict.fromkeys(meant))
-
-
-def sweep(config: RunConfig, unlearners: Iterable[str], seeds: Iterable[int]) -> Iterator[Swept]:
-    """Run `config` for every unlearner and seed, one after another.
-
-    A pair that makes no sense is refused once, with its reason; a run that fails is told and the next one follows.
+    A control makes the rows of the target and the retain model, which every other run reads.
     """
-    check(config)
-    seeds = list(seeds)
-    for unlearner in unlearners:
-        for seed in seeds:
-            say(f"--- {unlearner}, seed {seed}")
-            try:
-                result = run_config(replace(config, unlearner=unlearner, seed=seed)).cell.result
-            except Refused as error:
-                yield Swept(unlearner, seed, None, str(error), refused=True)
-                break
-            except GrunBenchError as error:
-                yield Swept(unlearner, seed, None, str(error))
-                continue
-            yield Swept(unlearner, seed, result, result.error or "")
-            if result.seed is None:
-                break  # another seed would give the same row
+
+    cells: Sequence[Cell]
+    controls: Mapping[str, Cell]
+
+    @classmethod
+    def of(cls, grid: Grid, shared: RunConfig) -> Plan:
+        """Raises UsageError for whatever can be refused before anything is loaded."""
+        with registry.including(shared.include):
+            configs = grid.configs(shared)
+            for one in {(each.task, each.model): each for each in configs}.values():
+                check(one)
+            cells = {cell.key: cell for cell in map(Cell.of, configs)}
+            return cls(list(cells.values()), {key: Cell.of(control_of(cell.config)) for key, cell in cells.items()})
+
+    @property
+    def first(self) -> list[Cell]:
+        """The controls, each once."""
+        return list({cell.key: cell for cell in self.controls.values()}.values())
+
+    @property
+    def all(self) -> list[Cell]:
+        """Every cell once, controls first."""
+        return list({cell.key: cell for cell in (*self.first, *self.cells)}.values())
+
+
+def control_of(config: RunConfig) -> RunConfig:
+    """The run that makes the rows which this one is compared with, and needs no other."""
+    seed = config.seed if _tuned_here(config) else 0
+    return replace(
+        config, unlearner=registry.control("target"), overrides=of_attacks(config.overrides), seed=seed, save=None
+    )
+
+
+def _tuned_here(config: RunConfig) -> bool:
+    """Whether target and retain model are fine-tuned for the run, so that they have its seed."""
+    name = (config.model or TINY).partition("@")[0]
+    if config.forget or config.target_model or name == TINY:
+        return False
+    task = load_task(config.task, config.include)
+    return task.finetune is not None and all(name not in (pair.base, pair.target) for pair in task.models)
+
+
+def sweep(plan: Plan, executor: Executor, owner: str, show: Show) -> dict[Cell, Status]:
+    """Make the rows of all cells that are not done: the controls, then the rest. What failed before is tried again.
+
+    A run that fails stops no other but those that need it. Returns what became of every cell, controls first.
+    """
+    watched = _Watched(plan, owner, show)
+    with executor:
+        watched.make(executor, plan.first)
+        for cell in plan.cells:
+            if problem := watched.problem(plan.controls[cell.key], cell):
+                cell.write(Status(state="failed", reason=problem, owner=owner))
+        watched.make(executor, plan.cells)
+    return watched.look()
+
+
+@dataclass
+class _Watched:
+    """What became of the cells of a plan; what is over, as far as this command is concerned, is not read again."""
+
+    plan: Plan
+    owner: str
+    show: Show
+    _over: dict[str, Status] = field(default_factory=dict)
+
+    def make(self, executor: Executor, cells: Sequence[Cell]) -> None:
+        """Have them made, and wait for those that another command is at."""
+        while left := [cell for cell in cells if not self._is_over(cell)]:
+            free = [cell for cell in left if cell.status().state != "running"]
+            if free:
+                executor.run(free, self._tick)
+            else:
+                time.sleep(EVERY)
+            self._tick()
+
+    def problem(self, control: Cell, cell: Cell) -> str:
+        """Why a cell cannot be made for want of its control; nothing where it can."""
+        status = self._over[control.key]
+        if cell.key == control.key or status.state != "failed" or self._is_over(cell):
+            return ""
+        return f"the target and the retain model could not be made: {status.reason} (see {control.log})"
+
+    def look(self) -> dict[Cell, Status]:
+        """What became of each by now."""
+        return {cell: self._over[cell.key] if self._is_over(cell) else cell.status() for cell in self.plan.all}
+
+    def _tick(self) -> None:
+        self.show(self.look())
+
+    def _is_over(self, cell: Cell) -> bool:
+        """Whether it is done, or this command tried it and no more is to come."""
+        if cell.key not in self._over:
+            status = cell.status()
+            if status.state == "done" or (status.over and status.owner == self.owner):
+                self._over[cell.key] = status
+        return cell.key in self._over

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from grun_bench.core.cache import cached_folder, digest
+from grun_bench.core.cache import cached_folder, digest, is_cached
 from grun_bench.methods import tiny
 from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of, forget_checkpoints
 from grun_bench.methods.finetune import finetune
@@ -20,6 +21,9 @@ from grun_bench.models.protocols import CLEAN, identity, prompts_under
 from grun_bench.tasks.task import FineTuning
 from grun_bench.tasks.world import TINY
 
+#: of the cache
+_KIND = "models"
+
 
 def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
     """The embedded model's tokenizer, trained on first use.
@@ -28,16 +32,25 @@ def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
     differently every time.
     """
     key = {"tokenizer": tiny.settings(lore)}
-    folder = cached_folder("models", key, lambda folder: tiny.tokenizer(lore).save_pretrained(folder))
+    folder = cached_folder(_KIND, key, lambda folder: tiny.tokenizer(lore).save_pretrained(folder))
     return AutoTokenizer.from_pretrained(folder)
 
 
 def _made(key: Mapping[str, Any], device: str, make: Callable[[Path, Checkpoint], None]) -> Path:
     """The folder that `make` fills with a model, which it goes on training where a killed process was."""
     name = digest(key)[:20]
-    folder = cached_folder("models", key, lambda folder: make(folder, checkpoint_of(name, device)))
+    folder = cached_folder(_KIND, key, lambda folder: make(folder, checkpoint_of(name, device)))
     forget_checkpoints(name)
     return folder
+
+
+def _tiny_key(exclude: str | None, lore: bool, seed: int = 0, epochs: int = tiny.EPOCHS) -> dict[str, Any]:
+    return tiny.settings(lore) | {"exclude": exclude, "epochs": epochs} | ({"seed": seed} if seed else {})
+
+
+def tiny_is_made(exclude: str | None, lore: bool = False) -> bool:
+    """Whether the embedded model of these rows is in the cache."""
+    return is_cached(_KIND, _tiny_key(exclude, lore))
 
 
 def load_tiny(
@@ -47,7 +60,7 @@ def load_tiny(
 
     Another seed or number of epochs makes one that knows the same from another start, or only half of it.
     """
-    key = tiny.settings(lore) | {"exclude": exclude, "epochs": epochs} | ({"seed": seed} if seed else {})
+    key = _tiny_key(exclude, lore, seed, epochs)
 
     def build(folder: Path, checkpoint: Checkpoint) -> None:
         tokens = tiny_tokenizer(lore)
@@ -59,43 +72,52 @@ def load_tiny(
     return lm
 
 
-def load_finetuned(
-    base: str,
-    role: str,
-    pairs: Sequence[tuple[str, str]],
-    recipe: FineTuning,
-    seed: int,
-    placement: Placement,
-    protocol: str = CLEAN,
-    private: bool = False,
-    template: str | None = None,
-) -> LM:
-    """The base model, all weights fine-tuned on question-answer pairs on first use; `role` names it.
+@dataclass(frozen=True)
+class FineTuned:
+    """The base model, all weights fine-tuned on question-answer pairs on first use; called, it is loaded.
 
     The pairs are put as the protocol puts them, or into a task's own `template`; of `private` ones the cache's key has
-    the hash.
+    the hash. `role` names it.
     """
-    place = locate(base)
-    key = {
-        "base": content_of(place),
-        "pairs": digest(list(pairs)) if private else list(pairs),
-        "finetune": recipe.model_dump(),
-        "seed": seed,
-        "dtype": training_dtype(placement.dtype),
-    }
-    if protocol != CLEAN:
-        key["protocol"] = identity(protocol)
-    if template:
-        key["template"] = template
 
-    def build(folder: Path, checkpoint: Checkpoint) -> None:
-        lm = load(str(place), placement)
-        lm.prompts = prompts_under(protocol, lm, template)
-        finetune(lm, pairs, recipe, seed, f"fine-tuning the {role}", checkpoint)
+    base: str
+    role: str
+    pairs: Sequence[tuple[str, str]]
+    recipe: FineTuning
+    seed: int
+    placement: Placement
+    protocol: str = CLEAN
+    private: bool = False
+    template: str | None = None
+
+    def is_made(self) -> bool:
+        """Whether it is in the cache."""
+        return is_cached(_KIND, self._key())
+
+    def _key(self) -> dict[str, Any]:
+        key = {
+            "base": content_of(locate(self.base)),
+            "pairs": digest(list(self.pairs)) if self.private else list(self.pairs),
+            "finetune": self.recipe.model_dump(),
+            "seed": self.seed,
+            "dtype": training_dtype(self.placement.dtype),
+        }
+        if self.protocol != CLEAN:
+            key["protocol"] = identity(self.protocol)
+        if self.template:
+            key["template"] = self.template
+        return key
+
+    def _make(self, folder: Path, checkpoint: Checkpoint) -> None:
+        lm = load(str(locate(self.base)), self.placement)
+        lm.prompts = prompts_under(self.protocol, lm, self.template)
+        finetune(lm, self.pairs, self.recipe, self.seed, f"fine-tuning the {self.role}", checkpoint)
         write_model(lm.model, lm.tokenizer, folder)
 
-    folder = _made(key, placement.device, build)
-    lm = load(str(folder), placement)
-    own = {"name": name_of(base, place), "finetuned": role, "cache": f"models/{folder.name}"}
-    lm.origin = lm.origin | own | recipe.model_dump()
-    return lm
+    def __call__(self) -> LM:
+        folder = _made(self._key(), self.placement.device, self._make)
+        lm = load(str(folder), self.placement)
+        name = name_of(self.base, locate(self.base))
+        own = {"name": name, "finetuned": self.role, "cache": f"models/{folder.name}"}
+        lm.origin = lm.origin | own | self.recipe.model_dump()
+        return lm

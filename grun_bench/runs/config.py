@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RESULTS = Path("leaderboards/results")
 #: where those of own rows are, which are nobody else's
 OWN_RESULTS = Path("results")
+#: what every generator of random numbers takes
+MAX_SEED = 2**32 - 1
 
 
 def in_folder(option: str, results: Path) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
-from grun_bench.methods.made_models import load_finetuned, load_tiny
+from grun_bench.methods.made_models import FineTuned, load_tiny, tiny_is_made
 from grun_bench.methods.saving import check_no_adapter
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
@@ -22,7 +24,7 @@ from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
 from grun_bench.tasks.own import Own
-from grun_bench.tasks.task import FineTuning, Task
+from grun_bench.tasks.task import Task
 from grun_bench.tasks.world import PUBLISHED, TINY, TOY
 
 
@@ -43,6 +45,10 @@ class Models:
     #: one more model that knows the forget set or never saw it: from another seed, trained for a share of the epochs;
     #: None where models are published and not made here
     member: Callable[[bool, int, float], LM] | None = None
+    #: whether target and retain model are made here, and neither is in the cache
+    to_make: Callable[[], bool] = lambda: False
+    #: the device on which the one can be made while the other is; None where that would save no time
+    beside: str | None = None
 
 
 def choose_models(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
@@ -66,7 +72,17 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
         return load_tiny(left_out, session.placement, lore, seed, epochs)
 
     note = f"{TINY}: a toy model in the embedded world ({task.name}); its rows never mix with real ones."
-    return Models(TINY, target, retain, {TINY: digest(tiny.settings(lore))}, note=note, member=member)
+    return Models(
+        TINY,
+        target,
+        retain,
+        {TINY: digest(tiny.settings(lore))},
+        note=note,
+        member=member,
+        to_make=lambda: not (tiny_is_made(None, lore) or tiny_is_made(forget, lore)),
+        # each is made by one thread
+        beside="cpu" if len(os.sched_getaffinity(0)) > 1 else None,
+    )
 
 
 def _published(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
@@ -86,7 +102,7 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
     load_retain = partial(load, retain, session.placement) if retain else None
     if target is None and task.finetune is not None:
         tune = partial(
-            load_finetuned,
+            FineTuned,
             name,
             recipe=task.finetune,
             seed=config.seed,
@@ -95,28 +111,31 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
             private=task.private,
             template=task.prompt,
         )
-        make_target = partial(tune, role="target model", pairs=data.made_on("target"))
-        make_retain = partial(tune, role="retain model", pairs=data.made_on("retain"))
+        make_target = tune(role="target model", pairs=data.made_on("target"))
+        make_retain = tune(role="retain model", pairs=data.made_on("retain"))
         return Models(
             label,
             make_target,
             load_retain or make_retain,
             identity | {"finetune": task.finetune.model_dump(), "seed": config.seed},
-            member=partial(_finetuned_member, make_target, make_retain, task.finetune),
+            member=partial(_finetuned_member, make_target, make_retain),
+            to_make=lambda: not (load_retain or make_target.is_made() or make_retain.is_made()),
+            # on one device, or on a processor's cores, each has as much to do as there is
+            beside=_other_gpu(session.placement.device),
         )
     return Models(label, partial(load, target or name, session.placement), load_retain, identity, reason)
 
 
-def _finetuned_member(
-    make_target: Callable[..., LM],
-    make_retain: Callable[..., LM],
-    recipe: FineTuning,
-    knows: bool,
-    seed: int,
-    share: float,
-) -> LM:
+def _finetuned_member(target: FineTuned, retain: FineTuned, knows: bool, seed: int, share: float) -> LM:
+    recipe = target.recipe
     shorter = recipe.model_copy(update={"epochs": max(1, round(share * recipe.epochs))})
-    return (make_target if knows else make_retain)(recipe=shorter, seed=seed)
+    return replace(target if knows else retain, recipe=shorter, seed=seed)()
+
+
+def _other_gpu(device: str) -> str | None:
+    """A GPU beside the one that a run has; None where there is none."""
+    count = torch.cuda.device_count() if device.startswith("cuda") else 0
+    return f"cuda:{((torch.device(device).index or 0) + 1) % count}" if count > 1 else None
 
 
 def _named(config: RunConfig, task: Task) -> tuple[str, str | None, str | None]:

@@ -15,6 +15,7 @@ from grun_bench.models.loading import Placement
 from grun_bench.results.result import Result
 from grun_bench.runs.attack_results import attack
 from grun_bench.runs.augment import augmented
+from grun_bench.runs.beside import target_beside
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.given import InMemory, Kept, in_memory
 from grun_bench.runs.inputs import Inputs, Method, resolve
@@ -73,7 +74,8 @@ def execute(inputs: Inputs) -> Outcome:
         say(note)
     if inputs.method is inputs.oracle and inputs.models.retain is None:
         raise Refused(inputs.models.no_retain)
-    retain, retain_model = _retain_row(inputs)
+    with target_beside(inputs):
+        retain, retain_model = _retain_row(inputs)
     reference = retain.records if retain else None
     target, target_model = row(inputs, inputs.target, reference) if inputs.models.target else (None, None)
     # the controls first: forget quality under attack compares with the retain model under the same attack

@@ -49,7 +49,7 @@ def read_yaml(path: Path, including: Sequence[Path] = ()) -> dict[str, Any]:
     if path in including:
         chain = " includes ".join(each.name for each in (*including, path))
         raise UsageError(f"{including[0]}: a file that includes itself ({chain}).")
-    settings = _loaded(path)
+    settings = loaded(path)
     if not isinstance(settings, dict):
         raise UsageError(f"{path}: a task file is a mapping of keys; see tasks/tofu_forget10.yaml.")
     included = settings.pop("include", None)
@@ -72,7 +72,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _loaded(path: Path) -> Any:
+def loaded(path: Path) -> Any:
+    """What a YAML file holds. Raises UsageError, with the file, for what cannot be read."""
     import yaml  # takes a moment, and an unknown name is told without
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster

@@ -1,0 +1,108 @@
+"""Many runs at a time: `sweep`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from grun_bench.cli.options import parsed, tried
+from grun_bench.cli.running import CommonOptions, MachineOptions
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.runs.config import MAX_SEED
+
+#: keys of a sweep's file that are the axes
+AXES = ("unlearners", "tasks", "models", "seeds", "set")
+
+
+def sweep(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The sweep, in place of options.")] = None,
+    unlearners: Annotated[
+        list[str], typer.Option("--unlearner", metavar="all|NAME", help="What to run, as in grun+npo; repeat it.")
+    ] = [],  # noqa: B006
+    tasks: Annotated[list[str], typer.Option("--task", help="A task's name, or the path of its YAML; repeat it.")] = [],  # noqa: B006
+    models: Annotated[list[str], typer.Option("--model", help="Hub id or folder; default: tiny; repeat it.")] = [],  # noqa: B006
+    seeds: Annotated[str, typer.Option(metavar="0,1,...", help="Seeds of unlearning.")] = "0",
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting; given again with another value, each is tried."),
+    ] = [],  # noqa: B006
+    *,
+    options: CommonOptions,
+    machine: MachineOptions,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time, each with a device of its own; default: 1.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="slurm|ray", help="Make the runs there, not in processes of this machine.")
+    ] = None,
+    resources: Annotated[
+        list[str],
+        typer.Option(
+            "--resource",
+            metavar="KEY=VALUE",
+            help="What each run gets of the cluster: an option of sbatch, or num_cpus, num_gpus, memory of Ray.",
+        ),
+    ] = [],  # noqa: B006
+    status: Annotated[bool, typer.Option("--status", help="Only show what is done, running, failed, waiting.")] = False,
+) -> None:
+    """Run unlearners x tasks x models x seeds x settings; what is there already is not run again."""
+    from grun_bench.core.strict_json import checked
+    from grun_bench.matrix.executors import executor
+    from grun_bench.matrix.grid import Grid
+    from grun_bench.matrix.sweep import Plan, new_owner
+    from grun_bench.matrix.sweep import sweep as run_all
+    from grun_bench.terminal.sweep import print_status, print_sweep, watching
+
+    axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": _seeds(seeds), "set": tried(settings)}
+    place = "the options of sweep"
+    if file:
+        if any((unlearners, tasks, models, settings, seeds != "0", options != CommonOptions())):
+            raise UsageError(f"{file}: the file says what is run; options beside it say where and how.")
+        axes, options = _from_file(file)
+        place = str(file)
+    elif not unlearners:
+        raise UsageError("name what to run, with --unlearner NAME or in a FILE.yaml: `grun-bench sweep --help`.")
+    config = options.config(machine)
+    plan = Plan.of(checked(Grid, axes, place), config)
+    if status:
+        print_status(plan)
+        return
+    owner = new_owner()
+    where = executor(cluster, jobs, parsed(resources, "--resource"), owner)
+    with watching(plan) as show:
+        found = run_all(plan, where, owner, show)
+    print_sweep(plan, found, config.output)
+    failed = sum(each.state == "failed" for each in found.values())
+    if failed or not any(each.state == "done" for each in found.values()):
+        refused = sum(each.state == "refused" for each in found.values())
+        raise GrunBenchError(f"of {len(found)} runs {failed} failed or diverged, and {refused} were refused.")
+
+
+def _seeds(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() and len(number) < 11 and int(number) <= MAX_SEED for number in numbers):
+        raise UsageError(f"--seeds {text}: write whole numbers with commas between, as in 0,1,2, up to {MAX_SEED}.")
+    return list(map(int, numbers))
+
+
+def _from_file(path: Path) -> tuple[dict[str, Any], CommonOptions]:
+    """The axes of a sweep's file, and its other keys, which are the options of the command without their dashes."""
+    from grun_bench.core.strict_json import checked
+    from grun_bench.tasks.yaml_files import loaded
+
+    keys = loaded(path)
+    if not isinstance(keys, dict) or "unlearners" not in keys:
+        raise UsageError(f"{path}: a sweep is a mapping of keys with `unlearners`, a list of names, among them.")
+    # as the options are called, which is not always as the fields are
+    names = {
+        (each.name.removesuffix("_model") if each.name == "target_model" else each.name): each.name
+        for each in fields(CommonOptions)
+    }
+    for key in keys:
+        if key not in (*AXES, *names):
+            raise unknown(f"key in {path}", str(key), (*AXES, *names))
+    others = {names[key]: value for key, value in keys.items() if key in names}
+    return {key: keys[key] for key in AXES if key in keys}, checked(CommonOptions, others, path)
