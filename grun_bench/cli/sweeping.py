@@ -52,7 +52,7 @@ def sweep(
     from grun_bench.core.strict_json import checked
     from grun_bench.matrix.executors import executor
     from grun_bench.matrix.grid import Grid
-    from grun_bench.matrix.sweep import Plan, new_owner
+    from grun_bench.matrix.sweep import Plan, new_owner, shortfall
     from grun_bench.matrix.sweep import sweep as run_all
     from grun_bench.terminal.sweep import print_status, print_sweep, watching
 
@@ -75,10 +75,8 @@ def sweep(
     with watching(plan) as show:
         found = run_all(plan, where, owner, show)
     print_sweep(plan, found, config.output)
-    failed = sum(each.state == "failed" for each in found.values())
-    if failed or not any(each.state == "done" for each in found.values()):
-        refused = sum(each.state == "refused" for each in found.values())
-        raise GrunBenchError(f"of {len(found)} runs {failed} failed or diverged, and {refused} were refused.")
+    if problem := shortfall(plan, found):
+        raise GrunBenchError(problem)
 
 
 def _seeds(text: str) -> list[int]:

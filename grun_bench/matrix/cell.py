@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from grun_bench import __version__
+import grun_bench
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import UsageError
 from grun_bench.core.files import write_whole
@@ -73,7 +73,7 @@ class Cell:
         own = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in _ELSEWHERE}
         task = None if config.forget else read_yaml(task_file(config.task, config.include))
         seen = {name: _stamp(value) for name, value in own.items() if name != "task"}
-        return cls(config, digest([own, task, seen, __version__])[:12])
+        return cls(config, digest([own, task, seen, grun_bench.__version__])[:12])
 
     @property
     def name(self) -> str:

@@ -92,6 +92,15 @@ def sweep(plan: Plan, executor: Executor, owner: str, show: Show) -> dict[Cell, 
     return watched.look()
 
 
+def shortfall(plan: Plan, found: Mapping[Cell, Status]) -> str:
+    """What a sweep that did not succeed came to; nothing where none failed, and not all were refused."""
+    states = [found[cell].state for cell in plan.cells]
+    failed, refused = states.count("failed"), states.count("refused")
+    if not failed and "done" in states:
+        return ""
+    return f"of {len(states)} runs {failed} failed or diverged, and {refused} were refused."
+
+
 @dataclass
 class _Watched:
     """What became of the cells of a plan; what is over, as far as this command is concerned, is not read again."""

@@ -84,8 +84,8 @@ def _tell(lines: IO[bytes] | None) -> None:
 def main() -> None:
     """Make the target model of the run on the standard input. Exit code 1 where it cannot be made."""
     config: RunConfig = pickle.load(sys.stdin.buffer)
-    session = Session.of(config)
     try:
+        session = Session.of(config)
         with stopping(), session.in_force():
             target = resolve(config, session).models.target
             if target is not None:

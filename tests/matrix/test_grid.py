@@ -12,9 +12,9 @@ from conftest import Said
 from pydantic import ValidationError
 
 from grun_bench.core.errors import UsageError
-from grun_bench.matrix.cell import Cell
+from grun_bench.matrix.cell import Cell, Status
 from grun_bench.matrix.grid import Grid
-from grun_bench.matrix.sweep import Plan, control_of
+from grun_bench.matrix.sweep import Plan, control_of, shortfall
 from grun_bench.runs.config import RunConfig
 
 SHARED = RunConfig("", output=Path("out"), attacks="prefill", overrides={"recipe": "paper"})
@@ -112,6 +112,23 @@ def test_a_cell_is_what_decides_its_numbers(tmp_path: Path) -> None:
     task.write_text("include: tofu_forget10.yaml\ndescription: another\n")
     others.append(config)
     assert len({cell, *map(Cell.of, others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (["done", "refused"], ""),
+        (["refused", "refused"], "of 2 runs 0 failed or diverged, and 2 were refused."),
+        (["done", "failed"], "of 2 runs 1 failed or diverged, and 0 were refused."),
+    ],
+)
+def test_a_sweep_fails_where_a_run_failed_or_none_was_made(shared: RunConfig, states: list[str], said: str) -> None:
+    """The rows of the controls, which nobody asked for, are no success."""
+    plan = Plan.of(grid(unlearners=["npo", "full+pdu"], tasks=["tofu_forget10"]), shared)
+    found = {plan.first[0]: Status(state="done")} | {
+        cell: Status.model_validate({"state": state}) for cell, state in zip(plan.cells, states, strict=True)
+    }
+    assert shortfall(plan, found) == said
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
