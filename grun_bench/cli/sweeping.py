@@ -87,20 +87,18 @@ def _seeds(text: str) -> list[int]:
 
 
 def _from_file(path: Path) -> tuple[dict[str, Any], CommonOptions]:
-    """The axes of a sweep's file, and its other keys, which are the options of the command without their dashes."""
+    """The axes of a sweep's file, and its other keys, which are fields of CommonOptions."""
     from grun_bench.core.strict_json import checked
     from grun_bench.tasks.yaml_files import loaded
 
     keys = loaded(path)
     if not isinstance(keys, dict) or "unlearners" not in keys:
         raise UsageError(f"{path}: a sweep is a mapping of keys with `unlearners`, a list of names, among them.")
-    # as the options are called, which is not always as the fields are
-    names = {
-        (each.name.removesuffix("_model") if each.name == "target_model" else each.name): each.name
-        for each in fields(CommonOptions)
-    }
+    known = [*AXES, *(each.name for each in fields(CommonOptions))]
     for key in keys:
-        if key not in (*AXES, *names):
-            raise unknown(f"key in {path}", str(key), (*AXES, *names))
-    others = {names[key]: value for key, value in keys.items() if key in names}
-    return {key: keys[key] for key in AXES if key in keys}, checked(CommonOptions, others, path)
+        if key not in known:
+            raise unknown(f"key in {path}", str(key), known)
+    axes = {key: keys.pop(key) for key in AXES if key in keys}
+    # what the command takes with commas between may be a list here
+    others = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in keys.items()}
+    return axes, checked(CommonOptions, others, path)
