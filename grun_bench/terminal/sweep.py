@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -88,8 +89,7 @@ def print_status(plan: Plan) -> None:
     """What became of every run of a sweep by now, with the reason and the log of those that are not done."""
     found = {cell: cell.status() for cell in plan.all}
     Console().print(_table(plan, found))
-    logs = [f"{cell}: {cell.log}" for cell, each in found.items() if each.state in ("running", "failed")]
-    tell(counted(found), *logs)
+    tell(counted(found))
 
 
 def print_sweep(plan: Plan, found: Found, output: Path) -> None:
@@ -113,8 +113,11 @@ def _table(plan: Plan, found: Found) -> Table:
     axes = _Axes(plan)
     table = axes.table()
     table.add_column("why")
+    table.add_column("log", overflow="fold")
     for cell, each in found.items():
-        table.add_row(*axes.row(cell, each), terminal(each.reason or (each.host and f"on {each.host}")))
+        why = each.reason or (each.host and f"on {each.host}, process {each.pid}")
+        log = os.path.relpath(cell.log) if each.state in ("running", "failed") else ""
+        table.add_row(*axes.row(cell, each), terminal(why), terminal(log))
     return table
 
 
