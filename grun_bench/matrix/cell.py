@@ -58,6 +58,10 @@ class Status(BaseModel):
     def over(self) -> bool:
         return self.state in ("done", "failed", "refused")
 
+    def settled(self, owner: str) -> bool:
+        """Whether this command has nothing more to do: it is done, or was tried for it."""
+        return self.state == "done" or (self.over and self.owner == owner)
+
 
 @dataclass(frozen=True)
 class Cell:

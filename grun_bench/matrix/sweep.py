@@ -138,6 +138,6 @@ class _Watched:
         """Whether it is done, or this command tried it and no more is to come."""
         if cell.key not in self._over:
             status = cell.status()
-            if status.state == "done" or (status.over and status.owner == self.owner):
+            if status.settled(self.owner):
                 self._over[cell.key] = status
         return cell.key in self._over

@@ -104,8 +104,7 @@ class _Worker:
             self.connection.recv()
         except (EOFError, ConnectionResetError):
             code = self.process.wait()
-            status = self.cell.status()
-            if not status.over:  # it left nothing
+            if not self.cell.status().settled(self.owner):  # it left no word
                 reason = f"its process ended {_how(code)}"
                 self.cell.write(Status(state="failed", reason=reason, owner=self.owner))
             self.is_alive = False

@@ -88,7 +88,7 @@ class Ray:
         try:
             _ray().get(task)
         except _ray().exceptions.RayError as error:
-            if not cell.status().over:
+            if not cell.status().settled(self.owner):
                 reason = str(error).strip().partition("\n")[0]
                 cell.write(Status(state="failed", reason=f"{type(error).__name__}: {reason}", owner=self.owner))
 

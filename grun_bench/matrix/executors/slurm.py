@@ -27,6 +27,8 @@ MINUTES, TIMES = 240, 20
 ARRAY = 1000
 #: seconds between two looks at the queue, and how long what a job wrote may take to be seen here once it is gone
 LOOK, LATE = 3.0, 20.0
+#: seconds that cancelled jobs have to end a step and keep a checkpoint
+GRACE = 60.0
 
 
 @dataclass
@@ -58,7 +60,8 @@ class Slurm:
         if error is not None and self._cells:
             _ask("scancel", "--name", self._name)
             say(f"cancelled {len(self._cells)} jobs; what is being trained keeps a checkpoint.")
-            while self._queued():
+            end = time.monotonic() + GRACE
+            while self._queued() and time.monotonic() < end:
                 time.sleep(EVERY)
 
     def run(self, cells: Sequence[Cell], tick: Callable[[], None]) -> None:
@@ -105,11 +108,11 @@ class Slurm:
 
     def _is_over(self, job: str, cell: Cell, late: bool) -> bool:
         """Whether nothing more comes of a job that is not queued; without a word of it that is a failure, in time."""
-        status = cell.status()
-        if late and not status.over:
+        settled = cell.status().settled(self.owner)
+        if late and not settled:
             logs = cell.folder / "slurm" / f"{job}_0_log.err"
             cell.write(Status(state="failed", reason=f"Slurm's job {job} ended; see {logs}", owner=self.owner))
-        return late or status.over
+        return late or settled
 
 
 @dataclass
