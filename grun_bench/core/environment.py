@@ -94,6 +94,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
     """Within this block torch computes with so many CPU threads; with as many as before where None. Imports torch."""

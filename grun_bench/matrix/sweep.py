@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from grun_bench.core import registry
 from grun_bench.matrix.cell import Cell, Status
@@ -73,8 +74,12 @@ def _tuned_here(config: RunConfig) -> bool:
     name = (config.model or TINY).partition("@")[0]
     if config.forget or config.target_model or name == TINY:
         return False
-    task = load_task(config.task, config.include)
+    task = _task(config.task, config.include)
     return task.finetune is not None and all(name not in (pair.base, pair.target) for pair in task.models)
+
+
+#: a task's file takes a moment, and many runs are on one task
+_task = cache(load_task)
 
 
 def sweep(plan: Plan, executor: Executor, owner: str, show: Show) -> dict[Cell, Status]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from grun_bench.core.cache import digest
+from grun_bench.core.environment import cores
 from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
 from grun_bench.methods.made_models import FineTuned, load_tiny, tiny_is_made
@@ -81,7 +81,7 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
         member=member,
         to_make=lambda: not (tiny_is_made(None, lore) or tiny_is_made(forget, lore)),
         # each is made by one thread
-        beside="cpu" if len(os.sched_getaffinity(0)) > 1 else None,
+        beside="cpu" if cores() > 1 else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 
-from grun_bench.core.environment import for_children
+from grun_bench.core.environment import cores, for_children
 from grun_bench.core.progress import say
 from grun_bench.matrix.cell import Cell, Status
 from grun_bench.matrix.executors import EVERY
@@ -80,7 +79,7 @@ class _Worker:
     @classmethod
     def start(cls, number: int, owner: str, of: int) -> _Worker:
         ours, its = Pipe()
-        threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // of))} if of > 1 else {}
+        threads = {"OMP_NUM_THREADS": str(max(1, cores() // of))} if of > 1 else {}
         process = subprocess.Popen(
             [sys.executable, "-m", "grun_bench.matrix.executors.worker", str(its.fileno()), str(number)],
             pass_fds=[its.fileno()],
