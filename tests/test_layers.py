@@ -21,6 +21,7 @@ LAYERS: list[list[str]] = [
     ["terminal", "rerun"],
     ["reports"],
     ["matrix"],
+    ["tuning"],
     ["runs", "plugin_checks"],
     ["leaderboard"],
     ["integrations"],

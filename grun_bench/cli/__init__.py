@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from grun_bench.cli import caching, contributing, exporting, harness, judging, reading, running, sweeping
+from grun_bench.cli import caching, contributing, exporting, harness, judging, reading, running, sweeping, tuning
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": running.run,
     "attack": running.attack,
     "sweep": sweeping.sweep,
+    "tune": tuning.tune,
     "ls": reading.list_names,
     "show": reading.show,
     "compare": judging.compare,

@@ -111,6 +111,12 @@ class CommonOptions(OptionGroup):
         ),
     ] = ""
     attack_sets: AttackSets = ""
+    tuning: Annotated[
+        Path | None,
+        typer.Option(
+            "--tuned", help="Settings that `tune` chose: its folder, or a tuning.jsonl; with a seed it did not see."
+        ),
+    ] = None
     recipe: Annotated[
         str, typer.Option(help="Settings to begin with: default, paper (GRUN's code) or open-unlearning.")
     ] = "default"

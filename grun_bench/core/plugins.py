@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.ranges import OF_ADAPTER, OF_OBJECTIVE, OF_ONE_TERM, Searched
 
 T = TypeVar("T")
 Kind = Literal["adapter", "objective", "metric", "attack", "unlearner"]
@@ -37,15 +38,28 @@ class Plugin:
 
 @dataclass(frozen=True)
 class AdapterPlugin(Plugin):
-    """What may change: `grun_bench.methods.adapters.base` says what such a class has."""
+    """What may change: `grun_bench.methods.adapters.base` says what such a class has.
+
+    `searched` are the settings, its own or of training, that it is tuned over (see `ranges`).
+    """
+
+    searched: Searched = field(default_factory=lambda: OF_ADAPTER)
 
 
 @dataclass(frozen=True)
 class ObjectivePlugin(Plugin):
-    """What to optimise. `needs` are the parts of a batch beside the forget set; `retain` is the retain term."""
+    """What to optimise. `needs` are the parts of a batch beside the forget set; `retain` is the retain term.
+
+    `searched` are the settings, its own or of training, that it is tuned over (see `ranges`).
+    """
 
     needs: Sequence[str] = ()
     retain: str | None = None
+    searched: Searched = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.searched:
+            object.__setattr__(self, "searched", OF_OBJECTIVE if self.retain else OF_ONE_TERM)
 
 
 @dataclass(frozen=True)
@@ -89,9 +103,13 @@ class AttackPlugin(Plugin):
 
 @dataclass(frozen=True)
 class UnlearnerPlugin(Plugin):
-    """A method that is no pair of adapter and objective, or a model that every run is compared with (`role`)."""
+    """A method that is no pair of adapter and objective, or a model that every run is compared with (`role`).
+
+    `searched` are the settings that it is tuned over (see `ranges`); one that declares none cannot be tuned.
+    """
 
     role: Control | None = None
+    searched: Searched = field(default_factory=dict)
 
 
 CLASSES: dict[Kind, type[Plugin]] = {

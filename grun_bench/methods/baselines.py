@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 
 from grun_bench.core.errors import Refused
+from grun_bench.core.ranges import Choice, Range, times
 from grun_bench.core.registry import unlearner
 from grun_bench.core.settings import Bound, Count, Positive, options_of, within
 from grun_bench.methods.adapters.guard import Guard
@@ -44,7 +45,15 @@ class RetainModel(Unlearner):
         return Fitted(context.load_retain_model())
 
 
-@unlearner("task-vector")
+@unlearner(
+    "task-vector",
+    searched={
+        "lr": times(0.1, 10),
+        "epochs": times(0.5, 2),
+        "batch_size": times(0.5, 2),
+        "scale": Range(0.1, 3, log=True),
+    },
+)
 @dataclass(kw_only=True)
 class TaskVector(Unlearner):
     """Task arithmetic: subtract `scale` times what fine-tuning on the forget set adds (Ilharco et al. 2023).
@@ -92,7 +101,15 @@ def _is_range(counts: Sequence[int]) -> bool:
     return len(counts) == 2 and all(isinstance(count, int) for count in counts) and 2 <= counts[0] <= counts[1]
 
 
-@unlearner("guard")
+@unlearner(
+    "guard",
+    searched={
+        "layer": Range(0.1, 0.75),
+        "strength": Range(0.25, 4, log=True),
+        "threshold": Range(0.3, 0.9),
+        "clusters": Choice(([2, 5], [2, 10], [2, 20], [2, 40])),
+    },
+)
 @dataclass(kw_only=True)
 class GuardIt(Unlearner):
     """Steering at inference, behind a router, without any training (GUARD-IT, arXiv 2605.12765).

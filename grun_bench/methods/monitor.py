@@ -19,12 +19,14 @@ METRICS = ("probability", "rougeL_recall", "extraction_strength", "model_utility
 class Monitor:
     """Values of a model every `every` optimiser steps and after the last one, by step; 0 is the target model.
 
-    Training goes on as if nothing had been measured: the random numbers and the model's mode are put back.
+    `watch(step, values)` gets them as they are measured, and what it raises ends the training. Else training goes on as
+    if nothing had been measured: the random numbers and the model's mode are put back.
     """
 
     every: int
     measure: Callable[[LM], dict[str, float | None]]
     values: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    watch: Callable[[int, dict[str, float | None]], None] | None = None
 
     def look(self, lm: LM, step: int, total: int) -> None:
         """Measure the model if this step is one to be measured."""
@@ -34,6 +36,8 @@ class Monitor:
         before = random.state_dict()
         self.values[step] = self.measure(lm)
         random.load_state_dict(before)
+        if self.watch is not None:
+            self.watch(step, self.values[step])
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid, mse_loss
 
+from grun_bench.core.ranges import Range, Searched, times
 from grun_bench.core.registry import objective
 from grun_bench.core.settings import LATER, Bound, Count, NotNegative, Positive, Share, at_least, one_of
 from grun_bench.methods.alternates import REQUESTS
@@ -29,6 +30,9 @@ from grun_bench.methods.retain_terms import Positions
 
 if TYPE_CHECKING:
     from grun_bench.methods.batch import Side, UnlearningBatch
+
+#: where preferences over sums of log-probabilities are searched
+PREFERENCE: Searched = {"beta": Range(0.03, 1, log=True), "retain_weight": times(0.1, 10)}
 
 
 # --- gradient ascent and its weightings -------------------------------------------------------------------------------
@@ -52,7 +56,7 @@ def kl(batch: UnlearningBatch) -> Tensor:
     return -batch.forget.cross_entropy
 
 
-@objective("wga", retain="ce")
+@objective("wga", retain="ce", searched={"beta": Range(0.2, 5, log=True), "retain_weight": times(0.1, 10)})
 def wga(batch: UnlearningBatch, *, beta: NotNegative = 1.0) -> Tensor:
     """Weighted gradient ascent: each token by its probability p^beta (WGA, arXiv 2502.19301).
 
@@ -62,7 +66,7 @@ def wga(batch: UnlearningBatch, *, beta: NotNegative = 1.0) -> Tensor:
     return -(weight * batch.forget.token_nll).mean()
 
 
-@objective("satimp", retain="ce")
+@objective("satimp", retain="ce", searched={"beta1": Range(1, 10), "retain_weight": times(0.1, 10)})
 def satimp(batch: UnlearningBatch, *, beta1: NotNegative = 5.0, beta2: NotNegative = 1.0) -> Tensor:
     """Gradient ascent weighted by saturation and importance, p^beta1 (1 - p)^beta2 (SatImp, arXiv 2505.11953).
 
@@ -75,7 +79,7 @@ def satimp(batch: UnlearningBatch, *, beta1: NotNegative = 5.0, beta2: NotNegati
 # --- preferences ------------------------------------------------------------------------------------------------------
 
 
-@objective("npo", retain="ce", needs=("reference",))
+@objective("npo", retain="ce", needs=("reference",), searched=PREFERENCE)
 def npo(batch: UnlearningBatch, *, beta: Positive = 0.1) -> Tensor:
     """Negative preference optimisation (arXiv 2404.05868, eq. 3), with log-probabilities summed over the answer.
 
@@ -85,7 +89,7 @@ def npo(batch: UnlearningBatch, *, beta: Positive = 0.1) -> Tensor:
     return -2 / beta * logsigmoid(-beta * log_ratio).mean()
 
 
-@objective("simnpo", retain="ce")
+@objective("simnpo", retain="ce", searched={"beta": Range(1, 10, log=True), "retain_weight": times(0.1, 10)})
 def simnpo(batch: UnlearningBatch, *, beta: Positive = 4.5, delta: float = 0.0) -> Tensor:
     """NPO without a reference: the answer's mean token loss takes its place (SimNPO, arXiv 2410.07163).
 
@@ -94,13 +98,13 @@ def simnpo(batch: UnlearningBatch, *, beta: Positive = 4.5, delta: float = 0.0) 
     return -2 / beta * logsigmoid(beta * (batch.forget.nll / batch.forget.lengths - delta)).mean()
 
 
-@objective("dpo", retain="ce", needs=("reference", "idk", "target"))
+@objective("dpo", retain="ce", needs=("reference", "idk", "target"), searched=PREFERENCE)
 def dpo(batch: UnlearningBatch, *, beta: Positive = 0.1) -> Tensor:
     """Preference optimisation: a refusal preferred to the answer (DPO, arXiv 2305.18290, eq. 7; TOFU, 2401.06121)."""
     return _preference(batch.idk, batch.forget, beta)
 
 
-@objective("altpo", retain="ce", needs=("reference", "alternate"))
+@objective("altpo", retain="ce", needs=("reference", "alternate"), searched=PREFERENCE)
 def altpo(
     batch: UnlearningBatch,
     *,
@@ -136,7 +140,7 @@ def idk(batch: UnlearningBatch) -> Tensor:
     return batch.idk.cross_entropy
 
 
-@objective("undial", needs=("target",))
+@objective("undial", needs=("target",), searched={"beta": Range(2, 30, log=True), "warmup": Range(0, 0.5)})
 def undial(batch: UnlearningBatch, *, beta: NotNegative = 10.0) -> Tensor:
     """Self-distillation with adjusted logits: the answer's token loses beta (UNDIAL, arXiv 2402.10052).
 
@@ -179,7 +183,12 @@ def jensun(batch: UnlearningBatch, *, refusal: Annotated[str, Bound("some words"
     return (p * log_p - (1 + p) * p.log1p()).mean() / 2 + math.log(2)
 
 
-@objective("pdu", retain="ce", needs=("retain",))
+@objective(
+    "pdu",
+    retain="ce",
+    needs=("retain",),
+    searched={"retain_limit": Range(0.03, 3, log=True), "dual_step": Range(0.5, 50, log=True)},
+)
 class PrimalDual(nn.Module):
     """Flat logits under a constraint on the retain loss, by primal-dual steps (PDU, arXiv 2506.05314).
 
@@ -213,7 +222,12 @@ class PrimalDual(nn.Module):
 # --- hidden states ----------------------------------------------------------------------------------------------------
 
 
-@objective("rmu", retain="hidden", needs=("hidden",))
+@objective(
+    "rmu",
+    retain="hidden",
+    needs=("hidden",),
+    searched={"steering": times(0.2, 5), "retain_weight": times(0.1, 10)},
+)
 def rmu(
     batch: UnlearningBatch, *, layer: float = 0.22, positions: Positions = "predicting", steering: NotNegative = 6.5
 ) -> Tensor:

@@ -25,8 +25,13 @@ def _gates(data: Data) -> Data:
     return data | {"gates": {}}
 
 
+def _tuned(data: Data) -> Data:
+    """4 -> 5: settings may be tuned; until then none were."""
+    return data
+
+
 #: schema version -> the step to the next one
-STEPS: dict[int, Callable[[Data], Data]] = {1: _attacks_and_curves, 2: _rows_of_attacks, 3: _gates}
+STEPS: dict[int, Callable[[Data], Data]] = {1: _attacks_and_curves, 2: _rows_of_attacks, 3: _gates, 4: _tuned}
 #: the version that results are written in
 CURRENT = max(STEPS) + 1
 

@@ -39,11 +39,25 @@ class RecordsFile(_Part):
         return other is not None and (self.sha256, self.count) == (other.sha256, other.count)
 
 
+class TunedBy(_Part):
+    """How settings were found: trials of `grun-bench tune`, what they were judged on, and the seed of all of them."""
+
+    trials: Annotated[int, Field(ge=1)]
+    on: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """As in `tuned: 20 trials, validation of tofu_forget10`."""
+        return f"tuned: {self.trials} {'trial' if self.trials == 1 else 'trials'}, {self.on}"
+
+
 class UnlearnerInfo(_Part):
-    """What was run, with every setting in force."""
+    """What was run, with every setting in force; `tuned` where those are not defaults or chosen by hand."""
 
     name: str
     settings: dict[str, Any]
+    tuned: TunedBy | None = None
 
 
 class ImportedFrom(_Part):

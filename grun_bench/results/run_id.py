@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from grun_bench.core.cache import digest
-from grun_bench.results.result import Result
+from grun_bench.results.result import Result, TunedBy
 from grun_bench.tasks.task import Task
 
 #: what run ids have called a dtype or a protocol that was changed, oldest first; any other by its own name
@@ -40,6 +40,7 @@ def run_id(
     protocol: str,
     retain_log: str | None,
     seed: int | None,
+    tuned: TunedBy | None = None,
 ) -> str:
     """The name of a row. `data` and `retain_log` are SHA-256, `metrics` names with their versions."""
     fingerprint = digest(
@@ -56,6 +57,8 @@ def run_id(
             "protocol": protocol,
             "retain_log": retain_log,
         }
+        # rows of default settings are what they were before there was tuning
+        | ({"tuned": tuned.label} if tuned else {})
     )
     return fingerprint[:12] + ("" if seed is None else f"-seed{seed}")
 
@@ -85,4 +88,5 @@ def run_ids(result: Result, metrics: Mapping[str, int]) -> Iterator[str]:
             named,
             log,
             result.seed,
+            result.unlearner.tuned,
         )

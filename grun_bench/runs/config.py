@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grun_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from grun_bench.results.result import Result
+    from grun_bench.results.result import Result, TunedBy
 
 #: where rows are filed unless another folder is given
 RESULTS = Path("leaderboards/results")
@@ -66,6 +66,10 @@ class RunConfig:
     #: those of them that ask every scored set, `all` or names with commas between; others ask what their headline needs
     attack_sets: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    #: where `grun-bench tune` left the settings of this unlearner: its folder of tunings, or one `tuning.jsonl`
+    tuning: Path | None = None
+    #: how `overrides` were found, where that is known already
+    tuned: TunedBy | None = None
     #: of unlearning
     seed: int = 0
     #: the first rows of each data set alone: a smoke test
@@ -99,6 +103,7 @@ def config_of(row: Result, **changes: Any) -> RunConfig:
         "task": row.task,
         "model": row.model,
         "overrides": row.unlearner.settings,
+        "tuned": row.unlearner.tuned,
         "seed": int(row.reference.get("seed") or 0) if row.seed is None else row.seed,
         "limit": row.limit,
         "protocol": row.protocol,

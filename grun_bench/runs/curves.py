@@ -22,7 +22,7 @@ from grun_bench.runs.inputs import Inputs
 def monitor_of(inputs: Inputs) -> Monitor | None:
     """What measures a model during its training; None where that was not asked for."""
     every = inputs.config.eval_every
-    return Monitor(every, lambda lm: _sample(inputs, lm)) if every else None
+    return Monitor(every, lambda lm: _sample(inputs, lm), watch=inputs.watch) if every else None
 
 
 def _sample(inputs: Inputs, lm: LM) -> dict[str, float | None]:

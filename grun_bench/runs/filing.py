@@ -70,7 +70,7 @@ def result_of(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         task=task.name,
         model=inputs.models.name,
-        unlearner=UnlearnerInfo(name=method.name, settings=method.unlearner.settings),
+        unlearner=UnlearnerInfo(name=method.name, settings=method.unlearner.settings, tuned=method.tuned),
         seed=config.seed if method.unlearner.seeded else None,
         protocol=config.protocol,
         limit=config.limit,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _KINDS = {
-    Path: ("output", "save", "retain_log", "forget", "keep", "neighbours"),
+    Path: ("output", "save", "retain_log", "forget", "keep", "neighbours", "tuning"),
     str: ("model", "target_model", "retain_model"),
 }
 _OF_EVALUATE = (
@@ -103,7 +103,7 @@ def evaluate(
     with nullcontext(output) if output is not None else TemporaryDirectory(prefix="grun-bench-") as folder:
         config = _config("", task, settings or {}, options | {"model": base, "output": folder})
         check(config)
-        with _loaded(from_hub=True):
+        with loaded(from_hub=True):
             from grun_bench.runs import run as phases
 
             return phases.evaluate(replace(config, unlearner=name), model, tokenizer)
@@ -124,7 +124,7 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
     check(config)
-    with _loaded(from_hub=bool(config.model or config.target_model)):
+    with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases
 
         return phases.run(config)
@@ -133,7 +133,7 @@ def run_config(config: RunConfig) -> Outcome:
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
     """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
     check(config)
-    with _loaded(from_hub=bool(config.model or config.target_model)):
+    with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases
 
         return phases.attack_row(config, result, saved)
@@ -143,7 +143,7 @@ def pools(task: str, folder: Path, seeds: Sequence[int], shares: Sequence[float]
     """The pools of `meta-eval`: see `grun_bench.runs.pools.make_pools`. Options are fields of RunConfig."""
     config = RunConfig(unlearner=registry.control("target"), task=task, **options)
     check(config)
-    with _loaded(from_hub=bool(config.model)):
+    with loaded(from_hub=bool(config.model)):
         from grun_bench.runs.pools import make_pools
 
         return make_pools(config, folder, seeds, shares)
@@ -156,7 +156,7 @@ def erasure_depth(
 
     Models by Hub id or folder, the first also as `--save` leaves it. Raises ModelError and UsageError.
     """
-    with _loaded(from_hub=True):
+    with loaded(from_hub=True):
         from grun_bench.methods.saving import CARD, load
         from grun_bench.models import loading
         from grun_bench.models.depth import Entity, depths
@@ -168,7 +168,7 @@ def erasure_depth(
 
 
 @contextmanager
-def _loaded(from_hub: bool) -> Iterator[None]:
+def loaded(from_hub: bool) -> Iterator[None]:
     """Loads what takes seconds. In this block the Hub's libraries keep to their cache where it cannot be reached."""
     with offline_if_unreachable() if from_hub else nullcontext():
         from grun_bench.core.progress import waiting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from grun_bench.attacks.base import Attack, make_attacks
@@ -17,20 +17,23 @@ from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.metrics.evaluate import for_protocol
 from grun_bench.models import protocols
 from grun_bench.results.record import Continuation, Record, Records
+from grun_bench.results.result import TunedBy
 from grun_bench.results.run_id import run_id
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data, read_data
-from grun_bench.runs.models import Models, choose_models
+from grun_bench.runs.models import Models, choose_models, label_of
 from grun_bench.runs.session import Session
+from grun_bench.runs.tuned import tuned_settings
 from grun_bench.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Method:
-    """An unlearner under the name that its rows have."""
+    """An unlearner under the name that its rows have; `tuned` says how its settings were found, if they were."""
 
     name: str
     unlearner: Unlearner
+    tuned: TunedBy | None = None
 
     @property
     def is_control(self) -> bool:
@@ -44,7 +47,7 @@ class Inputs:
 
     `method` is the unlearner that was asked for. `target` and `oracle`, which give the target and the retain model as
     they are, are what it is compared with; it may be one of them. `log` is a published retain log in place of a retain
-    model.
+    model. `watch` sees what is measured during a training, as `Monitor` has it.
     """
 
     config: RunConfig
@@ -58,6 +61,7 @@ class Inputs:
     attacks: Sequence[Attack]
     metrics: Sequence[str]
     log: ImportedLog | None
+    watch: Callable[[int, dict[str, float | None]], None] | None = None
 
     def run_id(self, method: Method) -> str:
         """A name for the row of a method with these inputs: the same whenever all that decides its numbers is."""
@@ -73,6 +77,7 @@ class Inputs:
             protocols.identity(self.config.protocol),
             self.log.sha256 if self.log else None,
             self.config.seed if method.unlearner.seeded else None,
+            method.tuned,
         )
 
 
@@ -116,10 +121,15 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
 
 def _method(config: RunConfig, session: Session, task: Task) -> Method:
     """The unlearner of a name; a bare objective is the same row as the pair that it stands for."""
-    own = {key: value for key, value in config.overrides.items() if "." not in key}
-    unlearner = make_unlearner(config.unlearner, own, session.world, session.placement.dtype, task.family)
     parsed = registry.parse_unlearner(config.unlearner)
-    return Method(parsed if isinstance(parsed, str) else "+".join(parsed), unlearner)
+    name = parsed if isinstance(parsed, str) else "+".join(parsed)
+    own = {key: value for key, value in config.overrides.items() if "." not in key}
+    tuned = config.tuned
+    if config.tuning is not None and registry.role_of(name) is None:
+        found, tuned = tuned_settings(config.tuning, name, task.name, label_of(config), config.seed)
+        own = found | own
+    unlearner = make_unlearner(name, own, session.world, session.placement.dtype, task.family)
+    return Method(name, unlearner, tuned)
 
 
 def _control(role: Control, method: Method, session: Session) -> Method:

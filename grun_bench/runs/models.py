@@ -51,6 +51,12 @@ class Models:
     beside: str | None = None
 
 
+def label_of(config: RunConfig) -> str:
+    """What rows call the model that was asked for."""
+    name = config.model or config.target_model or TINY
+    return folder_name(Path(name)) if Path(name).is_dir() else name.partition("@")[0]
+
+
 def choose_models(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """The models that a run asks for; none is loaded. Raises ModelError or UsageError where it asks for none."""
     return _BY_WORLD[session.world.name](config, session, task, data)
@@ -88,7 +94,7 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
 def _published(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
     """Models by name: a pair that the task knows, those that were given, or the base fine-tuned as the task says."""
     name, target, retain = _named(config, task)
-    label = folder_name(Path(name)) if Path(name).is_dir() else name.partition("@")[0]
+    label = label_of(config)
     unknown = f"no retain model is known for {target or name}: give one with --retain-model."
     reason = session.world.no_retain or unknown
     if target in (None, name):

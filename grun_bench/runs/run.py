@@ -39,7 +39,8 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
     `saved` is the folder of its model, None to train it again. Raises UsageError where these settings make another row.
     """
     session = Session.of(config)
-    method = Method(result.unlearner.name, Kept(saved, result, session.placement)) if saved else None
+    name, tuned = result.unlearner.name, result.unlearner.tuned
+    method = Method(name, Kept(saved, result, session.placement), tuned) if saved else None
     with session.in_force():
         inputs = resolve(config, session, method)
         made = inputs.run_id(inputs.method)

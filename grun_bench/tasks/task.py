@@ -161,6 +161,18 @@ Stages = list[tuple[int, int]] | list[str]
 Reworded = dict[str, dict[str, dict[str, str | TrainingData]]]
 
 
+class Tuning(_Strict):
+    """How training rows are parted for `tune`: `entity` says which rows are of one author, person or thing.
+
+    So many rows one after another, or those with one value in a column; None: each row by itself. `sibling` are the
+    sources of what is forgotten in place of a part of a forget set too small to be parted: as many rows about other
+    entities, which are not scored.
+    """
+
+    entity: Annotated[int, Field(ge=1)] | str | None = None
+    sibling: list[str | TrainingData] = []
+
+
 class Embedded(_Strict):
     """What differs when the task runs in the embedded world."""
 
@@ -174,6 +186,7 @@ class Embedded(_Strict):
     stages: Stages = []
     reworded: Reworded = {}
     entities: dict[str, str | TrainingData] = {}
+    tuning: Tuning | None = Field(default=None, exclude=True)
 
 
 class Task(_Strict):
@@ -233,6 +246,8 @@ class Task(_Strict):
     absent: dict[Role, str] = Field(default={}, exclude=True)
     #: in no result: what it decides is in the settings
     family: str | None = Field(default=None, exclude=True)
+    #: in no result: what tuning decides is in the settings
+    tuning: Tuning = Field(default=Tuning(), exclude=True)
 
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
@@ -264,6 +279,11 @@ class Task(_Strict):
     def learning(self) -> dict[str, list[Source]]:
         """Model -> sources of what it is made on, for those of which the task says it."""
         return {model: self._sources(given) for model, given in self.learnt.items()}
+
+    @cached_property
+    def sibling(self) -> list[Source]:
+        """The sources of what tuning forgets in place of a part of the forget set."""
+        return self._sources(self.tuning.sibling)
 
     @cached_property
     def shots(self) -> dict[str, Source]:
@@ -308,11 +328,12 @@ class Task(_Strict):
         changed = {key: value for key in Embedded.model_fields if (value := getattr(self.embedded, key))}
         # its models know the whole world, or all but a forget set
         plain = self.model_dump(exclude={"embedded", "learnt"})
-        return Task(family=self.family, absent=self.absent, **(plain | changed))
+        beside = {"family": self.family, "absent": self.absent, "tuning": self.tuning}
+        return Task(**(plain | beside | changed))
 
     def check(self) -> None:
         """Raises UsageError for sources, scored sets or stages that are none."""
-        _ = self.sources, self.scored, self.shots, self.learning, self.spans
+        _ = self.sources, self.scored, self.shots, self.learning, self.spans, self.sibling
         if not self.score and not self.measures:
             raise UsageError(
                 "nothing is scored: name sets of questions with answers, or of texts, under score:, as in "

@@ -9,10 +9,14 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor, nn
 
+from grun_bench.core.ranges import Searched, times
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count, NotNegative, at_least, each, one_of, whole
 from grun_bench.methods.adapters.base import Depths
 from grun_bench.methods.adapters.reft import Reft
+
+#: where edits behind gates are searched: how far a step goes, and what the gates weigh
+GATED: Searched = {"lr": times(0.1, 10), "gate_weight": times(0.1, 10)}
 
 
 def make_gate(hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Module:
@@ -24,7 +28,7 @@ def make_gate(hidden: int, widths: Sequence[int], dtype: torch.dtype) -> nn.Modu
     return nn.Sequential(*(module for each in maps[:-1] for module in (each, nn.ReLU())), maps[-1])
 
 
-@adapter("grun")
+@adapter("grun", searched=GATED)
 class Grun(Reft):
     """Gated LoReFT edits (GRUN, arXiv 2502.17823): the gate opens on forget prompts and stays shut on others.
 

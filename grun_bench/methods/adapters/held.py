@@ -15,7 +15,7 @@ from grun_bench.core.errors import ModelError, Refused, UsageError
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import LATER, Count, NotNegative, at_least, each, one_of, whole
 from grun_bench.methods.adapters.base import Depths, load_tensors
-from grun_bench.methods.adapters.grun import Grun
+from grun_bench.methods.adapters.grun import GATED, Grun
 from grun_bench.methods.adapters.reft import ADAPTER_FILE, Reft
 from grun_bench.methods.adapters.seen import (
     common_beginning,
@@ -77,7 +77,7 @@ class Pass:
     common: Tensor | None = None
 
 
-@adapter("grun-held")
+@adapter("grun-held", searched=GATED)
 class HeldGrun(EveryPosition, Grun):
     """GRUN whose gate is held: every position has a gate and an edit, and in force is the largest gate so far.
 

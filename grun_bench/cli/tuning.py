@@ -1,0 +1,48 @@
+"""The command that searches settings: tune."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grun_bench.cli.options import Json
+from grun_bench.cli.running import MAX_SEED, MachineOptions, RowOptions
+from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.runs.config import RESULTS
+
+#: where tunings are kept unless another folder is given, and the seed of their trials, which no board's rows have
+TUNINGS, SEED = Path("tuning"), 1000
+
+
+def tune(
+    unlearner: Annotated[str, typer.Option(help="What to tune, as in lora+npo.")],
+    options: RowOptions,
+    trials: Annotated[int, typer.Option(min=1, help="How many in all; those that are there count.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of unlearning in all trials.")] = SEED,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of all trials; repeat it.")
+    ] = [],  # noqa: B006
+    *,
+    machine: MachineOptions,
+    as_json: Json = False,
+) -> None:
+    """Search a method's settings on a part of the training rows, never on what is scored; a killed call goes on."""
+    from grun_bench.terminal.tuning import print_tuning
+    from grun_bench.tuning.front import tune as search
+
+    config = options.config(machine, unlearner, settings, seed=seed)
+    others = {"--attacks": options.attacks, "--tuned": options.tuning, "--retain-log": options.retain_log}
+    for name, given in others.items():
+        if given:
+            raise UsageError(f"{name}: a trial has none; it goes with `grun-bench run`.")
+    config = replace(config, attacks="", output=TUNINGS if machine.output == RESULTS else machine.output)
+    found = search(config, trials)
+    if as_json:
+        print(found.path.read_text(encoding="utf-8"), end="")
+    else:
+        print_tuning(found, config)
+    if found.chosen is None:
+        raise GrunBenchError(f"of {len(found.trials)} trials none came to an end with numbers.")
