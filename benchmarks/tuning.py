@@ -17,11 +17,12 @@ from pathlib import Path
 from statistics import fmean
 
 from grun_bench.results.result import Result
+from grun_bench.results.tuning import RULE
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.front import run_config
 from grun_bench.tasks.task import Task
 from grun_bench.tasks.world import World
-from grun_bench.tuning.rule import RULE, utility_of
+from grun_bench.tuning.rule import utility_of
 from grun_bench.tuning.split import Problem, task_of
 from grun_bench.tuning.tune import ATTACK, tune
 
@@ -92,9 +93,7 @@ def main() -> None:
             beside = "| |"
             if kind in found:
                 trials, best = found[kind].trials, found[kind].chosen
-                admitted, early = (
-                    sum(map(bool, each)) for each in zip(*((t.admitted, t.state == "pruned") for t in trials))
-                )
+                admitted, early = sum(each.admitted for each in trials), sum(each.state == "pruned" for each in trials)
                 which = ", ".join(f"{key}={value}" for key, value in best.settings.items()) if best else "none"
                 beside = f"{admitted}, {early} | trial {best.trial if best else '-'}: {which} |"
             print(f"| `{name}` | {kind} | {cells(results)} | {beside}", flush=True)

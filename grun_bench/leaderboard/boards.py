@@ -55,6 +55,12 @@ class Row:
         return PINNED[self.role] if self.role else self.name
 
     @property
+    def tuned(self) -> str:
+        """How its settings were found, as in `tuned: 20 trials, validation of tofu_forget10`; "" for others."""
+        tuned = self.runs[0].result.unlearner.tuned
+        return tuned.label if tuned else ""
+
+    @property
     def adapter(self) -> str:
         """The adapter's name; an unlearner that is no pair has none."""
         name, plus, _ = self.name.partition("+")
@@ -128,6 +134,11 @@ class Board:
     def attacked(self) -> bool:
         """Whether an attack is some row's worst case: without, the worst case is the lead metric itself."""
         return any(row.worst_attack for row in self.rows)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it has rows of tuned settings."""
+        return any(row.tuned for row in self.rows)
 
     @property
     def runs(self) -> int:

@@ -15,7 +15,7 @@ from grun_bench.leaderboard.ranking import Entrant, Ranking, Standing
 from grun_bench.leaderboard.told_apart import told_apart
 from grun_bench.metrics.about import leads
 from grun_bench.results.filed import Filed
-from grun_bench.results.result import Result
+from grun_bench.results.result import Result, UnlearnerInfo
 from grun_bench.tasks.sets import ScoredSets
 
 
@@ -113,16 +113,24 @@ def _ranked_by(
 
 
 def _shown_settings(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Beside each row's name, the settings in which the rows of this unlearner differ."""
+    """Beside each row's name, the settings in which the rows of this unlearner differ.
+
+    Tuned ones say how they were found and differ from all; those of the others differ from each other.
+    """
     settings = [group[0].result.unlearner for group in groups]
-    by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    whole: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    untuned: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for each in settings:
-        by_name[each.name].append(each.settings)
-    differing = {name: _differing(same) for name, same in by_name.items()}
-    return [
-        ", ".join(f"{name}={plain(each.settings[name])}" for name in differing[each.name] if name in each.settings)
-        for each in settings
-    ]
+        whole[each.name].append(each.settings)
+        if each.tuned is None:
+            untuned[each.name].append(each.settings)
+
+    def shown(each: UnlearnerInfo) -> str:
+        names = _differing((whole if each.tuned else untuned)[each.name])
+        values = ", ".join(f"{name}={plain(each.settings[name])}" for name in names if name in each.settings)
+        return "; ".join(filter(None, (each.tuned.label, values))) if each.tuned else values
+
+    return [shown(each) for each in settings]
 
 
 def _differing(same: Sequence[Mapping[str, Any]]) -> list[str]:

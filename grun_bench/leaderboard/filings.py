@@ -102,9 +102,9 @@ def _attacked(
 
 
 def _identity(result: Result) -> tuple[str, ...]:
-    """The unlearner, its settings, and the tool that an imported result is from."""
-    tool = result.imported.tool if result.imported else ""
-    return (result.unlearner.name, canonical(result.unlearner.settings), tool)
+    """The unlearner, its settings, how those were found, and the tool that an imported result is from."""
+    tool, tuned = result.imported.tool if result.imported else "", result.unlearner.tuned
+    return (result.unlearner.name, canonical(result.unlearner.settings), tool, *((tuned.label,) if tuned else ()))
 
 
 def canonical(value: Any) -> str:

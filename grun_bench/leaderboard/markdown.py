@@ -87,7 +87,7 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     if any(row.rank for row in board.rows):
         lines += [f"![Forgetting against utility]({path_link(file)}.svg)", ""]
     lines += [
-        *_headline(board, notes),
+        *_headline(board, board.rows, notes),
         "",
         words.INTERVALS,
         "",
@@ -96,6 +96,10 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     tiers = dict.fromkeys(row.tier for row in board.rows)
     lines += [f"- Source “{tier}”: {words.TIERS[tier]}." for tier in words.TIERS if tier in tiers]
     lines += ["", f"Every number with its interval: [CSV]({path_link(file)}.csv)", ""]
+    if board.tuned:
+        for title, tuned in (("Default settings alone", False), ("Tuned settings alone", True)):
+            some = [row for row in board.rows if row.pinned or bool(row.tuned) == tuned]
+            lines += [f"### {title}", "", *_headline(board, some, notes), ""]
     if board.attacks and board.lead:
         lines += [
             f"### {markdown(words.heading(board, board.lead))} under attack",
@@ -110,14 +114,14 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     return lines
 
 
-def _headline(board: Board, notes: Notes) -> list[str]:
+def _headline(board: Board, shown: Sequence[Row], notes: Notes) -> list[str]:
     head = ["rank", "unlearner"]
     if board.lead and board.attacked:
         head.append(f"{markdown(words.heading(board, board.lead))} worst case")
     head += [markdown(words.heading(board, column)) for column in board.headline]
     head += ["n", "attacks", *words.costs(board.rows[0]), "source"]
     rows = []
-    for row in board.rows:
+    for row in shown:
         rank = f"{row.rank}{f' {words.PARETO}' if row.pareto else ''}" if row.rank else ""
         cells = [rank, _label(row, notes)]
         if board.attacked:
@@ -127,8 +131,8 @@ def _headline(board: Board, notes: Notes) -> list[str]:
         rows.append(cells)
     least = least_differences(board)
     if any(least.values()):
-        shown = [f"<sub>{text}</sub>" if text else "" for text in least.values()]
-        cells = ["", f"<sub>{LEAST}</sub>", *[""] * board.attacked, *shown]
+        differences = [f"<sub>{text}</sub>" if text else "" for text in least.values()]
+        cells = ["", f"<sub>{LEAST}</sub>", *[""] * board.attacked, *differences]
         rows.append([*cells, *[""] * (len(head) - len(cells))])
     return _table(head, rows, "rl" + "r" * (len(head) - 3) + "l")
 

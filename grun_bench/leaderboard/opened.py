@@ -59,6 +59,8 @@ class Opened:
         if gates.is_gated(board, row):
             yield from self._gates(row)
         settings = [[clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())]
+        if row.tuned:
+            settings.insert(0, [clean(row.tuned), ""])
         if settings:
             yield _block("Settings", [], settings)
         cells = [(name, row.cells[column]) for name, column in zip(others, board.others, strict=True)]

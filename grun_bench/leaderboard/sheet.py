@@ -46,6 +46,7 @@ def _facts(board: Board, row: Row) -> dict[str, str | int]:
         "pareto": int(row.pareto),
         "unlearner": text(row.name),
         "settings": text(json.dumps(row.settings, sort_keys=True)),
+        **({"tuned": text(row.tuned)} if board.tuned else {}),
         "runs": len(row.runs),
         "seeds": " ".join(map(str, seeds)),
         "source": row.tier,

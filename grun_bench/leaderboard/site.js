@@ -5,9 +5,9 @@ const details = JSON.parse(by("details").textContent);
 const boards = all(".board");
 
 // --- filters ---
-const filters = ["search", "part", "task", "model", "adapter"].map(by);
+const filters = ["search", "part", "task", "model", "adapter", "settings"].map(by);
 function filter() {
-  const [search, part, task, model, adapter] = filters.map((field) => field.value);
+  const [search, part, task, model, adapter, settings] = filters.map((field) => field.value);
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
   for (const board of boards) {
@@ -17,7 +17,8 @@ function filter() {
     let found = 0;
     for (const row of all("tr.row", board)) {
       const text = `${title} ${row.dataset.text}`;
-      const fits = words.every((word) => text.includes(word)) && (!adapter || row.dataset.adapter === adapter);
+      const fits = words.every((word) => text.includes(word)) && (!adapter || row.dataset.adapter === adapter) &&
+        (!settings || row.dataset.settings === settings);
       const pinned = row.classList.contains("pinned");
       if (fits) found += 1;
       row.hidden = !fits && !pinned;

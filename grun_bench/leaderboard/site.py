@@ -162,7 +162,8 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
     cells.append(f'<td class="l">{_tag(row.tier)}</td>')
     text = html(" ".join([row.name, row.label, row.shown, *row.marks, *row.attacks]).lower())
     return (
-        f'<tr class="{" ".join(classes)}" data-row="{row.id}" data-adapter="{html(row.adapter)}" data-text="{text}">'
+        f'<tr class="{" ".join(classes)}" data-row="{row.id}" data-adapter="{html(row.adapter)}" '
+        f'data-settings="{"" if row.pinned else "tuned" if row.tuned else "default"}" data-text="{text}">'
         f"{''.join(cells)}</tr>"
     )
 

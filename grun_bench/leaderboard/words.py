@@ -9,6 +9,7 @@ from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.filings import Column
 from grun_bench.leaderboard.ranking import UTILITY_FLOOR
 from grun_bench.metrics.fluency import EVERYWHERE
+from grun_bench.results.tuning import RULE
 from grun_bench.results.words import dataset_label, metric_heading, number
 
 MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
@@ -117,6 +118,11 @@ def rules(board: Board) -> list[str]:
             f"of what ranks them ({lead} in each row's worst case; McNemar's where it is 0 or 1, else a permutation "
             "test of the mean) has q of 5 % or more, p adjusted over the board (Benjamini and Hochberg). Rows without "
             "records are not tested."
+        )
+    if board.tuned:
+        lines.append(
+            "A row marked “tuned” has settings that `grun-bench tune` chose among so many trials on rows that are not "
+            f"scored, by one rule for all methods. {RULE} Its runs have seeds that no trial had."
         )
     if any(column.metric.endswith(EVERYWHERE) for column in board.columns):
         lines.append(

@@ -9,9 +9,13 @@ from pathlib import Path
 import torch
 
 from grun_bench.core import registry
+from grun_bench.core.ranges import OF_PART
 from grun_bench.methods.base import FitContext
+from grun_bench.methods.make import make_unlearner
 from grun_bench.plugin_checks.contract import Check, require
+from grun_bench.plugin_checks.search import check_ranges
 from grun_bench.plugin_checks.small_model import FORGET, RETAIN, fit, logits, pair, small_lm
+from grun_bench.tasks.world import PUBLISHED
 
 
 def trains_what_it_names(name: str) -> None:
@@ -74,6 +78,11 @@ def goes_on_with_a_further_request(name: str) -> None:
         require(torch.equal(logits(second.lm), logits(small_lm())), "the model differs from the target")
 
 
+def is_searched_like_the_others(name: str) -> None:
+    """tune searches two settings of it, its own or of training"""
+    check_ranges(registry.get("adapter", name).searched, OF_PART, make_unlearner(f"{name}+gd", {}, PUBLISHED).settings)
+
+
 #: all checks
 CONTRACT: tuple[Check, ...] = (
     trains_what_it_names,
@@ -81,4 +90,5 @@ CONTRACT: tuple[Check, ...] = (
     trains_with_an_objective,
     comes_back_from_its_folder,
     goes_on_with_a_further_request,
+    is_searched_like_the_others,
 )

@@ -8,8 +8,12 @@ import torch
 
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
+from grun_bench.core.ranges import OF_PART
+from grun_bench.methods.make import make_unlearner
 from grun_bench.plugin_checks.contract import Check, require, require_plain
+from grun_bench.plugin_checks.search import check_ranges
 from grun_bench.plugin_checks.small_model import fit, logits, pair
+from grun_bench.tasks.world import PUBLISHED
 
 
 def works_with_every_adapter(name: str) -> None:
@@ -37,5 +41,19 @@ def records_its_settings(name: str) -> None:
     require_plain(pair("full", name).settings)
 
 
+def is_searched_like_the_others(name: str) -> None:
+    """tune searches two settings of it, its own or of training, and none that an adapter has already"""
+    searched = registry.get("objective", name).searched
+    check_ranges(searched, OF_PART, make_unlearner(f"full+{name}", {}, PUBLISHED).settings)
+    for adapter in registry.names("adapter"):
+        both = searched.keys() & registry.get("adapter", adapter).searched.keys()
+        require(not both, f"searched: {', '.join(both)} is among those of the adapter {adapter} already")
+
+
 #: all checks
-CONTRACT: tuple[Check, ...] = (works_with_every_adapter, the_seed_decides, records_its_settings)
+CONTRACT: tuple[Check, ...] = (
+    works_with_every_adapter,
+    the_seed_decides,
+    records_its_settings,
+    is_searched_like_the_others,
+)

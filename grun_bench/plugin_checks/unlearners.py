@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from grun_bench.core import registry
+from grun_bench.core.ranges import FREE
 from grun_bench.methods.make import make_unlearner
 from grun_bench.plugin_checks.contract import Check, require, require_plain
+from grun_bench.plugin_checks.search import check_ranges
 from grun_bench.plugin_checks.small_model import fit, logits
 from grun_bench.tasks.world import PUBLISHED
 
@@ -25,5 +28,11 @@ def says_whether_seeds_matter(name: str) -> None:
     require(torch.equal(logits(first.lm), logits(second.lm)), "the same seed gave another model")
 
 
+def is_searched_like_the_others(name: str) -> None:
+    """tune searches four settings of it, or none where it declares none"""
+    if searched := registry.get("unlearner", name).searched:
+        check_ranges(searched, FREE, make_unlearner(name, {}, PUBLISHED).settings)
+
+
 #: all checks
-CONTRACT: tuple[Check, ...] = (fits, says_whether_seeds_matter)
+CONTRACT: tuple[Check, ...] = (fits, says_whether_seeds_matter, is_searched_like_the_others)

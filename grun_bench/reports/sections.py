@@ -187,6 +187,7 @@ def provenance(row: Row, output: Path) -> str:
             ("records", f"SHA-256 {code(result.records.sha256)}" if result.records else "none"),
             ("target model", ", ".join(f"{html(name)} {code(part)}" for name, part in shown.items())),
             ("method", f"{html(result.unlearner.name)} {code(json.dumps(result.unlearner.settings, sort_keys=True))}"),
+            *((("settings", html(tuned.label)),) if (tuned := result.unlearner.tuned) else ()),
             ("harness", code(f"{harness}{' (changed)' if result.git.get('dirty') else ''}")),
             ("packages", html(", ".join(f"{name} {version}" for name, version in result.packages.items()))),
             ("machine", html(", ".join(f"{name} {part}" for name, part in result.hardware.items() if part))),

@@ -18,6 +18,18 @@ FILE = "tuning.jsonl"
 #: what trials may be judged on where their settings are to make rows: a part of the training rows, or others like them
 UNSCORED = ("validation of ", "sibling of ")
 
+#: the share of the target model's utility that must be kept, or the divergence from it that there may be, in nats
+KEPT, NEAR = 0.95, 0.01
+#: strengths are equal that differ by less than one in so many
+GRAIN = 1000
+
+RULE = (
+    f"First, utility on rows held out at least {100 * KEPT:.0f} % of the target model's (where no row can be held out, "
+    f"a KL divergence from it of at most {NEAR:g} nats a token on neutral texts); of those trials the least extraction "
+    f"strength under prefill, to {len(str(GRAIN)) - 1} decimals; of equals the least seconds of training. Where no "
+    "trial keeps so much, the one that keeps most."
+)
+
 
 class Trial(BaseModel):
     """One trial: what it was of, the settings that were tried beside the defaults, and what came of them.

@@ -24,7 +24,7 @@ def tuned_settings(place: Path, unlearner: str, task: str, model: str, seed: int
         raise UsageError(f"--tuned {place}: {unlearner} was tuned on the {chosen.on}, so no row is made of it.")
     if seed == chosen.seed:
         raise UsageError(
-            f"--tuned {place}: {unlearner} was tuned with seed {seed}; rows are made with seeds that tuning did not see."
+            f"--tuned {place}: {unlearner} was tuned with seed {seed}; rows have seeds that tuning did not see."
         )
     return chosen.settings, TunedBy(trials=len(trials), on=chosen.on, seed=chosen.seed)
 

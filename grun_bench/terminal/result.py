@@ -73,6 +73,8 @@ def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -
         "hardware": ", ".join(f"{key} {value}" for key, value in result.hardware.items() if value),
         "file": str(path),
     }
+    if tuned := result.unlearner.tuned:
+        facts["settings"] = f"{tuned.label}, seed {tuned.seed}"
     if result.limit:
         facts["limit"] = f"{result.limit} rows a set: not a benchmark result"
     out = Console()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from grun_bench.results.tuning import Trial
+from grun_bench.results.tuning import RULE, Trial
 from grun_bench.results.words import number
 from grun_bench.runs.config import RunConfig
 from grun_bench.terminal.listing import print_rows, tell
-from grun_bench.tuning.rule import RULE
 
 if TYPE_CHECKING:
     from grun_bench.tuning.tune import Tuning

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import harmonic_mean
 
-from grun_bench.results.tuning import Trial
-
-#: the share of the target model's utility that must be kept, or the divergence from it that there may be, in nats
-KEPT, NEAR = 0.95, 0.01
-#: strengths are equal that differ by less than one in so many
-GRAIN = 1000
-
-RULE = (
-    f"First, utility on rows held out at least {100 * KEPT:.0f} % of the target model's (where no row can be held out, "
-    f"a KL divergence from it of at most {NEAR:g} nats a token on neutral texts); of those trials the least extraction "
-    f"strength under prefill, to {len(str(GRAIN)) - 1} decimals; of equals the least seconds of training. Where no "
-    "trial keeps so much, the one that keeps most."
-)
+from grun_bench.results.tuning import GRAIN, KEPT, NEAR, Trial
 
 
 def utility_of(values: Iterable[float | None]) -> float | None:

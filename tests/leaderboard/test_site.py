@@ -12,6 +12,7 @@ import pytest
 from synthetic import references, result, store, with_gates
 
 from grun_bench.leaderboard.pages import render, write
+from grun_bench.results.result import TunedBy, UnlearnerInfo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -50,7 +51,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     store([*references(), *rows, *references(dataset="embedded"), result("reft+npo", dataset="embedded")], tree)
     gated = with_gates(result("grun+gd", task="words"), 0.9, none={"forget": 0.1, "retain": 0.2})
-    store([*references(task="words"), gated], tree)
+    tuned = TunedBy(trials=20, on="validation of words", seed=1000)
+    chosen = UnlearnerInfo(name="grun+gd", settings={"lr": 0.5}, tuned=tuned)
+    other = result("grun+gd", task="words", settings={"lr": 0.5}).model_copy(update={"unlearner": chosen})
+    store([*references(task="words"), gated, other], tree)
     bundle = tree / "submissions" / "nasty"
     store([result(NASTY.replace("/", ""), es=0.2, utility=0.77)], bundle / "results")
     card = {"name": NASTY, "paper": "https://arxiv.org/abs/2502.17823", "code": "javascript:document.title='hacked'"}
@@ -155,7 +159,7 @@ def test_a_click_on_a_heading_sorts_and_keeps_the_references_on_top(page: Any, f
 
 
 def test_filters_leave_what_fits(page: Any, find: Find) -> None:
-    assert len(find(".board")) == 3 and page.find_element("id", "count").text == "14 rows"
+    assert len(find(".board")) == 3 and page.find_element("id", "count").text == "15 rows"
     choose(page, "adapter", "lora")
     assert names(find, board(find)) == ["target model", "retain model", "lora+npo", "lora+ga"]
     points = {one.get_attribute("data-row") for one in find("g.pt", board(find))}
@@ -171,6 +175,10 @@ def test_filters_leave_what_fits(page: Any, find: Find) -> None:
     assert names(find, board(find, part="toy"))[2:] == ["reft+npo"] and len(find(".board")) == 1
     assert find(".part")[0].text.startswith("Toy results")
     choose(page, "part", "all")
+    choose(page, "settings", "tuned")
+    assert names(find, board(find, task="words")) == ["target model", "retain model", "grun+gd"]
+    assert len(find(".board")) == 1
+    choose(page, "settings", "all")
     choose(page, "model", "org/small")
     assert len(find(".board")) == 3
 

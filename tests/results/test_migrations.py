@@ -33,6 +33,7 @@ def test_nothing_of_version_1_is_lost() -> None:
         "curves": {},
         "gates": {},
         "cost": before["cost"] | {"trunk_bytes": 0},
+        "unlearner": before["unlearner"] | {"tuned": None},
     }
     assert after == before | new
 
@@ -67,6 +68,12 @@ def test_gates_before_version_4_were_not_audited() -> None:
         "real_authors": False,
         "world_facts": False,
     }
+
+
+def test_settings_before_version_5_were_not_tuned() -> None:
+    assert read_result(stored(4)).unlearner.tuned is None
+    tuned = read_result(stored(5)).unlearner.tuned
+    assert tuned is not None and tuned.label == "tuned: 20 trials, validation of tofu_forget01"
 
 
 def test_the_steps_have_no_gap() -> None:
