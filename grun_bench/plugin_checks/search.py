@@ -11,7 +11,7 @@ from grun_bench.plugin_checks.contract import require, require_plain
 
 def check_ranges(searched: Searched, count: int, settings: Mapping[str, Any]) -> None:
     """Raises ContractBroken unless there are so many, each of a setting that there is, with its default in it."""
-    require(len(searched) == count, f"searched has {len(searched)} settings, and every method has {count} of this kind")
+    require(len(searched) == count, f"searched names {', '.join(searched)}, and every plugin of this kind has {count}")
     for name, each in searched.items():
         require(name in settings, f"searched has {name}, which is no setting: those are {', '.join(settings)}")
         default, found = settings[name], each.around(settings[name])

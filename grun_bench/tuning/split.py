@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grun_bench.core.errors import Refused
+from grun_bench.tasks.chats import Chat, changed, question_of
 from grun_bench.tasks.dataset import Row, Source
 from grun_bench.tasks.neutral import SENTENCES
 from grun_bench.tasks.task import ScoredData, Task
@@ -16,6 +17,7 @@ from grun_bench.tasks.world import World
 SHARE = 5
 #: rows of a set that are asked, evenly spread where there are more; each is asked in its other wording too
 ASKED = 100
+_READ = ("question", "turns", "answer", "text")
 #: the metrics of the rule: what is left of the forget set, and what utility is the harmonic mean of
 EXTRACTION, PROBABILITY, DIVERGENCE = "extraction_strength", "probability", "kl_to_target"
 
@@ -105,9 +107,16 @@ def _content(row: Row) -> tuple[str, str]:
 def _asked(rows: Sequence[Row]) -> list[Row]:
     """Of these rows as many as are asked, and after them those with a paraphrased question in that wording."""
     some = [rows[at * len(rows) // ASKED] for at in range(ASKED)] if len(rows) > ASKED else list(rows)
-    others = [row | {"question": row["paraphrased_question"]} for row in some if row.get("paraphrased_question")]
-    # a scored row of these has nothing but its question and answer: no other metric is taken of it
-    return [{name: row[name] for name in ("question", "answer", "text") if row.get(name)} for row in (*some, *others)]
+    others = [_reworded(row) for row in some if row.get("paraphrased_question")]
+    # a row that is asked has nothing but its question and answer: nothing else is measured of it
+    return [{name: row[name] for name in _READ if row.get(name)} for row in (*some, *others)]
+
+
+def _reworded(row: Row) -> Row:
+    """A row with its question, or the user's last turn, in other words."""
+    question = changed(question_of(row), lambda _: str(row["paraphrased_question"]))
+    turns = {"turns": [list(turn) for turn in question.turns]} if isinstance(question, Chat) else {}
+    return row | {"question": str(question)} | turns
 
 
 def task_of(task: Task, kind: str, tables: Mapping[str, list[Row]]) -> Task:

@@ -24,6 +24,7 @@ import torch
 
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.core.errors import Inapplicable
+from grun_bench.core.ranges import Range
 from grun_bench.core.registry import adapter, attack, metric, objective, unlearner
 from grun_bench.methods.base import Unlearner
 
@@ -59,6 +60,18 @@ def percent(rows):
 def first(rows):
     "Fine."
     return np.array([float(row.index) for row in rows])
+
+
+@objective("unranged", searched={"beta": Range(1, 2), "warmup": Range(0, 0.5)})
+def unranged(batch, *, beta: float = 3.0):
+    "It is searched where its default is not."
+    return -batch.forget.cross_entropy
+
+
+@objective("unequal", searched={"warmup": Range(0, 0.5)})
+def unequal(batch):
+    "It is searched less than others."
+    return -batch.forget.cross_entropy
 
 
 @unlearner("noise")
@@ -129,6 +142,8 @@ def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch
         ("leaky", "the model differs from the target after a step"),
         ("undefined", "Diverged"),
         ("percent", "forget_percent is 100.0, the bounds are 0.0 to 1.0"),
+        ("unranged", "beta is searched in 1 to 2, and its default 3.0 is not among that"),
+        ("unequal", "searched names warmup, and every plugin of this kind has 2"),
         ("noise", "the same seed gave another model"),
         ("unfinished", "lm_head.weight is not what it was"),
         ("wandering", "the examples are not what they were"),

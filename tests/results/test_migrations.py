@@ -73,7 +73,7 @@ def test_gates_before_version_4_were_not_audited() -> None:
 def test_settings_before_version_5_were_not_tuned() -> None:
     assert read_result(stored(4)).unlearner.tuned is None
     tuned = read_result(stored(5)).unlearner.tuned
-    assert tuned is not None and tuned.label == "tuned: 20 trials, validation of tofu_forget01"
+    assert tuned is not None and tuned.label == "tuned: 20 trials, validation of small"
 
 
 def test_the_steps_have_no_gap() -> None:
