@@ -53,7 +53,7 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
       tag or commit of the target model on the Hub, else of the model; `<org>/<name>@<revision>` names one too.
     - `attacks`: `all`, or names; they are made on the target and the retain model too. `attack_sets`: those of them
       that ask every scored set, and not what their headline needs alone.
-    - `tuning`: where `grun-bench tune` left settings of this unlearner, its folder or a `tuning.jsonl`; the row says so.
+    - `tuning`: where `grun-bench tune` left settings of this unlearner, its folder or a `tuning.jsonl`.
     - `output`: the folder of results. `save`: one for the unlearned model. `keep_model`: it stays in memory, as
       `Outcome.model`. For either of the two a row that is filed is made again, as with `overwrite`.
     - `seed`, `limit` (the first rows of each data set: a smoke test), `protocol`, `device`, `dtype`,
