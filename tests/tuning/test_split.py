@@ -10,6 +10,7 @@ import yaml
 
 from grun_bench.core.errors import Refused
 from grun_bench.tasks.dataset import Row, Source
+from grun_bench.tasks.own import Own, OwnData
 from grun_bench.tasks.task import Task, load_task
 from grun_bench.tasks.world import PUBLISHED, TOY
 from grun_bench.tuning.split import ASKED, validation
@@ -131,3 +132,16 @@ def test_without_rows_to_hold_out_the_divergence_stands_for_utility(tmp_path: Pa
     found = validation(task, PUBLISHED)
     assert not found.keeps_rows and found.task.headline[1:] == ["neutral_texts_kl_to_target"]
     assert "retain" not in found.tables
+
+
+def test_own_rows_are_parted_row_by_row_and_stay_private(tmp_path: Path) -> None:
+    for name, count in (("leave", 10), ("stay", 50)):
+        rows = [{"question": f"Who is {name} {at}?", "answer": f"Number {at} of {name}."} for at in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    world = Own(OwnData(tmp_path / "leave.jsonl", tmp_path / "stay.jsonl"))
+    task = world.load("")
+    found = validation(task, world)
+    assert [row["question"] for row in found.tables["train-forget"]] == ["Who is leave 8?", "Who is leave 9?"]
+    assert found.task.private and found.on == f"validation of {task.name}"
+    holdout = [row for row in world.rows(task.scored["holdout"], task.needed("holdout")).rows]
+    assert not contents(holdout) & contents([*found.tables["train-retain"], *found.tables["retain"]])
