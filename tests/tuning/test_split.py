@@ -143,5 +143,5 @@ def test_own_rows_are_parted_row_by_row_and_stay_private(tmp_path: Path) -> None
     found = validation(task, world)
     assert [row["question"] for row in found.tables["train-forget"]] == ["Who is leave 8?", "Who is leave 9?"]
     assert found.task.private and found.on == f"validation of {task.name}"
-    holdout = [row for row in world.rows(task.scored["holdout"], task.needed("holdout")).rows]
+    holdout = world.rows(task.scored["holdout"], task.needed("holdout")).rows
     assert not contents(holdout) & contents([*found.tables["train-retain"], *found.tables["retain"]])
