@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from grun_bench.cli.options import Json
-from grun_bench.cli.running import MAX_SEED, MachineOptions, RowOptions
+from grun_bench.cli.running import MachineOptions, RowOptions
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.runs.config import RESULTS
+from grun_bench.runs.config import MAX_SEED, RESULTS
 
 #: where tunings are kept unless another folder is given, and the seed of their trials, which no board's rows have
 TUNINGS, SEED = Path("tuning"), 1000
