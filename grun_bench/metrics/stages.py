@@ -51,7 +51,7 @@ class Stages:
 
         forgotten, values = _of_requests(self.headline, self.sets, self.requests), dict[str, float | None]()
         for number, request in enumerate(self.requests, 1):
-            others = {each for each in self.requests if isinstance(each, str)} - {request}
+            others = {each for each in self.requests if isinstance(each, str) and each != request}
             sets = replace(self.sets, sets=tuple(each for each in self.sets.sets if each.name not in others))
             reference = self._part(self.reference, request, others) if self.reference else None
             found = evaluate(self._part(records, request, others), reference, self.metrics, sets, intervals=False)

@@ -259,7 +259,8 @@ def test_a_point_cuts_the_forget_set_whatever_its_name() -> None:
     ]
     names = (ScoredSet("leavers", "forget"), ScoredSet("stayers", "retain"), ScoredSet("quiz", "forget", "questions"))
     headline = ["leavers_probability", "stayers_probability", "quiz_accuracy"]
-    stages = Stages([(0, 1), (1, 4)], ["probability", "accuracy"], headline, ScoredSets(names), None)
+    # as a result file has them
+    stages = Stages([[0, 1], [1, 4]], ["probability", "accuracy"], headline, ScoredSets(names), None)
     probabilities = {name: np.exp(-np.array(each)) for name, each in losses.items()}
     assert (
         stages.point(1, Records(rows), None).values
