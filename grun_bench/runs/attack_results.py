@@ -50,9 +50,10 @@ def attack(
             say(f"{each.name}: goes on after {', '.join(kept)}, whose answers {kept.folder} kept.")
         attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers, kept) if subject else None
         attacked = attacked or Attacked({}, cell.result.error, 0.0)
-        cell = _filed(inputs, cell, each, needed, attacked, target, retain)
+        # at once, so that what is stopped here is a whole result
+        cell = audited(_filed(inputs, cell, each, needed, attacked, target, retain))
         kept.remove()
-    if inputs.attacks:
+    if inputs.attacks and not wanted:
         cell = audited(cell)
     if wanted or not cell.reused:
         for checkpoint in checkpoints_of(inputs, method, cell.result.run_id):
