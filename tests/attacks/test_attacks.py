@@ -17,11 +17,12 @@ import yaml
 from conftest import FORGET, RETAIN, SMALL, TASK, Said
 
 from grun_bench.attacks import relearn
-from grun_bench.attacks.base import Subject, make_attacks
+from grun_bench.attacks.base import Attack, Subject, make_attacks
 from grun_bench.attacks.needed import SAMPLE, Needed
 from grun_bench.core import registry
 from grun_bench.leaderboard.recompute import recompute
 from grun_bench.metrics.evaluate import Value, evaluate
+from grun_bench.metrics.gate_audit import audit_of
 from grun_bench.metrics.recovery import LEAST_FORGOTTEN, average, recoveries, remove_attack, worst
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import calling, forward
@@ -31,7 +32,7 @@ from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import Example, ScoringSettings, score
 from grun_bench.plugin_checks.attacks import attacked_subject
 from grun_bench.plugin_checks.small_model import two_sets
-from grun_bench.results.filed import save_records
+from grun_bench.results.filed import Filed, save_records
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_filed, read_result
@@ -243,6 +244,27 @@ def test_a_killed_attack_asks_and_trains_no_variant_again(
         assert {name: each.sha256 for name, each in found.items()} == {n: each.sha256 for n, each in wanted.items()}
         assert one.result.results == other.result.results
     assert not list(environment.glob("checkpoints/*-relearn-*"))
+
+
+def test_a_row_that_is_stopped_between_attacks_says_all_of_its_gates(
+    hub_with_attacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `leaderboard --check` finds in the records of the attacks that were made stands in the result."""
+    real = attack_results._filed
+
+    def filed(inputs: Inputs, cell: Cell, attack: Attack, *others: Any) -> Cell:
+        if (cell.result.unlearner.name, attack.name) == ("grun+gd", "suffix"):
+            raise KeyboardInterrupt
+        return real(inputs, cell, attack, *others)
+
+    monkeypatch.setattr(attack_results, "_filed", filed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(hub_with_attacks, tmp_path, "prefill,suffix", "grun+gd"))
+    path = next(tmp_path.rglob("grun+gd/*.json"))
+    result = read_result(path)
+    assert set(result.attacks) == {"prefill"}
+    assert any(way.startswith("prefill:") for way in result.gates)
+    assert result.gates == audit_of(Filed(result, path.parent, path.name, ""))
 
 
 def test_answers_of_another_model_of_the_same_name_are_not_taken(
