@@ -6,7 +6,6 @@ the first question first: refusals (`idk`) and what the target model sampled (`a
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,11 +85,9 @@ def draw_batches(sequences: Sequences, recipe: Recipe, seed: int) -> list[Draw]:
     """All batches of a training; beside each forget row a retain row and one of the other answers to its question."""
     count, rng, draws = len(sequences["forget"]), Random(seed), []
     others = {name: len(found) // count for name, found in sequences.items() if name not in ("forget", "retain")}
-    wanted, epochs = recipe.steps * recipe.accumulate, recipe.epochs
-    if wanted:
-        epochs = math.ceil(wanted / math.ceil(count / recipe.batch_size))
+    wanted, epochs = recipe.steps * recipe.accumulate, recipe.epochs_over(count)
     kept, fixed = len(sequences["retain"]), recipe.partner == "fixed"
-    batches = pair_batches(count, kept, epochs, recipe.batch_size, seed, fixed)[: wanted or None]
+    batches = pair_batches(count, kept, epochs, recipe.batch_of(count), seed, fixed)[: wanted or None]
     seen: Counter[int] = Counter()
     for number, (forget, retain) in enumerate(batches):
         rows = {"forget": forget, "retain": retain}

@@ -9,7 +9,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
 from grun_bench.core.settings import bounds_of, options_of, override, said
 from grun_bench.methods.base import Unlearner
-from grun_bench.methods.recipes import DEFAULT, RECIPE, Recipe, in_force, section_of
+from grun_bench.methods.recipes import DEFAULT, MEANT, RECIPE, Recipe, in_force, section_of
 from grun_bench.methods.retain_terms import retain_term
 from grun_bench.methods.trained_weights import ONE_WAY
 from grun_bench.methods.trainer import Pair
@@ -58,6 +58,7 @@ def _pair(
         if way := own.get(TRAINED_AS):
             raise UsageError(f"--set {TRAINED_AS}={way}: {ONE_WAY[dtype]}.")
         del defaults[TRAINED_AS]
+    defaults |= {name: 0 for name, others in MEANT.items() if others & own.keys()}
     term = retain_term(own.get("retain", defaults["retain"]))
     defaults = (options_of(term.loss) if term else {}) | defaults
     targets = [*([term.loss] if term else ()), Recipe, adapter.target, objective.target]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.settings import LATER, Count, NotNegative, Positive, Share, at_least, one_of
 from grun_bench.methods.trained_weights import WAYS
 
+#: what a recipe says of few rows and of other models holds unless one of these is set: who sets them means them
+MEANT = {"least_steps": {"epochs", "batch_size", "steps"}, "lr_width": {"lr"}}
 #: the setting that names a recipe, and the one that is in force where none is named
 RECIPE, DEFAULT = "recipe", "default"
 
@@ -38,6 +41,12 @@ class Recipe:
     trained_as: Annotated[str, one_of(*WAYS)] = WAYS[0]
     #: optimiser steps, the epochs going on until then; 0: as many as the epochs make
     steps: Annotated[int, at_least(0), LATER] = 0
+    #: optimiser steps at the least: of few rows batches are smaller, and where single rows are not enough the epochs go
+    #: on; a rate is chosen for a number of steps, and few rows make few. 0: as many as epochs and batch_size make
+    least_steps: Annotated[int, at_least(0), LATER] = 0
+    #: the hidden size of the models that lr was chosen on; on others it goes with 1 / width, as Adam's rates for hidden
+    #: weights do (arXiv 2203.03466, table 3). 0: lr as it is
+    lr_width: Annotated[int, at_least(0), LATER] = 0
     decay: Annotated[str, one_of("linear", "cosine", "constant"), LATER] = "linear"
     #: whether the first of n warm-up steps has a rate of 0, as in Hugging Face's schedules, or of 1/n
     warmup_from_zero: Annotated[bool, LATER] = False
@@ -53,6 +62,22 @@ class Recipe:
     #: of plain texts: tokens kept, and the share of them that is the prompt, at whose last token edits sit
     text_length: Annotated[int, at_least(2)] = 512
     text_prompt: Share = 0.0
+
+    def batch_of(self, rows: int) -> int:
+        """The forget rows of a batch where the set has so many."""
+        batches = math.ceil(self.least_steps * self.accumulate / self.epochs)  # of an epoch
+        return min(self.batch_size, max(1, (rows - 1) // (batches - 1))) if batches > 1 else self.batch_size
+
+    def epochs_over(self, rows: int) -> int:
+        """The epochs that are begun over so many forget rows: as many as `steps` or `least_steps` take."""
+        batches = math.ceil(rows / self.batch_of(rows))
+        if self.steps:
+            return math.ceil(self.steps * self.accumulate / batches)
+        return max(self.epochs, math.ceil(self.least_steps * self.accumulate / batches))
+
+    def rate(self, width: int) -> float:
+        """The learning rate on a model of this hidden size."""
+        return self.lr * self.lr_width / width if self.lr_width else self.lr
 
 
 def in_force(defaults: Mapping[str, Any], names: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:

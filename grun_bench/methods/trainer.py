@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from grun_bench.core.errors import Refused
 from grun_bench.core.plugins import AdapterPlugin, ObjectivePlugin
+from grun_bench.core.progress import say
 from grun_bench.core.settings import options_of
 from grun_bench.methods.adapters.base import Adapter, layer_index
 from grun_bench.methods.adapters.outside import hand_over
@@ -76,6 +77,7 @@ class Pair(Unlearner):
         objective, retain_loss = self._losses()
         sequences = self._sequences(lm, adapter, context)
         draws = draw_batches(sequences, recipe, context.seed)
+        self._tell(lm, len(sequences["forget"]))
         head = frozen_head(lm.model)
         # blocks whose outputs are read must run
         frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
@@ -105,6 +107,17 @@ class Pair(Unlearner):
             fitted.options = self._options(self._adapter.target)
         return fitted
 
+    def _tell(self, lm: LM, rows: int) -> None:
+        """Say where few rows, or a model of another size, are trained otherwise than the settings have it."""
+        recipe, told = self.recipe, []
+        size, epochs, rate = recipe.batch_of(rows), recipe.epochs_over(rows), recipe.rate(_width(lm))
+        if (size, epochs) != (recipe.batch_size, recipe.epochs) and recipe.least_steps:
+            told.append(f"batches of {size} of the {rows} rows in {epochs} epochs (least_steps={recipe.least_steps})")
+        if rate != recipe.lr:
+            told.append(f"a rate of {rate:.2g}, which is {recipe.lr:g} for this width (lr_width={recipe.lr_width})")
+        if told:
+            say(f"{self.label}: {', '.join(told)}; --set batch_size=, epochs= and lr= say otherwise.")
+
     def _losses(self) -> tuple[Callable[[UnlearningBatch], Tensor], Callable[[Side], Tensor] | None]:
         """The objective, a function or a new instance of a class, and the retain term's loss; with their options."""
         target = self._objective.target
@@ -116,7 +129,7 @@ class Pair(Unlearner):
         """Train on the draws, with a look at the model in between where there is a monitor. Returns the loss terms."""
         recipe, monitor = self.recipe, context.monitor
         schedule = Schedule(
-            recipe.lr,
+            recipe.rate(_width(step.lm)),
             weight_decay=recipe.weight_decay,
             warmup=recipe.warmup,
             clip=recipe.clip,
@@ -207,3 +220,8 @@ class Pair(Unlearner):
             asked = zip(context.forget, answers, strict=True)
             sequences["alternate"] = [each for row, texts in asked for each in encode(lm, row[0], texts, recipe)]
         return sequences
+
+
+def _width(lm: LM) -> int:
+    width: int = lm.model.config.get_text_config().hidden_size
+    return width

@@ -165,7 +165,7 @@ def cost(row: Row, found: Verdict) -> str:
     peak = spent.training_peak_bytes
     return facts(
         [
-            ("in all", html(cost_words(row.result, found.utility))),
+            ("in all", html(cost_words(row.result, found))),
             ("training memory", f"{peak / 2**30:.1f} GiB at its peak" if peak else ""),
             (
                 "attacks",

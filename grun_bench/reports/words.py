@@ -11,7 +11,7 @@ from grun_bench.core import registry
 from grun_bench.reports.examples import Example, Returned, examples
 from grun_bench.reports.leaks import Leak
 from grun_bench.reports.rows import Row
-from grun_bench.reports.verdict import Utility, Verdict
+from grun_bench.reports.verdict import Verdict
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import Cost, Result
 from grun_bench.results.words import number
@@ -79,7 +79,7 @@ def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
                 yield Line("The answer nearest to the original:", _shown(example))
         if found.owner:
             yield Line("Who owns the weights", _owner(found.owner, result))
-    yield Line("What it cost:", cost_words(result, found.utility))
+    yield Line("What it cost:", cost_words(result, found))
     untried = [*found.untried["user"], *found.untried["weights"]]
     if untried and not result.imported and result.status == "ok":
         yield Line(
@@ -120,8 +120,9 @@ def _owner(owner: Sequence[Leak], result: Result) -> str:
     return f"gets {', '.join(each)}; in brackets is the {metric_words(owner[0].metric, result.protocol)}."
 
 
-def cost_words(result: Result, utility: Utility | None) -> str:
-    """Utility beside the target's, and what was trained how long."""
+def cost_words(result: Result, found: Verdict) -> str:
+    """Utility beside the target's, how far the model moved elsewhere, and what was trained how long."""
+    utility = found.utility
     if utility is None:
         lost = "utility was not measured"
     else:
@@ -129,6 +130,8 @@ def cost_words(result: Result, utility: Utility | None) -> str:
         target = "" if utility.target is None else f", of the target model's {number(utility.target)}"
         share = "" if utility.kept is None else f" ({100 * utility.kept:.0f} %)"
         lost = f"{name} {number(utility.value)}{target}{share}"
+    if found.moved is not None and not registry.role_of(result.unlearner.name):
+        lost += f"; {number(found.moved)} nats a token from the target model on neutral texts"
     return f"{lost}; {trained_words(result.cost)}."
 
 

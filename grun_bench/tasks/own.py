@@ -25,6 +25,8 @@ from grun_bench.tasks.world import World
 MOST = 400
 #: one row in so many of the retain file is held out; a holdout of fewer rows than the second tells nothing
 HELD_OUT, LEAST = 5, 5
+#: what is taken of neutral texts: how likely they are, and how far the model went from the target; nothing is generated
+_OF_TEXTS = ("probability", "gate", "kl_to_target")
 #: the sets of every task of own rows, in the order of tables
 _ROLES: dict[str, Role] = {
     "forget": "forget",
@@ -39,8 +41,9 @@ _OF_OTHER_ANSWERS = (
     *("paraphrased_probability", "perturbed_probability", "normalised_probability"),
     *("forget_quality", "truth_ratio", "model_utility"),
 )
-#: what to go on writing after the beginning of a text, or to answer, at most
-_NEW_TOKENS = 128
+#: tokens of an answer, or of what goes on from the beginning of a text, at the least and the most: between the two as
+#: many as the longest has characters, which is room enough in any script
+_SHORT, _LONG = 32, 128
 
 
 @dataclass(frozen=True)
@@ -270,25 +273,19 @@ def _task(
     answers = [_content(row)[1] for row in forget.rows]
     rouge = "rougeL_recall" if all(map(mostly_ascii, answers)) else "rougeL_recall_unicode"
     measures = {name: Measure(role="utility") for name in data.utility}
-    names = [name for name in _ROLES if name in tables]
     metrics = [
         *("probability", rouge, "extraction_strength", "exact_memorisation", "gate", "repetition"),
         *("mia_loss", "mia_min_k", "privleak", "kl_to_target", *_OF_OTHER_ANSWERS),
         *(("accuracy",) if measures else ()),
         *(("sampled_rougeL_recall_unicode", "leak_unicode") if rouge.endswith("unicode") else ()),
     ]
-    # texts of ours have no other answers, and no metric is to wait for them
-    of_texts = [metric for metric in metrics if metric not in _OF_OTHER_ANSWERS]
     task = Task(
         name=f"{re.sub(r'[^A-Za-z0-9_-]+', '-', forget.path.stem).strip('-') or 'own'}-{forget.sha256[:8]}",
         version=1,
         description=f"Own rows: {forget.label}.",
         forget=["train-forget"],
         retain=["train-retain"],
-        score={
-            name: ScoredData(source=name, role=_ROLES[name], metrics=of_texts if name == "neutral_texts" else [])
-            for name in names
-        },
+        score={name: _scored(name, role) for name, role in _ROLES.items() if name in tables},
         measures=measures,
         metrics=metrics,
         headline=[
@@ -298,7 +295,7 @@ def _task(
             *(("forget_truth_ratio",) if made.get("forget") else ()),
             *(f"{name}_accuracy" for name in measures),
         ],
-        max_new_tokens=_NEW_TOKENS,
+        max_new_tokens=min(_LONG, max(_SHORT, *map(len, answers))),
         private=data.private,
         own={
             role: OwnFile(
@@ -310,3 +307,9 @@ def _task(
     )
     task.check()
     return task
+
+
+def _scored(name: str, role: Role) -> ScoredData:
+    if name == "neutral_texts":
+        return ScoredData(source=name, role=role, max_new_tokens=0, metrics=list(_OF_TEXTS))
+    return ScoredData(source=name, role=role)

@@ -13,7 +13,7 @@ from grun_bench.core.errors import DataError, UsageError, unknown
 from grun_bench.core.escaping import clean
 from grun_bench.tasks.chats import Turn, flat
 from grun_bench.tasks.dataset import COLUMNS, Row
-from grun_bench.tasks.passages import continuation, passages
+from grun_bench.tasks.passages import continuation, passages, size
 from grun_bench.tasks.sets import PAIR
 from grun_bench.tasks.tables import read_file, read_texts, text_files
 
@@ -26,6 +26,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 #: what `--columns` may map
 MAPPED = (*USUAL_NAMES, *(column for column in COLUMNS if column not in PAIR))
+#: words of a question with its answer, which are trained on and scored in one piece, at the most; texts are cut
+LONGEST = 2000
 #: roles of messages -> those that turns have
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -167,6 +169,11 @@ def _ours(row: Row, named: Mapping[str, str], place: str) -> Iterator[Row]:
             lacking = named[missing] if missing else " or ".join(repr(theirs) for theirs in named.values())
             raise DataError(f"{place}: nothing in the column {lacking}; fill it in, or take the row out.")
         question, answer = (_checked(values[name], place, named[name]) for name in PAIR)
+    if (words := size(f"{question} {answer}")) > LONGEST:
+        raise DataError(
+            f"{place}: a question with an answer of {words:,} words in all, and {LONGEST:,} is the most that is taken "
+            "in one piece: shorten it, or give it as a text, which is taken in passages."
+        )
     check = partial(_extra, values, named, place)
     several = {"turns": [list(turn) for turn in turns]} if len(turns) > 1 else {}
     yield (

@@ -113,6 +113,30 @@ def test_steps_stand_in_place_of_epochs(steps: int, accumulate: int) -> None:
     assert [draw.progress for draw in draws] == [number / len(draws) for number in range(len(draws))]
 
 
+@given(
+    *(st.integers(1, 500), st.integers(1, 50), st.integers(1, 40)),
+    *(st.sampled_from([1, 2, 4]), st.sampled_from([1, 13, 130])),
+)
+@settings(max_examples=60, deadline=None)
+def test_few_rows_make_steps_enough_in_batches_as_large_as_may_be(
+    rows: int, size: int, epochs: int, accumulate: int, least: int
+) -> None:
+    """By trying all sizes: the largest one whose epochs make the steps, else single rows and as few epochs as do."""
+    recipe = Recipe(batch_size=size, epochs=epochs, accumulate=accumulate, least_steps=least)
+    draws = draws_of(rows, 3, batch_size=size, epochs=epochs, accumulate=accumulate, least_steps=least)
+    enough = [each for each in range(1, size + 1) if epochs * math.ceil(rows / each) >= least * accumulate]
+    assert recipe.batch_of(rows) == max(enough, default=1)
+    assert max(len(draw.rows["forget"]) for draw in draws) == min(rows, recipe.batch_of(rows))
+    assert math.ceil(len(draws) / accumulate) >= least
+    more = max(epochs, math.ceil(least * accumulate / rows)) if not enough else epochs
+    assert recipe.epochs_over(rows) == more == sum(0 in draw.rows["forget"] for draw in draws)
+
+
+def test_the_rows_that_rates_were_chosen_on_are_trained_on_as_they_were() -> None:
+    plain, least = (draws_of(400, 3600, batch_size=32, epochs=10, least_steps=steps) for steps in (0, 130))
+    assert plain == least and len(plain) == 130
+
+
 def test_training_may_begin_at_the_tag(lm: LM) -> None:
     """As the official baselines have it: what follows the question's line is the answer."""
     for recipe in (Recipe(), Recipe(trained_from="tag")):

@@ -12,6 +12,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.methods import recipes as recipe_files
 from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.recipes import Recipe
+from grun_bench.tasks.own import Own, OwnData
 from grun_bench.tasks.world import PUBLISHED, TOY
 
 
@@ -81,3 +82,39 @@ def test_names() -> None:
     for wrong, near in (("grum+npo", "grun"), ("grun+mpo", "npo"), ("retian", "retain"), ("grn+npo", "grun")):
         with pytest.raises(UsageError, match=rf"did you mean .*\b{near}\b"):
             make_unlearner(wrong, {}, TOY)
+
+
+# --- own rows, which may be few, and models of any size ---------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Own:
+    (tmp_path / "rows.jsonl").write_text('{"question": "Who?", "answer": "Ada."}\n')
+    return Own(OwnData(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["full+npo", "lora+gd", "grun+npo", "grun-held+npo", "reft+idk"])
+def test_steps_at_the_least_are_of_own_rows_alone(own: Own, name: str) -> None:
+    """So published tasks have the settings, and so the run ids, that they had."""
+    settings = make_unlearner(name, {}, own).settings
+    assert settings["least_steps"] == 130 == 10 * -(-400 // 32)
+    for world in (PUBLISHED, TOY):
+        assert not {"least_steps", "lr_width"} & make_unlearner(name, {}, world).settings.keys()
+    # a row that is made again has the settings that it says
+    assert make_unlearner(name, settings, own).settings == settings
+
+
+@pytest.mark.parametrize("key", ["epochs", "batch_size", "steps"])
+def test_who_says_how_long_means_it(own: Own, key: str) -> None:
+    settings = make_unlearner("full+npo", {key: 2}, own).settings
+    assert "least_steps" not in settings and settings[key] == 2
+    assert make_unlearner("full+npo", settings, own).settings == settings
+    assert make_unlearner("full+npo", {key: 2, "least_steps": 5}, own).settings["least_steps"] == 5
+
+
+def test_a_rate_goes_with_the_width_unless_it_is_said(own: Own) -> None:
+    assert make_unlearner("full+npo", {}, own).recipe.rate(4096) == make_unlearner("npo", {}, PUBLISHED).recipe.lr
+    assert make_unlearner("lora+npo", {}, own).recipe.rate(1024) == pytest.approx(4e-4)
+    said = make_unlearner("full+npo", {"lr": 3e-5}, own)
+    assert said.recipe.rate(1024) == 3e-5 and "lr_width" not in said.settings
+    assert make_unlearner("grun+npo", {}, own).recipe.rate(1024) == 4e-3

@@ -178,3 +178,19 @@ def test_the_seed_decides_the_weights(make_lm: Callable[..., LM], name: str) -> 
 def test_a_pair_that_diverges_says_so(make_lm: Callable[..., LM]) -> None:
     with pytest.raises(Diverged, match="not finite"):
         fit(make_lm, "full+ga", lr=1e30, epochs=4, clip=1e30)
+
+
+def test_a_rate_for_another_width_is_that_rate_there(make_lm: Callable[..., LM]) -> None:
+    width = make_lm().model.config.hidden_size
+    there, here = (fit(make_lm, "full+npo", **told) for told in ({"lr": 1e-3, "lr_width": 2 * width}, {"lr": 2e-3}))
+    assert all(torch.equal(value, weights(here.lm)[name]) for name, value in weights(there.lm).items())
+
+
+def test_where_few_rows_are_trained_otherwise_it_is_said(
+    make_lm: Callable[..., LM], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = fit(make_lm, "full+npo", batch_size=32, least_steps=2 * len(FORGET) + 1)
+    assert len(fitted.history) == 3 * len(FORGET)
+    assert f"batches of 1 of the {len(FORGET)} rows in 3 epochs (least_steps=" in capsys.readouterr().err
+    fit(make_lm, "full+npo")
+    assert "least_steps" not in capsys.readouterr().err

@@ -74,6 +74,17 @@ def test_lost_utility_is_part_of_the_answer(tmp_path: Path) -> None:
     assert found.utility is not None and found.utility.kept == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("nats", "told"), [(0.02, ""), (0.5, "goes on otherwise from texts that have nothing to do")])
+def test_how_far_the_model_moved_elsewhere_is_part_of_the_answer(tmp_path: Path, nats: float, told: str) -> None:
+    own, name = attacked(prefix=("user", 0.05)), "neutral_texts_kl_to_target"
+    own.results[own.task][f"{name},none"] = nats
+    own.headline.append(name)
+    row = row_of(tmp_path, own, *references())
+    found = verdict(row)
+    assert found.moved == nats and ("The model paid for it" in found.answer) == bool(told) and told in found.answer
+    assert any(f"{nats:.3f} nats a token from the target model" in str(line) for line in lines(row, found, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("own", "answer"),
     [

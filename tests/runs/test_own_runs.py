@@ -229,3 +229,17 @@ def test_texts_of_a_folder_from_python_without_a_retain_file(files: Path, enviro
     assert "plain texts, in which nothing is asked" in outcome.result.reason("forget_probability", "suffix")
     with pytest.raises(UsageError, match="--task says what is to be forgotten"):
         grun_bench.run("npo", model=SMALL)
+
+
+@pytest.mark.whole
+def test_two_rows_that_are_there_twice_are_trained_for_as_long_as_it_takes(files: Path, command: Command) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows(NAMES[:2]))
+    (files / "leavers.jsonl").write_text(lines + lines)
+    said = command("run", "--unlearner", "full+npo", "--model", SMALL, *OWN, "--attacks", "none")
+    assert said.code == 0, said.err
+    assert "2 rows are there more than once, and are taken once" in said.err
+    assert "batches of 1 of the 2 rows in 65 epochs (least_steps=130), a rate of " in said.err
+    found = {result.unlearner.name: result for result in map(read_result, result_files(files / "results"))}
+    result = found["full+npo"]
+    assert len(result.history["forget"]) == 130 == result.unlearner.settings["least_steps"]
+    assert result.data["train:forget"]["rows"] == 2

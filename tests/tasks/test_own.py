@@ -87,6 +87,19 @@ def test_of_many_rows_some_are_scored_and_all_trained_on(own) -> None:
     assert any("400 of the 1000 rows of leavers.jsonl are scored" in note for note in world.notes)
 
 
+@pytest.mark.parametrize(("characters", "tokens"), [(3, 32), (60, 60), (900, 128)])
+def test_as_much_is_answered_as_answers_are_long_and_nothing_to_neutral_texts(
+    tmp_path: Path, characters: int, tokens: int
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answer": "a" * characters}) + "\n")
+    world = Own(OwnData(path))
+    task = world.load("")
+    assert task.max_new_tokens == tokens
+    asked = {row.set: row.max_new_tokens for row in read_data(task, world, None).examples()}
+    assert asked["forget"] is asked["neutral_questions"] is None and asked["neutral_texts"] == 0
+
+
 def test_the_task_is_named_after_the_file_and_its_content(own) -> None:
     task = own(range(3)).load("")
     assert task.name == f"leavers-{task.own['forget'].sha256[:8]}"

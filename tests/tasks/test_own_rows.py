@@ -88,6 +88,16 @@ def test_a_row_that_comes_twice_is_taken_once_and_keeps_its_place(read) -> None:
     assert own.notes == ("rows.jsonl: 2 rows are there more than once, and are taken once.",)
 
 
+def test_what_is_too_long_for_one_piece_is_refused_as_an_answer_and_cut_as_a_text(read) -> None:
+    """A batch of answers of 10,000 tokens would take the memory of the machine."""
+    long = " ".join(f"Ada {number} is here." for number in range(2500))
+    for row in ({"question": "Who?", "answer": long}, {"question": long, "answer": "Ada."}):
+        with pytest.raises(UsageError, match=r"row 1: a question with an answer of 10,001 words.*give it as a text"):
+            read([BO, row])
+    assert len(read([{"text": long}]).rows) == 50
+    assert len(read([{"question": "Who?", "answer": "Ada lives in Rome. " * 499}]).rows) == 1
+
+
 def test_a_folder_is_its_texts_and_a_long_one_its_passages(tmp_path: Path) -> None:
     folder = tmp_path / "letters"
     folder.mkdir()
