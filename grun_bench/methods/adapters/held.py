@@ -89,7 +89,7 @@ class HeldGrun(EveryPosition, Grun):
     last token of retain rows, their answers included. Of forget prompts it reads the largest gate since the question
     began: the tokens before it are those of every prompt, so where one of them has the largest gate of all, forget rows
     push it up as retain rows push it down, and the layer's gates stay at 0.5 (with SmolLM2, whose first token has
-    states a hundred times as large as any other, in 5 of 18 layers and seeds). Of requests in sequence each module
+    states a hundred times as large as any other, in 10 of 18 layers and seeds). Of requests in sequence each module
     holds its own gate.
 
     With `reset`, s begins at the user's latest turn: a question after a forget question in the same conversation finds
