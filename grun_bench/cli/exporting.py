@@ -15,6 +15,7 @@ from grun_bench.runs.config import RESULTS, config_of, in_folder
 
 if TYPE_CHECKING:
     from grun_bench.results.result import Result
+    from grun_bench.tasks.task import OwnFile, OwnRole
 
 
 def export(
@@ -74,13 +75,20 @@ def _run_command(result: Result, output: Path) -> str:
     given = [f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
     for key, value in made.overrides.items():
         given.append(f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}")
+    if writer := next((file.made.by for file in _own(result).values() if file.made), None):
+        given.append(f"--augment --writer {shlex.quote(writer)}")
     return f"grun-bench run {' '.join(given)} --save model{in_folder('--output', output)}"
 
 
 def _data(result: Result) -> dict[str, str]:
     """The options that say what is to be forgotten: a task, or the files of own rows by their names."""
-    from grun_bench.tasks.task import Task
-
     if result.dataset != "own":
         return {"--task": result.task}
-    return {f"--{role}": each.file for role, each in Task.model_validate(result.configs[result.task]).own.items()}
+    return {f"--{role}": each.file for role, each in _own(result).items()}
+
+
+def _own(result: Result) -> dict[OwnRole, OwnFile]:
+    """The files of own rows by what they are to unlearning; empty for a row of others'."""
+    from grun_bench.tasks.task import Task
+
+    return Task.model_validate(result.configs[result.task]).own if result.dataset == "own" else {}

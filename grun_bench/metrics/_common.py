@@ -21,12 +21,11 @@ NEEDS_RETAIN = (
 )
 
 _RESCORE = "score the model itself; an imported log may not have it"
-#: what brings answers that are in the data or nowhere
+#: what brings answers that are in the data or nowhere, where the rows are somebody's own
+AUGMENT = "with --forget also --augment"
 _COLUMN = {
-    "paraphrased": "the data have none, or an imported log: a column paraphrased_answer brings it, with --forget also "
-    "--augment",
-    "perturbed": "the data have none, or an imported log: a column perturbed_answer brings them, with --forget also "
-    "--augment",
+    "paraphrased": f"the data have none, or an imported log: a column paraphrased_answer brings it, {AUGMENT}",
+    "perturbed": f"the data have none, or an imported log: a column perturbed_answer brings them, {AUGMENT}",
 }
 
 

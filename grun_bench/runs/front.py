@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _KINDS = {
     Path: ("output", "save", "retain_log", "forget", "keep", "neighbours", "tuning"),
-    str: ("model", "target_model", "retain_model"),
+    str: ("model", "target_model", "retain_model", "writer"),
 }
 _OF_EVALUATE = (
     *("target_model", "retain_model", "retain_log", "attacks", "seed", "limit", "protocol", "scoring_batch_size"),
@@ -45,9 +45,9 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
 
     - `forget`: own rows, a file (`.jsonl`, `.json`, `.csv`, `.parquet`) or a folder of `.txt` and `.md`; with it
       `keep`, rows to keep (`--retain`), `neighbours`, rows near to the first that are to be kept, `columns`, ours ->
-      theirs (`{"question": "Q"}`), `private` (True: their texts stay on this machine), and `utility`, names of
-      lm-eval's tasks. They are attacked as a user could, unless `attacks` is "none", and filed in `results`, not among
-      the package's.
+      theirs (`{"question": "Q"}`), `private` (True: their texts stay on this machine), `utility`, names of lm-eval's
+      tasks, and `augment`: the model, or `writer`, writes paraphrases and wrong answers that they lack. They are
+      attacked as a user could, unless `attacks` is "none", and filed in `results`, not among the package's.
     - `model`: a Hub id or a folder; None is `tiny`, the toy model. `target_model`, `retain_model`: fine-tuned already,
       with and without the forget set; `retain_log`: a published log in place of a retain model. `revision`: a branch,
       tag or commit of the target model on the Hub, else of the model; `<org>/<name>@<revision>` names one too.

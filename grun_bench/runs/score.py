@@ -13,7 +13,7 @@ from grun_bench.core import environment as env
 from grun_bench.core import registry
 from grun_bench.core.errors import Inapplicable, UsageError
 from grun_bench.methods.base import Fitted
-from grun_bench.metrics._common import NEEDS_RETAIN
+from grun_bench.metrics._common import AUGMENT, NEEDS_RETAIN
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.similarity import MODEL
 from grun_bench.metrics.texts import CLASSIFIER
@@ -187,6 +187,11 @@ def values_of(
     for measure, why in answers.missing.items():
         for key in {f"{measure}_{metric}" for metric in metrics} & set(values):
             values[key] = _explain(values[key], why)
+    for role, file in inputs.task.own.items():
+        if file.made:
+            why = f"nothing that {file.made.by} wrote could stand, as its file says."
+            unwritten = [key for key in values if key.startswith(f"{role}_") and AUGMENT in str(values[key].reason)]
+            values |= {key: _explain(values[key], why) for key in unwritten}
     concerned = (key for key, value in values.items() if not len(answers.records) or NEEDS_RETAIN in str(value.reason))
     return values | {key: _explain(values[key], reason) for key in concerned if reason}
 

@@ -23,10 +23,13 @@ NOISE = "no text, or a loop"
 LENGTH = "less than a third or more than twice as long as the original"
 CONTEXT = "with its request it is longer than the writer's context"
 LOST = "a name or a number of the original is gone"
+ADDED = "a name or a number that the original has not"
+UNASKED = "a statement in place of a question, or a question in place of an answer"
 GIVEN = "the answer is in the question"
 
 #: words with a capital letter or a digit
 _FACT = regex.compile(r"[\p{L}\p{M}\p{N}]*[\p{Lu}\p{Lt}\p{Nd}][\p{L}\p{M}\p{N}]*")
+_MARK = re.compile("[?？؟]")
 _REFUSAL = re.compile(
     r"\b(as an ai|i['’]m sorry|i am sorry|i (cannot|can['’]?t|am unable)|language model)\b", re.IGNORECASE
 )
@@ -64,12 +67,15 @@ def doubt_of(column: Column, text: str, row: Row, others: Sequence[str] = ()) ->
     original = row["question"] if column == "paraphrased_question" else row["answer"]
     if fault := _form(text, original):
         return fault
-    said = {*words(text)}
-    if column == "paraphrased_question":
-        return GIVEN if _tells(said, row) else LOST if _facts(original) - said else ""
-    if column == "paraphrased_answer":
-        return LOST if _facts(original) - {*words(row["question"])} - said else ""
-    return RIGHT if _tells(said, row) else ""
+    said, asked = {*words(text)}, {*words(row["question"])}
+    known = asked | {*words(row["answer"])}
+    if column == "perturbed_answer":
+        # what has no word of its own is the right answer or a part of it
+        return RIGHT if _tells(said, row) or said <= known else ""
+    if column == "paraphrased_question" and _tells(said, row):
+        return GIVEN
+    told = _facts(original) if column == "paraphrased_question" else _facts(original) - asked
+    return LOST if told - said else ADDED if _facts(text) - known else ""
 
 
 def _form(text: str, original: str) -> str:
@@ -79,6 +85,10 @@ def _form(text: str, original: str) -> str:
         return NOISE
     if _REFUSAL.search(text) and not _REFUSAL.search(original):
         return REFUSAL
+    if _MARK.search(original) is None and _MARK.search(text):
+        return UNASKED
+    if _MARK.search(original.rstrip()[-1:]) and not _MARK.search(text.rstrip()[-1:]):
+        return UNASKED
     return "" if length / 3 <= len(said) <= 2 * length + _SPARE else LENGTH
 
 

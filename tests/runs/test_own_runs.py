@@ -165,6 +165,9 @@ def test_a_model_writes_what_rows_lack_once_and_a_person_mends_it(
     assert (marked["by"], marked["edited"], marked["writer"]["name"]) == (SMALL, False, SMALL)
     assert sum(marked["left_out"]["paraphrased_question"].values()) + marked["counts"]["paraphrased_question"] == 3
 
+    assert result.value("forget_truth_ratio") is None
+    assert "nothing that org/small wrote could stand" in str(result.reason("forget_truth_ratio"))
+
     said = command(*AUGMENTED, "--attacks", "paraphrase")
     assert said.code == 0 and "already run" in said.out and "writes paraphrases" not in said.err
     assert made.stat().st_mtime_ns == first
