@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from grun_bench.core.progress import bar
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.batch import Side, UnlearningBatch
 from grun_bench.methods.draws import REFERRED, Draw, Sequences
@@ -39,13 +40,20 @@ class Step:
     #: (rows,) summed negative log-likelihoods under the target model, in nats, by name of the sequences
     references: dict[str, Tensor] = field(default_factory=dict)
 
-    def keep_references(self) -> None:
-        """Compute what objectives compare with, if they do; the model must be the target, but for the adapter."""
-        if "reference" in self.needs:
-            with self.adapter.disabled():
-                for name in (name for name in REFERRED if name in self.sequences):
-                    sequences, size = self.sequences[name], self.recipe.batch_size
-                    self.references[name] = reference_nll(self.lm, sequences, size, self.trunk)
+    def keep_references(self, draws: Sequence[Draw]) -> None:
+        """Compute what objectives compare with, if they do, for the sequences that are drawn; NaN for the others.
+
+        The model must be the target, but for the adapter.
+        """
+        if "reference" not in self.needs:
+            return
+        with self.adapter.disabled():
+            for name in (name for name in REFERRED if name in self.sequences):
+                drawn = sorted({row for draw in draws for row in draw.rows.get(name, ())})
+                sequences = [self.sequences[name][row] for row in drawn]
+                found = torch.full((len(self.sequences[name]),), torch.nan)
+                found[drawn] = reference_nll(self.lm, sequences, self.recipe.batch_size, self.trunk)
+                self.references[name] = found
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         """Name -> scalar term, weighted, of one batch."""
@@ -91,5 +99,9 @@ def _constant(loss: Tensor, weight: float, progress: float) -> Tensor:
 def reference_nll(lm: LM, sequences: Sequence[Encoded], batch_size: int, trunk: Trunk | None = None) -> Tensor:
     """(sequences,) summed negative log-likelihood of each answer under the model as it is now, in nats, on the CPU."""
     lm.model.eval()
-    batches = [collate(part, lm.pad_id) for part in split(sequences, batch_size)]
-    return torch.cat([Side(lm.model, batch.to(lm.device), trunk=trunk).nll.cpu() for batch in batches])
+    found = [torch.empty(0)]
+    with bar("likelihoods under the target", len(sequences)) as advance:
+        for part in split(sequences, batch_size):
+            found.append(Side(lm.model, collate(part, lm.pad_id).to(lm.device), trunk=trunk).nll.float().cpu())
+            advance(len(part))
+    return torch.cat(found)

@@ -89,7 +89,7 @@ class Pair(Unlearner):
             step = Step(
                 lm, adapter, objective, retain_loss, recipe, sequences, context.seed, self._needs, layers, trunk, head
             )
-            step.keep_references()
+            step.keep_references(draws)
             lm.model.train()
             history = self._optimise(step, draws, context)
             lm.model.eval()

@@ -121,8 +121,8 @@ def test_ten_steps_are_the_official_trainers(name: str, make_lm: Callable[..., L
         sequences["idk"] = [each for question, _ in FORGET for each in encode(lm, question, REFUSALS, recipe)]
     plugin = registry.get("objective", name)
     step = Step(lm, adapter, plugin.target, retain_ce, recipe, sequences, 0, {*plugin.needs})
-    step.keep_references()
     draws = draw_batches(sequences, recipe, 0)
+    step.keep_references(draws)
 
     def batches(draw: Any) -> tuple[Batch, Batch]:
         chosen = [

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from grun_bench.core import registry
 from grun_bench.core.errors import Diverged, UsageError
+from grun_bench.methods.adapters.full import Full
 from grun_bench.methods.base import FitContext, Fitted
+from grun_bench.methods.draws import draw_batches, encode_rows
 from grun_bench.methods.make import make_unlearner
+from grun_bench.methods.recipes import Recipe
 from grun_bench.methods.refusals import REFUSALS
-from grun_bench.methods.step import reference_nll
+from grun_bench.methods.step import Step, reference_nll
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import calling, forward
 from grun_bench.models.lm import LM
@@ -42,6 +45,20 @@ def test_reference_nll_is_brute_force(lm: LM, size: int) -> None:
     found = reference_nll(lm, [lm.prompts.encode(*pair) for pair in FORGET], size)
     assert not found.requires_grad
     assert found.tolist() == pytest.approx([nll_by_hand(lm, *pair) for pair in FORGET], rel=1e-4)
+
+
+def test_references_are_those_of_the_rows_that_are_drawn(make_lm: Callable[..., LM]) -> None:
+    """Of 50,000 rows of which a few steps draw a hundred, the others' likelihoods would take most of the time."""
+    lm, recipe, adapter = make_lm(), Recipe(epochs=1, batch_size=2, steps=1), Full()
+    adapter.attach(lm.model)
+    sequences = {"forget": encode_rows(lm, FORGET, recipe), "retain": encode_rows(lm, RETAIN, recipe)}
+    draws = draw_batches(sequences, recipe, 0)
+    step = Step(lm, adapter, registry.get("objective", "npo").target, None, recipe, sequences, 0, {"reference"})
+    step.keep_references(draws)
+    found = step.references["forget"]
+    assert sorted(found.isfinite().nonzero()[:, 0].tolist()) == sorted(draws[0].rows["forget"])
+    for row in draws[0].rows["forget"]:
+        assert found[row].item() == pytest.approx(nll_by_hand(lm, *FORGET[row]), rel=1e-4)
 
 
 # --- all pairs --------------------------------------------------------------------------------------------------------
