@@ -24,25 +24,29 @@ from grun_bench.runs.run import run
 
 pytestmark = pytest.mark.whole
 
-#: gradient ascent whose steps take as long as a test needs to kill it
+#: gradient ascent that takes its time as long as a file is there, for a test to kill it
 PLUGIN = """
 import time
+from pathlib import Path
 from grun_bench.core.registry import objective
 
+SLOWLY = Path(__file__).with_name("slowly")
+
 @objective("slow", retain="ce")
-def slow(batch, *, seconds: float = 0.25):
+def slow(batch):
     \"\"\"Gradient ascent, slowly.\"\"\"
-    time.sleep(seconds)
+    if SLOWLY.exists():
+        time.sleep(0.5)
     return -batch.forget.cross_entropy
 """
-EPOCHS = 12
+EPOCHS = 100
 #: seconds that anything here may take on a busy machine
-LONG = 240
+LONG = 600
 
 
 @pytest.fixture(scope="module")
 def sweep(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """Two methods, the second of 12 slow steps; with their control three runs. The output folder is to be added."""
+    """Two methods, the second of 100 slow steps; with their control three runs. The output folder is to be added."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "slow.py").write_text(PLUGIN)
     task = str(hub / "small.yaml")
@@ -80,6 +84,14 @@ def timeless(value: Any) -> Any:
     return value
 
 
+@pytest.fixture
+def slowly(sweep: list[Any], plain: dict[str, Any]) -> Path:
+    """The file that makes a method slow; a test removes it once it has killed what it wanted to."""
+    file: Path = sweep[2].with_name("slowly")
+    file.touch()
+    return file
+
+
 @contextmanager
 def sweeping(*arguments: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """`grun-bench sweep` in a process of its own, ended with the block."""
@@ -111,7 +123,9 @@ def running(output: Path, name: str, process: subprocess.Popen[str], again: bool
     raise AssertionError(f"{name} did not begin: {process.communicate()[0] if process.poll() is not None else ''}")
 
 
-def test_two_processes(environment: Path, sweep: list[object], plain: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes(
+    environment: Path, sweep: list[object], plain: dict[str, Any], slowly: Path, tmp_path: Path
+) -> None:
     """A killed one is a run that failed and stops no other; SIGTERM stops all, and the same command goes on."""
     with sweeping(*sweep, tmp_path, "--jobs", "2") as process:
         os.kill(running(tmp_path, "slow", process).pid, signal.SIGKILL)
@@ -130,6 +144,7 @@ def test_two_processes(environment: Path, sweep: list[object], plain: dict[str, 
         said = ended(process)
     assert "3 runs: 2 done, 1 waiting" in said and "stopped by SIGTERM" in said
 
+    slowly.unlink()
     with sweeping(*sweep, tmp_path) as process:
         assert "3 runs: 3 done" in ended(process)
     assert "goes on from step" in log_of(tmp_path, "slow")
@@ -137,7 +152,7 @@ def test_two_processes(environment: Path, sweep: list[object], plain: dict[str, 
 
 
 @pytest.mark.skipif(bool(one_node.missing()), reason=one_node.missing())
-def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], tmp_path: Path) -> None:
+def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], slowly: Path, tmp_path: Path) -> None:
     """Arrays on a node of Slurm; one run is preempted, queued again, and goes on."""
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     with one_node.one_node(tmp_path / "slurm") as env:
@@ -145,13 +160,14 @@ def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], tm
         with sweeping(*sweep, tmp_path / "out", "--cluster", "slurm", "--resource", "time=5", **slurm) as process:
             running(tmp_path / "out", "slow", process)
             subprocess.run(["srun", "-p", "urgent", "-n2", "true"], env=env, check=True, capture_output=True)
+            slowly.unlink()
             assert "3 runs: 3 done" in ended(process)
     log = log_of(tmp_path / "out", "slow")
     assert log.count("---") == 2 and "goes on from step" in log
     assert results(tmp_path / "out") == plain
 
 
-def test_ray(environment: Path, sweep: list[object], plain: dict[str, Any], tmp_path: Path) -> None:
+def test_ray(environment: Path, sweep: list[object], plain: dict[str, Any], slowly: Path, tmp_path: Path) -> None:
     """Three nodes of Ray, of which the one that trains is killed: the run is made on another."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     from ray.cluster_utils import Cluster
@@ -163,6 +179,9 @@ def test_ray(environment: Path, sweep: list[object], plain: dict[str, Any], tmp_
             pid = running(tmp_path, "slow", process).pid
             (node,) = (each for each in nodes if raylet(each) == parent(pid))
             cluster.remove_node(node, allow_graceful=False)
+            while Path(f"/proc/{pid}").exists():
+                time.sleep(0.1)
+            slowly.unlink()
             assert "3 runs: 3 done" in ended(process)
     finally:
         cluster.shutdown()
