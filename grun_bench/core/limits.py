@@ -10,6 +10,9 @@ from typing import Any
 
 from grun_bench.core.errors import GrunBenchError
 
+#: seconds between two tries to end a block
+AGAIN = 0.5
+
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
@@ -18,13 +21,18 @@ def at_most(seconds: float) -> Iterator[None]:
         yield
         return
 
+    over = False
+
     def end(number: int, frame: Any) -> None:
-        raise GrunBenchError(f"stopped after {seconds:.0f} seconds, which is more than such records take.")
+        if not over:
+            raise GrunBenchError(f"stopped after {seconds:.0f} seconds, which is more than such records take.")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again and again: what is raised in a callback of the garbage collector, or in a destructor, is lost
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -87,7 +87,7 @@ def test_a_task_of_the_harness_is_what_it_is_here(tree: Path) -> None:
     from grun_bench.leaderboard.consistency import inconsistencies
     from grun_bench.results.store import read_result
 
-    (honest,) = (Path(__file__).parents[2] / "leaderboards/results/tofu_lite").glob("*/grun+idk/*.json")
+    (honest,) = (Path(__file__).parents[2] / "leaderboards/results/tofu_lite").glob("*/lora+npo/*.json")
     result = read_result(honest)
     assert list(inconsistencies(result)) == []
     result.headline = result.configs["tofu_lite"]["headline"] = ["model_utility"]

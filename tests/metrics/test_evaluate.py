@@ -87,6 +87,7 @@ def test_every_metric_gives_a_number_in_bounds_or_a_reason() -> None:
         *(f"{name}_kl_to_target" for name in ("real_authors", "world_facts")),
         *(f"{name}_{metric}" for name in SETS for metric in ("similarity", "same_meaning")),
         *("forget_fluency", "retain_fluency", "utility_score"),  # of a classifier
+        "forget_erasure_depth",  # of an attack
     }
 
 
