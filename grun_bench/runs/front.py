@@ -43,8 +43,8 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
     name or the path of its YAML; or, in its place, `forget` and what goes with it. Options, all of them fields of
     `grun_bench.runs.config.RunConfig`:
 
-    - `forget`: own rows, a file (`.jsonl`, `.json`, `.csv`, `.parquet`) or a folder of `.txt` and `.md`; with it
-      `keep`, rows to keep (`--retain`), `neighbours`, rows near to the first that are to be kept, `columns`, ours ->
+    - `forget`: own rows, a file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`) or a folder of `.txt` and `.md`; with
+      it `keep`, rows to keep (`--retain`), `neighbours`, rows near to the first that are to be kept, `columns`, ours ->
       theirs (`{"question": "Q"}`), `private` (True: their texts stay on this machine), `utility`, names of lm-eval's
       tasks, and `augment`: the model, or `writer`, writes paraphrases and wrong answers that they lack. They are
       attacked as a user could, unless `attacks` is "none", and filed in `results`, not among the package's.

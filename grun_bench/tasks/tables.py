@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -16,16 +17,19 @@ from grun_bench.tasks.json_rows import SAVE_AS_UTF8, SUFFIXES, read_rows
 #: endings of files that are a text each, in a folder of them
 TEXTS = (".txt", ".md")
 #: endings of tables; what is not here is read as JSON
-_TABLES = (*SUFFIXES, ".csv", ".parquet")
+_TABLES = (*SUFFIXES, ".csv", ".tsv", ".parquet")
 _DELIMITERS = ",;\t"
+#: a name of a column that stands in quotation marks, in which a delimiter is none
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 #: characters in a cell
 _CELL = 2**24
 
 
 def read_file(path: Path) -> list[Row]:
-    """The rows of a file, by its ending: `.csv`, `.parquet`, or else JSON (see `json_rows`); a `.txt` or `.md` is one.
+    """The rows of a file, by its ending: `.csv`, `.tsv`, `.parquet`, or else JSON (see `json_rows`).
 
-    What a row lacks is null, and so is an empty cell of a CSV file. Raises DataError with the line or the row.
+    A `.txt` or `.md` is one row. What a row lacks is null, and so is an empty cell of a CSV file. Raises DataError with
+    the line or the row.
     """
     try:
         return _READERS.get(path.suffix.lower(), _json)(path)
@@ -91,9 +95,10 @@ def _parquet(path: Path) -> list[Row]:
 
 def _csv(path: Path) -> list[Row]:
     text = _decoded(path)
-    first = text.partition("\n")[0]
+    first = _QUOTED.sub("", text).partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=first.count)
     csv.field_size_limit(_CELL)
-    reader = csv.reader(StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count), strict=True)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         return list(_table(reader, path))
     except csv.Error as error:
@@ -125,4 +130,8 @@ def _decoded(path: Path) -> str:
         raise DataError(f"{path}, line {line}: not UTF-8 (byte {error.start}). {SAVE_AS_UTF8}") from None
 
 
-_READERS: dict[str, Callable[[Path], list[Row]]] = {".csv": _csv, ".parquet": _parquet, **dict.fromkeys(TEXTS, _text)}
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    **dict.fromkeys((".csv", ".tsv"), _csv),
+    ".parquet": _parquet,
+    **dict.fromkeys(TEXTS, _text),
+}

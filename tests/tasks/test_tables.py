@@ -35,6 +35,7 @@ WAYS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "commas": ("csv", _csv),
     "semicolons": ("csv", lambda path: _csv(path, ";")),
     "tabs, byte order mark": ("CSV", lambda path: _csv(path, "\t", "utf-8-sig")),
+    "tabs by name": ("tsv", lambda path: _csv(path, "\t")),
     "parquet": ("parquet", lambda path: pandas.DataFrame(ROWS).to_parquet(path)),
 }
 
@@ -46,6 +47,14 @@ def test_every_kind_of_file_gives_the_same_rows(way: str, tmp_path: Path) -> Non
     write(path)
     assert read_file(path) == ROWS
     assert PUBLISHED.rows(Source.parse(str(path))).rows == ROWS
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_names_of_columns_may_hold_what_parts_others(tmp_path: Path, delimiter: str) -> None:
+    path, row = tmp_path / "rows.csv", {"asked; of whom, and when": "Who?", 'the "answer",\nin words': "Ada."}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([row, row.values()])
+    assert read_file(path) == [row]
 
 
 def test_an_empty_cell_is_null(tmp_path: Path) -> None:
