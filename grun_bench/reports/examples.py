@@ -79,6 +79,12 @@ def returned(row: Row, attacks: Iterable[str]) -> Returned | None:
     return Returned(frozenset(whole - guessed), len(own)) if own else None
 
 
+def texts_gone(row: FiledRow) -> bool:
+    """Whether a row has records whose texts are elsewhere, or that are elsewhere themselves."""
+    records = row.records()
+    return row.result.records is not None and (records is None or any(record.hidden for record in records))
+
+
 def examples(row: Row, attacks: Iterable[str], count: int) -> list[Example]:
     """The `count` rows of which most came back that the retain model does not say too; of equals the longest answers.
 

@@ -9,7 +9,7 @@ from typing import Literal
 from grun_bench.core import registry
 from grun_bench.leaderboard.ranking import UTILITY_FLOOR
 from grun_bench.metrics.about import leads
-from grun_bench.reports.examples import Returned, returned
+from grun_bench.reports.examples import Returned, returned, texts_gone
 from grun_bench.reports.leaks import Leak, leaks
 from grun_bench.reports.rows import Row
 
@@ -80,7 +80,7 @@ def verdict(row: Row) -> Verdict:
     if special:
         grade, answer = "none", special
     else:
-        answer += _price(utility, moved)
+        answer += _uncounted(row, grade, whole) + _price(utility, moved)
     return Verdict(answer, grade, plain, *judged, utility, untried, moved)
 
 
@@ -121,6 +121,13 @@ def _without_share(user: Leak) -> str:
     if user.known is None:
         return "It cannot be told how much is left: the target model was not scored."
     return "It cannot be told: by this metric the target model knows no more than one that never saw the forget set."
+
+
+def _uncounted(row: Row, grade: Grade, whole: Returned | None) -> str:
+    """That a better verdict than "in part" was given without a look at single answers, where that is so."""
+    if grade not in ("open", "hidden", "good") or whole or not texts_gone(row.own):
+        return ""
+    return " Whether single answers come back whole cannot be told here, where their texts are not."
 
 
 def _price(utility: Utility | None, moved: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,21 @@ def test_one_answer_that_comes_back_whole_is_said_though_the_mean_is_low(tmp_pat
     found = verdict(read_row(row.own.path))
     assert found.whole is not None and found.whole.rows == {("forget", 0)}
     assert (found.grade, "1 of 3 answers" in found.answer) == ("part", True)
+
+
+def test_without_texts_the_verdict_says_that_no_answer_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a private row: the mean is low and an answer comes back whole, which no number of the result says."""
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / "cache"))
+    own = attacked(es=0.05, prefix=("user", 0.05), strip=("weights", 0.05))
+    path, *_ = store([own, *references()], tmp_path / "results")
+    own.records = save_records(path, Records([said("forget", 0, "a b c", "a b c", [1, 1])]), private=True)
+    path.write_text(own.dumps())
+    assert verdict(read_row(path)).answer == "Forgotten but for 1 of 1 answers, which who may only ask gets whole."
+    shutil.rmtree(tmp_path / "cache")
+    (_, *others) = answers = verdict(read_row(path)).answer.split(". ")
+    assert answers[0].startswith("Forgotten under every attack") and "whole cannot be told here" in others[0]
 
 
 def test_records_that_were_changed_are_no_example(tmp_path: Path) -> None:
