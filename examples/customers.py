@@ -109,4 +109,6 @@ def main(folder: Path, name: str | None = None, dtype: str = "auto") -> None:
 
 
 if __name__ == "__main__":
+    if not 2 <= len(sys.argv) <= 4 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     main(Path(sys.argv[1]), *sys.argv[2:4])

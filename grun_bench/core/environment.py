@@ -18,6 +18,9 @@ PACKAGES = (
     "lm_eval",
 )
 
+#: where rows of own files go, beside whoever runs and not into the package's boards
+OWN_RESULTS = Path("results")
+
 
 def expanded(path: str | Path) -> Path:
     """With the home folder in place of `~`. Raises UsageError where the system knows of none."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from grun_bench.core import registry, untrusted
+from grun_bench.core.environment import OWN_RESULTS
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.files import locked
 from grun_bench.core.plugins import Control
@@ -119,4 +120,6 @@ def find_result(run: str, root: Path) -> Path:
         return files[matching[0]]
     if matching:
         raise UsageError(f"run '{run}' is the beginning of {len(matching)} runs: {', '.join(matching[:5])}.")
-    raise unknown("run", run, files, "`grun-bench ls runs` lists them.", listed=False)
+    if root != OWN_RESULTS and any(path.rpartition("/")[2].startswith(run) for path in result_paths(OWN_RESULTS)):
+        raise UsageError(f"no run '{run}' in {root}, but one in {OWN_RESULTS}: --output {OWN_RESULTS}.")
+    raise unknown("run", run, files, f"`grun-bench ls runs --output {root}` lists them.", listed=False)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 #: where rows are filed unless another folder is given
 RESULTS = Path("leaderboards/results")
-#: where those of own rows are, which are nobody else's
-OWN_RESULTS = Path("results")
 #: what every generator of random numbers takes
 MAX_SEED = 2**32 - 1
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import registry
 from grun_bench.core.environment import cache_folder
+from grun_bench.core.environment import OWN_RESULTS
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
 from grun_bench.core.files import write_whole
-from grun_bench.runs.config import OWN_RESULTS, RESULTS, RunConfig
+from grun_bench.runs.config import RESULTS, RunConfig
 
 if TYPE_CHECKING:
     from grun_bench.results.result import Result

@@ -144,7 +144,9 @@ def test_a_save_that_fails_is_a_failure(tmp_path: Path) -> None:
         write_whole(tmp_path / "file" / "result.json", "text")
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id(results: Path) -> None:
+def test_a_run_is_found_by_the_beginning_of_its_id(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = one(results)
     assert find_result(path.stem, results) == find_result(path.stem[:8], results) == path
     with pytest.raises(UsageError, match="beginning of"):
@@ -152,5 +154,13 @@ def test_a_run_is_found_by_the_beginning_of_its_id(results: Path) -> None:
     with pytest.raises(UsageError, match="did you mean"):
         find_result(path.stem[:-1] + "9", results)
     # names that say nothing to a reader are not listed
-    with pytest.raises(UsageError, match=r"unknown run 'nope': none of the 3 there is near it\. `grun-bench ls runs`"):
+    with pytest.raises(
+        UsageError, match=r"unknown run 'nope': none of the 3 there is near it\. `grun-bench ls runs --out"
+    ):
         find_result("nope", results)
+    # rows of own files are elsewhere
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "results").symlink_to(results)
+    monkeypatch.chdir(tmp_path / "own")
+    with pytest.raises(UsageError, match=rf"no run '{path.stem}' in elsewhere, but one in results: --output results\."):
+        find_result(path.stem, Path("elsewhere"))
