@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import registry
-from grun_bench.core.environment import cache_folder
-from grun_bench.core.environment import OWN_RESULTS
+from grun_bench.core.environment import OWN_RESULTS, cache_folder
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
 from grun_bench.core.files import write_whole
 from grun_bench.runs.config import RESULTS, RunConfig
