@@ -110,6 +110,8 @@ def test_own_rows_are_unlearned_scored_and_attacked_and_their_texts_stay(
     kept = content_of(files / "results")
     for text in (*NAMES[:4], *CITIES, "Where does"):
         assert text.encode() not in kept
+    # a few letters alone stand in weights by chance
+    for text in (*NAMES[:4], "In which city", "The city is"):
         keys = (path for path in environment.rglob("*") if path.is_file() and path.parent.name != "texts")
         assert not any(text.encode() in path.read_bytes() for path in keys)
     check_later(command, files, environment, result)
@@ -204,6 +206,8 @@ def check_mended(command: Command, files: Path, environment: Path, before: str) 
     kept = content_of(files / "results")
     for text in (*NAMES[:4], *CITIES, "In which city", "The city is", "Oslo", "Bern"):
         assert text.encode() not in kept
+    # a few letters alone stand in weights by chance
+    for text in (*NAMES[:4], "In which city", "The city is"):
         keys = (path for path in environment.rglob("*") if path.is_file() and path.parent.name != "texts")
         assert not any(text.encode() in path.read_bytes() for path in keys)
     said = command("attack", result.run_id, "--attacks", "suffix", "--output", files / "results")
