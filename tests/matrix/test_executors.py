@@ -159,6 +159,10 @@ def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], sl
         slurm = {name: env[name] for name in ("SLURM_CONF", "PATH")}
         with sweeping(*sweep, tmp_path / "out", "--cluster", "slurm", "--resource", "time=5", **slurm) as process:
             running(tmp_path / "out", "slow", process)
+            until = time.monotonic() + LONG
+            while "unlearning" not in log_of(tmp_path / "out", "slow") and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(2)  # some steps, from which it goes on
             subprocess.run(["srun", "-p", "urgent", "-n2", "true"], env=env, check=True, capture_output=True)
             slowly.unlink()
             assert "3 runs: 3 done" in ended(process)
