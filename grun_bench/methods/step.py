@@ -51,9 +51,9 @@ class Step:
             for name in (name for name in REFERRED if name in self.sequences):
                 drawn = sorted({row for draw in draws for row in draw.rows.get(name, ())})
                 sequences = [self.sequences[name][row] for row in drawn]
-                found = torch.full((len(self.sequences[name]),), torch.nan)
-                found[drawn] = reference_nll(self.lm, sequences, self.recipe.batch_size, self.trunk)
-                self.references[name] = found
+                known = reference_nll(self.lm, sequences, self.recipe.batch_size, self.trunk)
+                self.references[name] = known.new_full((len(self.sequences[name]),), torch.nan)
+                self.references[name][drawn] = known
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         """Name -> scalar term, weighted, of one batch."""
@@ -99,9 +99,9 @@ def _constant(loss: Tensor, weight: float, progress: float) -> Tensor:
 def reference_nll(lm: LM, sequences: Sequence[Encoded], batch_size: int, trunk: Trunk | None = None) -> Tensor:
     """(sequences,) summed negative log-likelihood of each answer under the model as it is now, in nats, on the CPU."""
     lm.model.eval()
-    found = [torch.empty(0)]
+    found = []
     with bar("likelihoods under the target", len(sequences)) as advance:
         for part in split(sequences, batch_size):
-            found.append(Side(lm.model, collate(part, lm.pad_id).to(lm.device), trunk=trunk).nll.float().cpu())
+            found.append(Side(lm.model, collate(part, lm.pad_id).to(lm.device), trunk=trunk).nll.cpu())
             advance(len(part))
     return torch.cat(found)

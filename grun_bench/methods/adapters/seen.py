@@ -82,9 +82,9 @@ def of_own_turn(seen: Tensor, begins: Tensor) -> Tensor:
 def common_beginning(ids: Tensor, beginning: Tensor) -> Tensor:
     """(rows, width) bool: the tokens of `ids` (rows, width) that are `beginning` (length,), up to the first other one.
 
-    A row's last token is never among them. Rows are padded on the right, as in training.
+    Rows are padded on the right, as in training.
     """
-    length = min(len(beginning), ids.shape[1] - 1)
+    length = min(len(beginning), ids.shape[1])
     same = (ids[:, :length] == beginning[:length]).long().cumprod(1).bool()
     return pad(same, (0, ids.shape[1] - length))
 
