@@ -13,7 +13,7 @@ import torch
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.patches import no_bars
 from grun_bench.core.progress import say
-from grun_bench.models.places import check_whole, locate, not_loaded
+from grun_bench.models.places import check_whole, locate, not_loaded, source_of
 from grun_bench.results.record import Record, Records
 
 #: the key in a record's scores
@@ -46,7 +46,7 @@ def load_classifier(name: str) -> Classifier:
     Raises ModelError for what is nowhere, or is no classifier.
     """
     place = locate(name)
-    source, options = (str(place), {}) if isinstance(place, Path) else (place.repository, {"revision": place.sha})
+    source, options = source_of(place)
     if isinstance(place, Path):
         check_whole(place)
     try:

@@ -16,7 +16,7 @@ from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import any_generation_config, no_bars, quiet
 from grun_bench.core.progress import say
 from grun_bench.models.lm import LM, usual_prompts
-from grun_bench.models.places import check_whole, identity, locate, not_loaded
+from grun_bench.models.places import check_whole, identity, locate, not_loaded, source_of
 from grun_bench.models.trial import not_numbers, obstacle, unreadable
 
 #: what to do with an adapter in place of a model
@@ -64,7 +64,7 @@ def load(name: str, placement: Placement) -> LM:
     Raises ModelError with every place looked at, with what its folder lacks, or with why it cannot be scored.
     """
     place = locate(name)
-    source, revision = (str(place), {}) if isinstance(place, Path) else (place.repository, {"revision": place.sha})
+    source, revision = source_of(place)
     options: dict[str, Any] = {"trust_remote_code": placement.trust_remote_code, **revision}
     part = ""
     try:

@@ -67,6 +67,11 @@ def locate(name: str, hint: str = "") -> Path | Commit:
     return Commit(repository, Path(str(config)).parent.name)
 
 
+def source_of(place: Path | Commit) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` takes to read a place: its folder or repository, and the options that name the commit."""
+    return (str(place), {}) if isinstance(place, Path) else (place.repository, {"revision": place.sha})
+
+
 def pinned(name: str) -> str:
     """The name under which `locate` finds the same content when the Hub has moved on."""
     place = locate(name)

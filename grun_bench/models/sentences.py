@@ -12,7 +12,7 @@ import numpy as np
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.patches import no_bars, quiet
-from grun_bench.models.places import check_whole, identity, locate, not_loaded, pinned
+from grun_bench.models.places import check_whole, identity, locate, not_loaded, pinned, source_of
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,10 @@ def load_sentences(name: str, device: str = "cpu", keep: Literal["beginning", "e
     a folder that is no such model.
     """
     place = locate(pinned_sentences(name))
-    options: dict[str, Any] = {"local_files_only": True}
     if isinstance(place, Path):
         check_whole(place)
-        source = str(place)
-    else:
-        source, options = place.repository, {"revision": place.sha}
+    source, revision = source_of(place)
+    options = revision or {"local_files_only": True}
     try:
         # it takes seconds, and on some CPUs what it imports warns of a kernel that nothing here needs
         with quiet("bitsandbytes"), no_bars():
