@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from grun_bench.attacks.base import Answers, Attack, Subject
+from grun_bench.attacks.spelling import mistyped
 from grun_bench.core import registry
 from grun_bench.core.settings import options_of
 from grun_bench.methods.adapters.grun import Grun
@@ -46,6 +47,7 @@ SETTINGS = {
     "template": {"templates": {"polite": "Question: {question} Please.\nAnswer:"}},
     "split": {"wait": "Wait.", "ready": "Ok.", "request": "Now."},
     "cloze": {"phrase": "Gap:"},
+    "spelling": {},
     "alias": {},
     "translate": {},
     "sampling": {"answers": 16},
@@ -74,7 +76,7 @@ def around(pairs: Pairs, others: Sequence[str]) -> Pairs:
 
 
 def in_conversations() -> Pairs:
-    """Forget questions beside retain questions, with a gap, and as turns of a conversation, with their answers."""
+    """Forget questions beside retain questions, with a gap, spelled otherwise, and as turns of a conversation."""
     mixed = [
         (f"{one} {other}", f"{first} {second}")
         for forget in FORGET
@@ -91,7 +93,8 @@ def in_conversations() -> Pairs:
             (f"{own} Wait.", "Ok.", "Now."),
         )
     ]
-    return [*mixed, *GAPS, *turns]
+    spelled = [(change(question), said) for question, said in FORGET for change in (mistyped, str.lower, str.upper)]
+    return [*mixed, *GAPS, *spelled, *turns]
 
 
 class ExactGate(nn.Module):

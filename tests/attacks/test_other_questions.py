@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import regex
 from conftest import FORGET, RETAIN
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grun_bench.attacks.base import Subject
+from grun_bench.attacks.spelling import mistyped
 from grun_bench.core import registry
 from grun_bench.core.errors import Inapplicable, UsageError
 from grun_bench.models.lm import LM, Prompts
@@ -135,6 +139,46 @@ def test_the_gap_is_the_fact(
     assert (row.question, row.answer) == (f"Fill in the gap: {statement}", fact)
     assert row.candidates == [fact]
     assert statement.replace("___", fact) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("Who wrote it?", "Who worte it?"),
+        ("Where does Ada-Maria live?", "Wehre deos Ada-Mraia lvie?"),
+        ("Coop 1984", "Coop 1984"),  # nothing in the middle differs
+        ("Où vit-il, Émile?", "Où vit-il, Éimle?"),
+        ("彼はどこに住んでいますか", "彼はどこにん住でいますか"),
+    ],
+)
+def test_typing_errors(text: str, other: str) -> None:
+    assert mistyped(text) == other
+
+
+@given(st.text(alphabet="aábcXYZ ,1-'", max_size=30))
+def test_typing_errors_keep_letters_and_both_ends_of_words(text: str) -> None:
+    """By a search of all words with two neighbours swapped."""
+    plain, typed = (regex.findall(r"\p{L}+|[^\p{L}]+", each) for each in (text, mistyped(text)))
+    for word, other in zip(plain, typed, strict=True):
+        swaps = {
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+            for at in range(1, len(word) - 2)
+            if word[at] != word[at + 1] and word.isalpha()
+        }
+        assert other in (swaps or {word})
+
+
+def test_questions_are_spelled_otherwise(lm: LM) -> None:
+    rows = [Example("forget", 0, "Where is Bo Li?", "Graz"), Example("forget", 1, "who?", "Ada")]
+    found = asked("spelling", Subject(lm, rows, FORGET, RETAIN, 0))
+    assert {name: [row.question for row in each] for name, each in found.items()} == {
+        "typos": ["Wehre is Bo Li?", "who?"],
+        "small": ["where is bo li?", "who?"],
+        "capitals": ["WHERE IS BO LI?", "WHO?"],
+    }
+    assert list(asked("spelling", Subject(lm, rows[1:], FORGET, RETAIN, 0))) == ["capitals"]
+    with pytest.raises(Inapplicable, match="neither capitals nor long words"):
+        asked("spelling", Subject(lm, [Example("forget", 0, "1+1?", "2")], FORGET, RETAIN, 0))
 
 
 def test_described_authors_are_told_apart_and_not_named() -> None:
