@@ -155,12 +155,12 @@ def test_a_task_with_sets_of_its_own_runs_as_it_is_told(customers: list[str], co
 
 
 @pytest.mark.whole
-def test_the_readme_from_python(
+def test_the_page_from_python(
     environment: Path, hub: Path, lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lines one after another, on the small model and its task in place of the published ones."""
     monkeypatch.chdir(tmp_path)
-    block, of_saved = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    block, of_saved = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
     task = repr(str(hub / "small.yaml"))
     for written, here in {
         '"tofu_forget10", seed=1': f"{task}, model={SMALL!r}, epochs=1, seed=1",

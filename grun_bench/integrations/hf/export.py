@@ -97,8 +97,8 @@ def _why(fitted: Fitted) -> str:
     if isinstance(fitted.adapter, Guard) and fitted.adapter.router:
         return (
             f"what steers it is {fitted.adapter.router}, a model of its own beside this one, which no folder that "
-            "transformers loads can carry. Serve the folder of --save with grun_bench.load, as README shows (`Taking "
-            "it home`), or unlearn with the model's own states as the router (--set router=)."
+            "transformers loads can carry. Serve the folder of --save with grun_bench.load, as examples/serve.py does, "
+            "or unlearn with the model's own states as the router (--set router=)."
         )
     if isinstance(fitted.adapter, (Reft, Guard)):
         return f"{name} edits hidden states while the model runs, which no weights do: it cannot be merged."
