@@ -36,6 +36,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def environment(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With a cache of the test's own: the session's has the rows of other tests too, as the keys of fine-tuned models
+    have public ones ("In which city was ...").
+    """
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(cache))
+    return cache
+
+
 RUN = ["run", "--unlearner", "grun-held+npo", "--model", SMALL, "--set", "epochs=1", "--limit", "3"]
 OWN = ["--forget", "leavers.jsonl", "--retain", "stayers.jsonl"]
 
