@@ -15,9 +15,10 @@ from grun_bench.methods.saving import save
 from grun_bench.metrics.fluency import everywhere
 from grun_bench.metrics.recovery import carry_attacks
 from grun_bench.metrics.stages import STAGES, stage_chart
-from grun_bench.results.filed import save_records
-from grun_bench.results.record import Records
-from grun_bench.results.result import Cost
+from grun_bench.results.filed import records_problem, save_records
+from grun_bench.results.private import hashed_otherwise
+from grun_bench.results.record import Records, load_records
+from grun_bench.results.result import Cost, Result
 from grun_bench.results.store import filing, read_result
 from grun_bench.runs.curves import monitor_of, stage_curve, training_curve
 from grun_bench.runs.filing import filed, place_of, result_of
@@ -78,10 +79,12 @@ def _made(
     values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, metrics, reason)
     records = asked.records
     with filing(path):
+        there = read_result(path) if path.exists() and not inputs.config.overwrite else None
+        other_hashes = _other_hashes(inputs, path, there, records)
         saved = save_records(path, records, private=inputs.task.private) if len(records) else None
         result = result_of(inputs, method, trained, asked, values, cost, saved)
-        there = read_result(path) if path.exists() and not inputs.config.overwrite else None
         if there:
+            there.records = saved if other_hashes else there.records
             carry_attacks(there, result)
         if inputs.data.staged and method.unlearner.sequential and target is not None:
             scored = [target, *(each.records for each, _ in earlier)]
@@ -91,7 +94,7 @@ def _made(
         audit(path, result)
         if monitor is not None:
             result.curves["training"] = training_curve(inputs, monitor)
-        if there and there.same_numbers(result):
+        if there and not other_hashes and there.same_numbers(result):
             result = there  # its records were not there, or its model
         else:
             write_whole(path, result.dumps())
@@ -102,6 +105,13 @@ def _made(
     del trained
     gc.collect()
     return Cell(result, records, path, reused=False), fitted
+
+
+def _other_hashes(inputs: Inputs, path: Path, there: Result | None, records: Records) -> bool:
+    """Whether the row that is there answered the same, and has other hashes in the place of private texts."""
+    if not inputs.task.private or there is None or there.records is None or records_problem(path, [there.records]):
+        return False
+    return hashed_otherwise(load_records(path.with_name(there.records.file)), records)
 
 
 def _save(inputs: Inputs, method: Method, fitted: Fitted, folder: Path, path: Path) -> None:

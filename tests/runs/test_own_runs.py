@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from test_cli import refused
 
 import grun_bench
 from grun_bench.core.errors import UsageError
+from grun_bench.results import private
 from grun_bench.results.filed import read_records
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.record import Continuation, Generation, Record, Records, load_records
@@ -92,6 +97,62 @@ def test_records_without_texts_have_the_numbers_and_equal_texts_equal_hashes(
     assert list(read_records(tmp_path / "r.json", named)) == [row]
     shutil.rmtree(tmp_path / "cache")
     assert list(read_records(tmp_path / "r.json", named)) == [bare]
+
+
+def test_hashes_cannot_be_guessed_without_the_key_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is the machine's; on another one, or where it is lost, the same texts have other hashes."""
+    import hashlib
+    import hmac
+
+    row = Records([Record("forget", 0, "Where does Ada live?", Continuation("Paris", [-0.5], [1]))])
+    found = []
+    for machine in ("one", "one", "other"):
+        monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / machine))
+        found.append(next(iter(private.keep(row))).answer.text)
+    assert found[0] == found[1] != found[2]
+    (place,) = (tmp_path / "one").glob("*.key")
+    key = place.read_bytes()
+    assert (len(key), place.stat().st_mode & 0o777) == (32, 0o600)
+    assert found[0].partition(":")[2] == hmac.new(key, b"Paris", hashlib.sha256).hexdigest()[:16]
+    for known in (b"Paris", b"forget\0Paris"):  # nothing that who has the result alone can compute
+        assert hashlib.sha256(known).hexdigest()[:16] not in " ".join(found)
+
+
+def test_rows_of_older_versions_and_of_a_lost_key_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grun_bench.results.filed import save_records
+
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / "cache"))
+    row = Record("forget", 0, "Where?", Continuation("Paris", [-0.5, -0.25], [1, 0]))
+    row.generation = Generation("In Lyon.")
+    rows = Records([row])
+    with monkeypatch.context() as older:  # which had no key
+        older.setattr(private, "machine_key", bytes)
+        before = save_records(tmp_path / "old.json", rows, private=True)
+    assert b"sha256:" in gzip.decompress((tmp_path / before.file).read_bytes())
+    assert list(read_records(tmp_path / "old.json", before)) == [row]
+    assert private.hashed_otherwise(load_records(tmp_path / before.file), rows)
+    now = save_records(tmp_path / "now.json", rows, private=True)
+    bare = load_records(tmp_path / now.file)
+    assert not private.hashed_otherwise(bare, rows)
+    next((tmp_path / "cache").glob("*.key")).unlink()
+    assert list(read_records(tmp_path / "now.json", now)) == list(bare)  # numbers, and no texts
+    assert private.hashed_otherwise(bare, rows)
+    row.answer.logprobs = [-0.5, -0.26]
+    assert not private.hashed_otherwise(bare, rows)
+
+
+def _key_of(folder: Path, _: int) -> bytes:
+    os.environ["GRUN_BENCH_CACHE"] = str(folder)
+    return private.machine_key()
+
+
+def test_processes_that_make_the_key_at_once_have_the_same(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
+        keys = set(pool.map(partial(_key_of, tmp_path), range(16)))
+    assert keys == {next(tmp_path.glob("*.key")).read_bytes()}
+    assert list(tmp_path.iterdir()) == list(tmp_path.glob("*.key"))
 
 
 def content_of(folder: Path) -> bytes:
