@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
 from grun_bench.cli.options import Output
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.runs.config import RESULTS, config_of, in_folder
-
-if TYPE_CHECKING:
-    from grun_bench.results.result import Result
-    from grun_bench.tasks.task import OwnFile, OwnRole
+from grun_bench.runs.config import RESULTS
 
 
 def export(
@@ -52,43 +46,10 @@ def _refuse_run(run: str, output: Path) -> None:
     result = read_result(find_result(run, output))
     if result.imported:
         raise UsageError(f"{result.run_id} was imported from {result.imported.file}: there is no model to export.")
+    from grun_bench.runs.again import command_of
+
+    again = command_of(result, output, "model")
     raise UsageError(
-        f"{result.run_id}: a run keeps its model with --save alone. This makes it again and keeps it: "
-        f"{_run_command(result, output)}"
+        f"{result.run_id}: a run keeps its model with --save alone. This makes it again and keeps it: {again.command}"
+        + "".join(f"\n{note}" for note in again.notes)
     )
-
-
-def _run_command(result: Result, output: Path) -> str:
-    """The command that makes a row again and keeps its model in ./model."""
-    made = config_of(result)
-    options = {
-        "--unlearner": made.unlearner,
-        **_data(result),
-        "--model": made.model,
-        "--target": made.target_model,
-        "--retain-model": made.retain_model,
-        "--seed": made.seed,
-        "--limit": made.limit,
-        "--protocol": made.protocol,
-        "--dtype": made.dtype,
-    }
-    given = [f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    for key, value in made.overrides.items():
-        given.append(f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}")
-    if writer := next((file.made.by for file in _own(result).values() if file.made), None):
-        given.append(f"--augment --writer {shlex.quote(writer)}")
-    return f"grun-bench run {' '.join(given)} --save model{in_folder('--output', output)}"
-
-
-def _data(result: Result) -> dict[str, str]:
-    """The options that say what is to be forgotten: a task, or the files of own rows by their names."""
-    if result.dataset != "own":
-        return {"--task": result.task}
-    return {f"--{role}": each.file for role, each in _own(result).items()}
-
-
-def _own(result: Result) -> dict[OwnRole, OwnFile]:
-    """The files of own rows by what they are to unlearning; empty for a row of others'."""
-    from grun_bench.tasks.task import Task
-
-    return Task.model_validate(result.configs[result.task]).own if result.dataset == "own" else {}

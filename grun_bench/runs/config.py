@@ -102,7 +102,7 @@ def config_of(row: Result, **changes: Any) -> RunConfig:
         "model": row.model,
         "overrides": row.unlearner.settings,
         "tuned": row.unlearner.tuned,
-        "seed": int(row.reference.get("seed") or 0) if row.seed is None else row.seed,
+        "seed": _seed(row),
         "limit": row.limit,
         "protocol": row.protocol,
         "dtype": row.hardware.get("dtype", "auto"),
@@ -113,6 +113,14 @@ def config_of(row: Result, **changes: Any) -> RunConfig:
     return RunConfig(**said | changes)
 
 
+def _seed(row: Result) -> int:
+    """The seed of a row, or of the models that one without a seed is of. Raises UsageError where it is none."""
+    seed = row.reference.get("seed") or 0 if row.seed is None else row.seed
+    if not isinstance(seed, int):
+        raise UsageError(f"{row.run_id}: $.reference.seed: must be a whole number.")
+    return seed
+
+
 def named_models(row: Result) -> tuple[str | None, str | None, str | None]:
     """The model, target and retain model that a row was run with, where its reference says so.
 
@@ -121,7 +129,15 @@ def named_models(row: Result) -> tuple[str | None, str | None, str | None]:
     names = row.reference.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"{row.run_id}: $.reference.names: must name its models.")
-    if len(names) == 2 and "finetune" in row.reference:
+    if len(names) == 2 and ("finetune" in row.reference or _of_retain(row, names[1])):
         return names[0], None, names[1]
     model, target, retain = [*names, None, None, None][:3]
     return model, target, retain
+
+
+def _of_retain(row: Result, name: str) -> bool:
+    """Whether the second of two models is the retain model: it is the one that an unlearned row does not come from."""
+    from grun_bench.core import registry
+
+    origin = f"{row.target.get('name')}@{row.target.get('revision')}"
+    return "@" in name and (name == origin) == (registry.role_of(row.unlearner.name) == "retain model")

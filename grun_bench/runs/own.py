@@ -16,7 +16,7 @@ from grun_bench.runs.config import RESULTS, RunConfig
 if TYPE_CHECKING:
     from grun_bench.results.result import Result
     from grun_bench.tasks.own import Own
-    from grun_bench.tasks.task import Made, OwnFile
+    from grun_bench.tasks.task import Made, OwnFile, OwnRole, Task
 
 #: where the cache says in which place a file lay, by the hash of its content
 _PLACES = "own"
@@ -55,40 +55,67 @@ def remember(world: Own) -> None:
             write_whole(cache_folder() / _PLACES / own.sha256, f"{own.path.resolve()}\n")
 
 
+def own_task(row: Result) -> Task:
+    """The task of a row of own rows. Raises UsageError where a result, which may be a stranger's, has it not whole."""
+    from grun_bench.core.strict_json import checked
+    from grun_bench.core.untrusted import refuse
+    from grun_bench.tasks.task import Task
+
+    task = checked(Task, row.configs.get(row.task), f"{row.run_id}: the task in $.configs")
+    if "forget" not in task.own:
+        refuse(row.run_id, "it says that it is of own rows, and names no file that was to be forgotten")
+    return task
+
+
 def files_of(row: Result) -> dict[str, Any]:
     """The fields of RunConfig that a row of own rows was made with; nothing for any other row.
 
-    Raises DataError where a file is not on this machine any more, or has changed.
+    Raises DataError where a file is not on this machine any more, or has changed, and UsageError for a result that is
+    not whole.
     """
     if row.dataset != "own":
         return {}
-    from grun_bench.tasks.task import Task
-
-    task = Task.model_validate(row.configs[row.task])
+    task = own_task(row)
     found: dict[str, Any] = {"task": "", "private": task.private, "utility": ",".join(task.measures)}
     for name, file in task.own.items():
-        found["keep" if name == "retain" else name] = _place(name, file)
+        place = found["keep" if name == "retain" else name] = _place(name, file)
         found["columns"] = found.get("columns") or file.columns
         if file.made:
             found |= {"augment": True, "writer": file.made.by}
-            _check_made(found["keep" if name == "retain" else name], file.made)
+            _check_made(place, file.made)
     return found
 
 
+def files_there(row: Result) -> dict[OwnRole, Path]:
+    """The files of a row of own rows that are on this machine as they were, by what they are to unlearning."""
+    places = {role: _noted(file) for role, file in own_task(row).own.items()}
+    return {role: place for role, place in places.items() if place}
+
+
 def _place(name: str, file: OwnFile) -> Path:
+    if (path := _noted(file)) is not None:
+        return path
+    noted = _note(file)
+    was = noted.read_text(encoding="utf-8").strip() if noted.is_file() else None
+    where = f"was {was}, and is not there or has changed" if was else "was on another machine, or the cache is gone"
+    raise DataError(
+        f"{file.file} (sha256 {file.sha256[:12]}) {where}: `grun-bench run` with --{name} FILE and all else as "
+        "the row was made, and with --attacks, attacks it."
+    )
+
+
+def _note(file: OwnFile) -> Path:
+    """The file of the cache that says where one's own file lay; no hash names another file than one of the cache."""
+    return cache_folder() / _PLACES / Path(file.sha256).name
+
+
+def _noted(file: OwnFile) -> Path | None:
+    """Where a file lies, if it is there and holds what it did."""
     from grun_bench.tasks.own_rows import content_sha256
 
-    noted = cache_folder() / _PLACES / file.sha256
+    noted = _note(file)
     path = Path(noted.read_text(encoding="utf-8").strip()) if noted.is_file() else None
-    if path is None or not path.exists() or content_sha256(path) != file.sha256:
-        where = (
-            f"was {path}, and is not there or has changed" if path else "was on another machine, or the cache is gone"
-        )
-        raise DataError(
-            f"{file.file} (sha256 {file.sha256[:12]}) {where}: `grun-bench run` with --{name} FILE and all else as "
-            "the row was made, and with --attacks, attacks it."
-        )
-    return path
+    return path if path and path.exists() and content_sha256(path) == file.sha256 else None
 
 
 def _check_made(own: Path, made: Made) -> None:
