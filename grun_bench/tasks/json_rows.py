@@ -13,11 +13,10 @@ from grun_bench.core.escaping import clean
 from grun_bench.core.local_data import check_fetched
 from grun_bench.core.strict_json import parse_json
 from grun_bench.tasks.dataset import Row
+from grun_bench.tasks.kinds import check_text, encoding_of, save_as_utf8
 
 #: endings of files that are read here, in a folder of several kinds
 SUFFIXES = (".json", ".jsonl")
-#: what to do with text in another encoding
-SAVE_AS_UTF8 = "Save it as UTF-8, as `iconv -f latin1 -t utf-8` does of Latin-1."
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:
@@ -36,6 +35,7 @@ def _rows(path: Path) -> Iterator[Row]:
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         check_fetched(content, path)
+        check_text(content, path)
         for place, row in _values(content, path):
             if not isinstance(row, dict):
                 raise DataError(f"{place}: expected an object with the columns, found {clean(repr(row), 60)}.")
@@ -45,15 +45,15 @@ def _rows(path: Path) -> Iterator[Row]:
     except DataError:
         raise
     except UsageError as error:
-        raise DataError(f"{error} {_advice(content)}") from None
+        raise DataError(f"{error} {_advice(content, path)}") from None
 
 
-def _advice(content: bytes) -> str:
+def _advice(content: bytes, path: Path) -> str:
     """What to do with a file that is neither JSON Lines nor an array."""
     try:
         whole = json.loads(content.decode())
     except UnicodeDecodeError:
-        return SAVE_AS_UTF8
+        return save_as_utf8(path, encoding_of(content))
     except (ValueError, RecursionError):
         whole = None
     lists = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []

@@ -15,7 +15,7 @@ from grun_bench.tasks.chats import Turn, flat
 from grun_bench.tasks.dataset import COLUMNS, Row
 from grun_bench.tasks.passages import continuation, passages, size
 from grun_bench.tasks.sets import PAIR
-from grun_bench.tasks.tables import read_file, read_texts, text_files
+from grun_bench.tasks.tables import left_out, read_file, read_texts, text_files
 
 #: our columns that a row is found by -> what they are usually called, without regard to case
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 MAPPED = (*USUAL_NAMES, *(column for column in COLUMNS if column not in PAIR))
 #: words of a question with its answer, which are trained on and scored in one piece, at the most; texts are cut
 LONGEST = 2000
+#: so many files of a folder are named
+_FEW = 5
 #: roles of messages -> those that turns have
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -95,8 +97,22 @@ def read_own(path: Path, option: str, columns: Mapping[str, str], first: bool = 
     rows = [row for _, row in found.values()]
     texts = any("text" in row for row in rows)
     numbers = list(range(len(rows))) if texts else [number for number, _ in found.values()]
-    notes = _notes(path.name, read - len(found), chats, cut, len(rows))
+    notes = [*_of_folder(path)] if path.is_dir() else []
+    notes += _notes(path.name, read - len(found), chats, cut, len(rows))
     return OwnRows(path, sha256, rows, numbers, tuple(notes))
+
+
+def _of_folder(folder: Path) -> Iterator[str]:
+    """Which files of a folder are read, and which are not."""
+    names = [clean(path.relative_to(folder).as_posix(), 60) for path in text_files(folder)]
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    yield f"{folder.name}: {len(names)} files are read, a text each: {', '.join(names[:_FEW])}{more}."
+    about, hidden = left_out(folder)
+    if about:
+        of = ", ".join(clean(path.relative_to(folder).as_posix(), 60) for path in about)
+        yield f"{folder.name}: left out is what says what the folder is: {of}; named by itself such a file is read."
+    if hidden:
+        yield f"{folder.name}: {len(hidden)} hidden files are left out."
 
 
 def _notes(name: str, twice: int, chats: int, cut: int, count: int) -> Iterator[str]:

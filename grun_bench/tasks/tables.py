@@ -12,10 +12,13 @@ from grun_bench.core.errors import DataError
 from grun_bench.core.escaping import clean
 from grun_bench.core.local_data import check_fetched
 from grun_bench.tasks.dataset import Row
-from grun_bench.tasks.json_rows import SAVE_AS_UTF8, SUFFIXES, read_rows
+from grun_bench.tasks.json_rows import SUFFIXES, read_rows
+from grun_bench.tasks.kinds import advice, check_text, encoding_of, kind_of, save_as_utf8
 
 #: endings of files that are a text each, in a folder of them
 TEXTS = (".txt", ".md")
+#: names of files about a folder, before the first dot
+_ABOUT = ("readme", "license", "licence", "copying")
 #: endings of tables; what is not here is read as JSON
 _TABLES = (*SUFFIXES, ".csv", ".tsv", ".parquet")
 _DELIMITERS = ",;\t"
@@ -38,35 +41,59 @@ def read_file(path: Path) -> list[Row]:
 
 
 def is_texts(folder: Path) -> bool:
-    """Whether a folder is one of texts: it has some beside its README, and no table."""
-    names = [path for path in _files(folder) if path.stem.lower() != "readme"] if folder.is_dir() else []
-    kinds = {path.suffix.lower() for path in names}
+    """Whether a folder is one of texts: it has some beside those about itself, and no table."""
+    kinds = {path.suffix.lower() for path in text_files(folder)} if folder.is_dir() else set()
     return bool(kinds.intersection(TEXTS)) and not kinds.intersection(_TABLES)
 
 
 def read_texts(folder: Path) -> list[Row]:
     """The texts of a folder and of those in it, a row a file, in the order of their paths: `text`, and `file`.
 
-    Hidden files are passed over. Raises DataError for a file of another kind, which would be left out in silence, for
-    an empty one, and for what is not UTF-8.
+    What `left_out` has is passed over. Raises DataError for a file of another kind, which would be left out in silence,
+    for an empty one, and for what is not UTF-8.
     """
-    files = _files(folder)
+    files = text_files(folder)
     if odd := [path for path in files if path.suffix.lower() not in TEXTS]:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        raise DataError(f"{odd[0]}{more}: neither .txt nor .md; make it one, or take it out of {folder}.")
+        kind = _kind(odd[0])
+        how = f"it is {kind}: {advice(kind, odd[0])}" if kind else "make it one"
+        raise DataError(f"{odd[0]}{more}: neither .txt nor .md; {how}, or take it out of {folder}.")
     if not files:
-        raise DataError(f"{folder}: no .txt or .md files in it.")
+        about = left_out(folder)[0]
+        only = f" but {about[0].name}, which says what a folder is; name that file to have it read" if about else ""
+        raise DataError(f"{folder}: no .txt or .md files in it{only}.")
     return [{"file": path.relative_to(folder).as_posix(), **_text(path)[0]} for path in files]
 
 
 def text_files(folder: Path) -> list[Path]:
     """The files that `read_texts` reads."""
-    return _files(folder)
+    return [path for path in _files(folder) if not _is_about(path) and not _is_hidden(path, folder)]
+
+
+def left_out(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files that it passes over: those that say what the folder is, as README.md, and hidden ones."""
+    hidden = [path for path in _files(folder) if _is_hidden(path, folder)]
+    return [path for path in _files(folder) if _is_about(path) and path not in hidden], hidden
+
+
+def _is_about(path: Path) -> bool:
+    return path.name.partition(".")[0].lower() in _ABOUT and path.suffix.lower() in ("", ".rst", *TEXTS)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _kind(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(256), path)
+    except OSError:
+        return ""
 
 
 def _files(folder: Path) -> list[Path]:
-    inner = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in inner if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _json(path: Path) -> list[Row]:
@@ -85,7 +112,10 @@ def _parquet(path: Path) -> list[Row]:
     from pyarrow import parquet
 
     with path.open("rb") as file:
-        check_fetched(file.read(256), path)
+        beginning = file.read(256)
+    check_fetched(beginning, path)
+    if kind_of(beginning, path) != "Parquet":
+        check_text(beginning, path)
     try:
         rows: list[Row] = parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
@@ -123,11 +153,14 @@ def _decoded(path: Path) -> str:
     """UTF-8, a byte order mark passed over. Raises DataError with the line that is something else."""
     content = path.read_bytes()
     check_fetched(content, path)
+    check_text(content, path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 (byte {error.start}). {SAVE_AS_UTF8}") from None
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 (byte {error.start}). {save_as_utf8(path, encoding_of(content))}"
+        ) from None
 
 
 _READERS: dict[str, Callable[[Path], list[Row]]] = {

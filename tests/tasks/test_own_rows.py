@@ -106,7 +106,25 @@ def test_a_folder_is_its_texts_and_a_long_one_its_passages(tmp_path: Path) -> No
     own = read_own(folder, "--forget", {})
     assert [len(row["text"].split()) for row in own.rows] == [3, 200, 200, 50]
     assert own.numbers == [0, 1, 2, 3]
-    assert own.notes == ("letters: 1 texts are too long to be taken whole; with their passages there are 4 texts.",)
+    assert own.notes == (
+        "letters: 2 files are read, a text each: a.txt, b.md.",
+        "letters: 1 texts are too long to be taken whole; with their passages there are 4 texts.",
+    )
+
+
+def test_which_files_of_a_folder_are_read_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for name in "abcdefg":
+        (folder / f"{name}.txt").write_text(f"Dear {name}, it was a pleasure.")
+    sha256 = read_own(folder, "--forget", {}).sha256
+    for name in ("README.md", ".DS_Store", "LICENSE"):
+        (folder / name).write_text("What this folder is.")
+    own = read_own(folder, "--forget", {})
+    assert len(own.rows) == 7 and own.sha256 == sha256
+    assert own.notes[0] == "letters: 7 files are read, a text each: a.txt, b.txt, c.txt, d.txt, e.txt and 2 more."
+    assert "left out is what says what the folder is: LICENSE, README.md;" in own.notes[1]
+    assert own.notes[2] == "letters: 1 hidden files are left out."
 
 
 def test_the_hash_is_of_the_content_alone(tmp_path: Path, read) -> None:

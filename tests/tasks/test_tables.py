@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
+import shutil
+import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +77,11 @@ def test_an_empty_cell_is_null(tmp_path: Path) -> None:
         ("r.csv", 'question,answer\nWho?,"Ada\n', r"line \d: not CSV"),
         ("r.csv", "question,question\nWho?,Ada\n", "line 1: the first line of a CSV file names its columns"),
         ("r.csv", "", "line 1: the first line"),
-        ("r.csv", "question,answer\nQui?,Andr\xe9\n".encode("latin-1"), "line 2: not UTF-8 .*Save it as UTF-8"),
+        (
+            "r.csv",
+            "question,answer\nQui?,Andr\xe9\n".encode("latin-1"),
+            "line 2: not UTF-8 .*Latin-1. Save it as UTF-8",
+        ),
         ("r.jsonl", '{"question": "Andr\xe9"}'.encode("latin-1"), "line 1: not UTF-8 .*Save it as UTF-8"),
         ("r.json", '{\n "data": [\n{"question": "Who?"}]}', r"one object with its rows in 'data': `jq '\.data' FILE`"),
         ("r.parquet", "question,answer\n", r"r\.parquet: not Parquet"),
@@ -84,6 +94,80 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: str
     with pytest.raises(DataError, match=message) as told:
         read_file(path)
     assert "\n" not in str(told.value) and str(path) in str(told.value)
+
+
+PACKED = {
+    "rows.json.gz": (lambda path: path.write_bytes(gzip.compress(b"[]")), "packed with gzip.*`gunzip -k rows.json.gz`"),
+    "rows.csv.bz2": (lambda path: path.write_bytes(bz2.compress(b"a,b")), "packed with bzip2"),
+    "rows.csv.xz": (lambda path: path.write_bytes(lzma.compress(b"a,b")), "packed with xz"),
+    "our rows.xlsx": (lambda path: _zip(path, "xl/workbook.xml"), r"Excel.*save it as CSV.*csv 'our rows\.xlsx'`"),
+    "named.csv": (lambda path: _zip(path, "xl/workbook.xml"), "a workbook of Excel"),
+    "rows.docx": (lambda path: _zip(path, "word/document.xml"), "a document of Word.*save it as a .txt.*pandoc"),
+    "rows.ods": (
+        lambda path: _zip(path, "mimetype", "application/vnd.oasis.opendocument.spreadsheet"),
+        "a table of OpenDocument.*CSV",
+    ),
+    "rows.zip": (lambda path: _zip(path, "rows.csv"), "a ZIP archive.*unpack it"),
+    "rows.pdf": (lambda path: path.write_bytes(b"%PDF-1.7\n\xe2\xe3"), "PDF.*`pdftotext rows.pdf`"),
+    "rows.xls": (lambda path: path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), "an older Excel or Word.*CSV"),
+    "rows.jsonl": (lambda path: pandas.DataFrame(ROWS).to_parquet(path), "it is Parquet.*call it .parquet"),
+    "table.parquet": (lambda path: path.write_bytes(gzip.compress(b"x")), "packed with gzip"),
+}
+
+
+def _zip(path: Path, name: str, content: str = "x") -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_a_file_is_that_has_no_rows_is_said_with_what_makes_rows_of_it(tmp_path: Path, name: str) -> None:
+    write, message = PACKED[name]
+    write(tmp_path / name)
+    for read in (read_file, lambda path: PUBLISHED.rows(Source.parse(str(path)))):
+        with pytest.raises(DataError, match=message) as told:
+            read(tmp_path / name)
+        assert "\n" not in str(told.value)
+
+
+ENCODINGS = {
+    "utf-16": "it is UTF-16",
+    "utf-32": "it is UTF-32",
+    "utf-16-le": "it is UTF-16LE",
+    "utf-16-be": "it is UTF-16BE",
+    "latin-1": "line 2: not UTF-8 .*It looks like Latin-1",
+    "cp1252": "line 2: not UTF-8 .*It looks like Windows-1252",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_another_encoding_is_named_and_the_command_that_is_said_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, suffix: str
+) -> None:
+    said = "André’s" if encoding == "cp1252" else "André"
+    rows = [{"question": "Who?", "answer": said}] * 2
+    lines = "question,answer\n" + f"Who?,{said}\n" * 2
+    if suffix == "jsonl":
+        lines = '{"question": "Who?", "answer": "Ada"}\n' + f'{{"question": "Who?", "answer": "{said}"}}\n'
+        rows = [{"question": "Who?", "answer": "Ada"}, rows[0]]
+    path = tmp_path / f"my rows.{suffix}"
+    path.write_bytes(lines.encode(encoding))
+    with pytest.raises(DataError, match=ENCODINGS[encoding]) as told:
+        read_file(path)
+    command = str(told.value).split("`")[1]
+    if not shutil.which("iconv"):
+        pytest.skip("the system has no iconv")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert read_file(tmp_path / f"utf8-my rows.{suffix}") == rows
+
+
+def test_a_text_of_many_letters_beyond_ascii_is_called_by_no_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("вопрос,ответ\nКто?,Ада\n".encode("cp1251"))
+    with pytest.raises(DataError, match="Save it as UTF-8, as `iconv -f ENCODING") as told:
+        read_file(path)
+    assert "looks like" not in str(told.value)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -112,7 +196,13 @@ def test_a_file_of_a_folder_is_one_text(letters: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("scan.pdf", b"%PDF", r"scan\.pdf: neither \.txt nor \.md; make it one, or take it out"),
+        ("scan.xyz", b"x", r"scan\.xyz: neither \.txt nor \.md; make it one, or take it out"),
+        (
+            "scan.pdf",
+            b"%PDF-1",
+            r"scan\.pdf: neither \.txt nor \.md; it is PDF: `pdftotext scan\.pdf`.*, or take it out",
+        ),
+        ("rows.gz", gzip.compress(b"x"), r"rows\.gz: neither .*gzip: `gunzip -k"),
         ("empty.txt", b"\n", r"empty\.txt: an empty text"),
         ("old.txt", "Andr\xe9".encode("latin-1"), r"old\.txt, line 1: not UTF-8"),
     ],
@@ -125,4 +215,19 @@ def test_a_file_that_is_no_text_is_named(letters: Path, name: str, content: byte
 
 def test_a_folder_without_texts_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no \.txt or \.md files"):
+        read_texts(tmp_path)
+
+
+def test_what_says_what_a_folder_is_is_no_text_of_it(letters: Path) -> None:
+    rows = read_texts(letters)
+    for name in ("README.md", "readme.txt", "old/README.en.md", "LICENSE", "LICENCE.txt", "COPYING"):
+        (letters / name).write_text("What this folder is.")
+    assert read_texts(letters) == rows == PUBLISHED.rows(Source.parse(str(letters))).rows
+    (letters / "licensed.txt").write_text("A letter.")
+    assert len(read_texts(letters)) == len(rows) + 1
+
+
+def test_a_folder_that_has_nothing_else_says_so(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("Text.")
+    with pytest.raises(DataError, match=r"no \.txt or \.md files in it but README\.md"):
         read_texts(tmp_path)
