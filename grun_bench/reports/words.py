@@ -14,7 +14,7 @@ from grun_bench.reports.rows import Row
 from grun_bench.reports.verdict import Verdict
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import Cost, Result
-from grun_bench.results.words import number
+from grun_bench.results.words import number, trained_share
 from grun_bench.runs.config import in_folder
 
 #: the least share of what was to go -> how much of it is left, in words
@@ -139,7 +139,7 @@ def trained_words(cost: Cost) -> str:
     """What was trained and how long."""
     if not cost.trainable_parameters:
         return "nothing was trained"
-    share = 100 * cost.trainable_parameters / cost.parameters if cost.parameters else 100.0
+    share = trained_share(cost)
     return (
         f"{cost.trainable_parameters:,} parameters ({share:.3g} %) trained in {cost.training_seconds:.0f} s, "
         f"scored in {cost.scoring_seconds:.0f} s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from grun_bench.results.protocol_names import plain_name
-from grun_bench.results.result import Result
+from grun_bench.results.result import Cost, Result
 from grun_bench.tasks.made import made_words
 from grun_bench.tasks.task import Task
 
@@ -40,6 +40,11 @@ def made_notes(result: Result) -> list[str]:
     except ValidationError:  # a stranger's
         return []
     return [made_words(file.file, file.made) for file in own.values() if file.made]
+
+
+def trained_share(cost: Cost) -> float:
+    """Trainable parameters in per cent of the model's; 100 where it does not say how many those are."""
+    return 100 * cost.trainable_parameters / cost.parameters if cost.parameters else 100.0
 
 
 def dataset_label(result: Result) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from grun_bench.results.words import number
-from grun_bench.terminal.listing import tell
+from grun_bench.terminal.listing import print_table, tell
 
 if TYPE_CHECKING:
     from grun_bench.models.depth import Depth
@@ -27,7 +26,7 @@ def print_depths(found: Sequence[Depth | None]) -> None:
         for layer in range(len(there[0].retain)):
             means = (fmean(each.retain[layer] for each in there), fmean(each.unlearned[layer] for each in there))
             table.add_row(str(layer), *map(number, means))
-        Console().print(table)
+        print_table(table)
     mean = number(fmean(known)) if known else "none"
     tell(
         f"erasure depth: {mean}, over {len(known)} of {len(found)} answers (0 as the target, 1 as the retain model); "

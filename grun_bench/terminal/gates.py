@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
@@ -12,7 +11,7 @@ from grun_bench.metrics.gate_audit import Audit, audit_of, gated
 from grun_bench.metrics.gate_words import HEADINGS, LEGEND, head, lines, named, not_asked, numbers_of
 from grun_bench.results.filed import Filed
 from grun_bench.results.result import Result
-from grun_bench.terminal.listing import in_folder, tell
+from grun_bench.terminal.listing import in_folder, print_table, tell
 
 
 def print_gates(result: Result, path: Path) -> None:
@@ -22,7 +21,7 @@ def print_gates(result: Result, path: Path) -> None:
     gates = result.gates or audit_of(Filed(result, path.parent, path.name, ""))
     if gates:
         for opens in HEADINGS:
-            Console().print(gate_table(gates, opens))
+            print_table(gate_table(gates, opens))
         tell(LEGEND)
     if missing := not_asked(result.attacks, gates, result.run_id):
         tell(f"{missing}{in_folder('--output', path.resolve().parents[3])}")

@@ -17,4 +17,6 @@ def print_names(title: str, summaries: Mapping[str, str]) -> None:
     print(title)
     for name, summary in names.items():
         start = f"  {name}".ljust(indent)
-        print(textwrap.fill(summary, columns, initial_indent=start, subsequent_indent=" " * indent) or start.rstrip())
+        # whatever stands in a summary may be copied: no word of it is broken
+        lines = textwrap.TextWrapper(columns, start, " " * indent, break_long_words=False, break_on_hyphens=False)
+        print(lines.fill(summary) or start.rstrip())

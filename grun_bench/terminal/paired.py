@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
@@ -12,7 +11,7 @@ from grun_bench.metrics.paired import Paired
 from grun_bench.reports.comparison import compare_with
 from grun_bench.reports.rows import FiledRow
 from grun_bench.results.words import heading, number
-from grun_bench.terminal.listing import tell
+from grun_bench.terminal.listing import print_table, tell
 
 
 def print_paired(rows: Sequence[FiledRow]) -> None:
@@ -23,7 +22,7 @@ def print_paired(rows: Sequence[FiledRow]) -> None:
         if isinstance(tests, str):
             tell(f"{other.result.run_id}: {tests}")
         else:
-            Console().print(_table(first, other, [test for test in tests if test.p is not None]))
+            print_table(_table(first, other, [test for test in tests if test.p is not None]))
 
 
 def _table(first: FiledRow, other: FiledRow, tests: Sequence[Paired]) -> Table:

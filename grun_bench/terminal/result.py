@@ -15,10 +15,10 @@ from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
-from grun_bench.results.words import dataset_label, heading, made_notes, metric_heading, number
+from grun_bench.results.words import dataset_label, heading, made_notes, metric_heading, number, trained_share
 from grun_bench.runs.config import in_folder
 from grun_bench.terminal.gates import print_gates
-from grun_bench.terminal.listing import facts_table, leaderboard_command, tell
+from grun_bench.terminal.listing import facts_table, leaderboard_command, print_table, tell
 
 #: shown beside the headline where a result has them
 _GATES = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
@@ -77,9 +77,8 @@ def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -
         facts["settings"] = f"{tuned.label}, seed {tuned.seed}"
     if result.limit:
         facts["limit"] = f"{result.limit} rows a set: not a benchmark result"
-    out = Console()
-    out.print(facts_table("result " + result.run_id, facts))
-    out.print(facts_table("settings", result.unlearner.settings))
+    print_table(facts_table("result " + result.run_id, facts))
+    print_table(facts_table("settings", result.unlearner.settings))
     _print_tables(result, result.metrics(), {}, beside)
     print_gates(result, path)
     reasons = ((MetricKey.parse(text), reason) for text, reason in result.reasons.items())
@@ -91,12 +90,11 @@ def _print_tables(
     result: Result, metrics: Iterable[str], beside: Mapping[Control, Result], attacked: Mapping[Control, Result]
 ) -> None:
     """The metrics, the training and the attacks; `beside` are other results of the first, `attacked` of the last."""
-    out = Console()
-    out.print(metric_table(result, metrics, beside))
+    print_table(metric_table(result, metrics, beside))
     if "training" in result.curves:
-        out.print(training_table(result.curves["training"]))
+        print_table(training_table(result.curves["training"]))
     if result.attacks:
-        out.print(attack_table(result, attacked))
+        print_table(attack_table(result, attacked))
 
 
 def _print_end(result: Result, path: Path) -> None:
@@ -104,7 +102,7 @@ def _print_end(result: Result, path: Path) -> None:
     tell(*_not_made(result), *_sampled(result), _cost(result))
     if STAGES in result.curves:
         for metric in measures(result)[0]:
-            Console().print(stage_table(result, metric))
+            print_table(stage_table(result, metric))
         tell(f"picture: {path.with_suffix('.stages.svg')}")
     if result.gates:
         tell(f"picture of the gates: {path.with_suffix('.gates.svg')}")
@@ -230,7 +228,7 @@ def _cost(result: Result) -> str:
         return f"imported: {result.imported.file} of {result.imported.tool}, sha256 {result.imported.sha256[:12]}"
     if not cost.trainable_parameters:
         return f"cost: nothing trained, scored in {cost.scoring_seconds:.0f} s"
-    share = 100 * cost.trainable_parameters / cost.parameters
+    share = trained_share(cost)
     peak = f", peak memory {cost.training_peak_bytes / 2**30:.1f} GiB" if cost.training_peak_bytes else ""
     return (
         f"cost: {cost.trainable_parameters:,} trainable parameters ({share:.3g} %), "

@@ -22,7 +22,7 @@ from grun_bench.matrix.cell import STATES
 from grun_bench.results.store import read_result
 from grun_bench.results.words import heading, number
 from grun_bench.tasks.world import TINY
-from grun_bench.terminal.listing import leaderboard_command, tell
+from grun_bench.terminal.listing import leaderboard_command, print_table, tell
 
 if TYPE_CHECKING:
     from grun_bench.matrix.cell import Cell, Status
@@ -88,7 +88,7 @@ def counted(found: Found) -> str:
 def print_status(plan: Plan) -> None:
     """What became of every run of a sweep by now, with the reason and the log of those that are not done."""
     found = {cell: cell.status() for cell in plan.all}
-    Console().print(_table(plan, found))
+    print_table(_table(plan, found))
     tell(counted(found))
 
 
@@ -104,7 +104,7 @@ def print_sweep(plan: Plan, found: Found, output: Path) -> None:
     for cell in plan.cells:
         values = [number(results[cell].value(metric)) for metric in headline] if cell in results else []
         table.add_row(*axes.row(cell, found[cell]), *values)
-    Console().print(table)
+    print_table(table)
     problems = [f"{cell}: {_told(cell, each)}" for cell, each in found.items() if each.reason]
     tell(*problems, counted(found), f"next: {leaderboard_command(output)}")
 

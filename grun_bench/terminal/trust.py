@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
 from grun_bench.reports.trust import Judged
 from grun_bench.reports.trust_page import words
 from grun_bench.results.words import number
-from grun_bench.terminal.listing import tell
+from grun_bench.terminal.listing import print_table, tell
 
 #: the columns; the page has the pools' means too
 HEAD = ("metric", "faithful", "relearn", "4 bits", "robust", "overall", "rows")
@@ -24,5 +23,5 @@ def print_trust(judged: Judged, title: str) -> None:
         robust = trust.one_sided
         values = (trust.faithfulness, robust.relearning, robust.quantisation, robust.both, trust.overall)
         table.add_row(terminal(words(trust)), *map(number, values), str(robust.models))
-    Console().print(table)
+    print_table(table)
     tell(*(f"{key.replace('_', ' ')}: {why}" for key, why in judged.missing.items()))

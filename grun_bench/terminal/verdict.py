@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,7 @@ from grun_bench.reports.verdict import Verdict, verdict
 from grun_bench.reports.words import lines, metric_words, spread
 from grun_bench.results.result import Result
 from grun_bench.results.words import heading
-from grun_bench.terminal.listing import tell
+from grun_bench.terminal.listing import fit, plain, print_table, tell
 
 
 def print_verdict(row: Row, output: Path) -> None:
@@ -26,7 +27,11 @@ def print_verdict(row: Row, output: Path) -> None:
 def print_comparison(rows: Sequence[Row], output: Path) -> None:
     """The rows as one table, then a verdict on each."""
     found = [verdict(row) for row in rows]
-    Console().print(_table(rows, found))
+    table = _table(rows, found)
+    if fit(table, Console()):
+        print_table(table)
+    else:
+        _print_across(table)
     if not comparable(rows):
         tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
     else:
@@ -38,16 +43,41 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
         tell(*(f"  {line}" for line in lines(row, each, output)))
 
 
+def _print_across(table: Table) -> None:
+    """The same with a line a metric, and as many rows across as a terminal has room for; ids are in lines before."""
+    (_, ids), (_, names), *others = [(column.header, list(column.cells)) for column in table.columns]
+    out, start = Console(), 0
+    while start < len(ids):
+        shown = range(start, len(ids))
+        part = _across(names, others, shown)
+        while len(shown) > 1 and not fit(part, out):
+            shown = shown[:-1]
+            part = _across(names, others, shown)
+        tell(*(f"row {at + 1}: {plain(out, ids[at])}  {plain(out, names[at])}" for at in shown))
+        print_table(part)
+        start = shown.stop
+
+
+def _across(names: Sequence[Any], others: Sequence[tuple[Any, list[Any]]], shown: Iterable[int]) -> Table:
+    table = Table(title="rows compared", title_justify="left")
+    table.add_column("metric")
+    for at in shown:
+        table.add_column(f"row {at + 1}, {names[at]}", justify="right")
+    for name, cells in others:
+        table.add_row(name, *(cells[at] for at in shown))
+    return table
+
+
 def _table(rows: Sequence[Row], found: Sequence[Verdict]) -> Table:
     results = [row.result for row in rows]
     metrics = {metric: result for result in reversed(results) for metric in reversed(result.headline)}
     table = Table(title="rows compared", title_justify="left")
     for name in ("run", "unlearner"):
-        table.add_column(name, no_wrap=name == "run", overflow="fold")
+        table.add_column(name, no_wrap=name == "run")
     for metric, result in reversed(metrics.items()):
-        table.add_column(terminal(heading(result, metric)), justify="right", overflow="fold")
+        table.add_column(terminal(heading(result, metric)), justify="right")
     for name in ("worst attack", "trained, s", "scored, s"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right")
     for result, each in zip(results, found, strict=True):
         cells = [_number(result.value(metric), result.interval(metric)) for metric in reversed(metrics)]
         seconds = (result.cost.training_seconds, result.cost.scoring_seconds)

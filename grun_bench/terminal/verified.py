@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from grun_bench.core.escaping import terminal
@@ -15,7 +14,7 @@ from grun_bench.leaderboard.verify import Verified
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
 from grun_bench.results.words import number
-from grun_bench.terminal.listing import print_rows, tell
+from grun_bench.terminal.listing import print_rows, print_table, tell
 
 #: rows of a table of differences
 _SHOWN = 30
@@ -37,12 +36,11 @@ def print_bundle(folder: Path, results: Sequence[Result], models: Sequence[str],
 
 def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None:
     """One line a row, the differences, and what was written."""
-    out = Console()
-    out.print(_verdicts(folder, found))
+    print_table(_verdicts(folder, found))
     for each in found:
         tell(*(f"{each.filed.path}: {problem}" for problem in each.problems))
         if rerun or each.wrong:
-            out.print(_differences(each, rerun))
+            print_table(_differences(each, rerun))
     how = "the tolerances in the table" if rerun else f"a relative {TOLERANCE:g}"
     if all(each.ok for each in found):
         tell(f"verified within {how}; written to {folder / VERIFICATION}")
