@@ -66,9 +66,12 @@ class Postponed:
         return signal.Signals(self.arrived[0]).name
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """A handler: the first signal waits, who sends a second will not."""
+        """A handler: the first signal waits; who presses Ctrl-C again will not.
+
+        SIGTERM comes twice at once of a job that Slurm preempts, to its step and by way of srun; SIGKILL comes after it.
+        """
         self.arrived.append(number)
-        if len(self.arrived) > 1:
+        if len(self.arrived) > 1 and number == signal.SIGINT:
             self.deliver()
 
     def deliver(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def slow(batch):
     return -batch.forget.cross_entropy
 """
 EPOCHS = 100
+#: what a log says where training begins or goes on
+TRAINING = re.compile(rf"unlearning .*: {EPOCHS} steps")
 #: seconds that anything here may take on a busy machine
 LONG = 600
 
@@ -112,12 +115,12 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     return said
 
 
-def running(output: Path, name: str, process: subprocess.Popen[str], again: bool = False) -> Status:
-    """Once a run of this name is being trained, for the second time where it is `again`."""
+def running(output: Path, name: str, process: subprocess.Popen[str], after: int = 0) -> Status:
+    """Once a run of this name is being trained, which it was so many times before."""
     end = time.monotonic() + LONG
     while time.monotonic() < end and process.poll() is None:
         for log in (output / FOLDER).glob(f"{name}-*.log"):
-            if log.read_text().count("unlearning") > again:
+            if len(TRAINING.findall(log.read_text())) > after:
                 return Status.model_validate_json(log.with_suffix(".json").read_text())
         time.sleep(0.1)
     raise AssertionError(f"{name} did not begin: {process.communicate()[0] if process.poll() is not None else ''}")
@@ -135,7 +138,7 @@ def test_two_processes(
         assert "3 runs: 2 done, 1 failed" in ended(process)
 
     with sweeping(*sweep, tmp_path, "--jobs", "2") as process:
-        status = running(tmp_path, "slow", process, again=True)
+        status = running(tmp_path, "slow", process, after=1)
         process.terminate()
         assert "the same command goes on" in ended(process, code=128 + signal.SIGTERM)
     with pytest.raises(ProcessLookupError):
@@ -153,21 +156,32 @@ def test_two_processes(
 
 @pytest.mark.skipif(bool(one_node.missing()), reason=one_node.missing())
 def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], slowly: Path, tmp_path: Path) -> None:
-    """Arrays on a node of Slurm; one run is preempted, queued again, and goes on."""
+    """Arrays on a node of Slurm; runs are preempted, then reach their limit of time: queued again, they go on."""
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     with one_node.one_node(tmp_path / "slurm") as env:
         slurm = {name: env[name] for name in ("SLURM_CONF", "PATH")}
+
+        def ask(*command: str) -> str:
+            return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+        def preempt() -> None:
+            ask("srun", "-p", "urgent", "-n2", "true")
+
+        def limit() -> None:
+            """What Slurm does some time before it is reached, to the second job of the array."""
+            queued = ask("squeue", "--noheader", "--array", "--format=%i").split()
+            ask("scancel", "--signal=USR2", *(job for job in queued if job.endswith("_1")))
+
         with sweeping(*sweep, tmp_path / "out", "--cluster", "slurm", "--resource", "time=5", **slurm) as process:
-            running(tmp_path / "out", "slow", process)
-            until = time.monotonic() + LONG
-            while "unlearning" not in log_of(tmp_path / "out", "slow") and time.monotonic() < until:
-                time.sleep(0.1)
-            time.sleep(2)  # some steps, from which it goes on
-            subprocess.run(["srun", "-p", "urgent", "-n2", "true"], env=env, check=True, capture_output=True)
+            for times, stop in enumerate((preempt, limit)):
+                running(tmp_path / "out", "slow", process, after=times)
+                time.sleep(1)  # a step, from which it goes on
+                stop()
+            running(tmp_path / "out", "slow", process, after=2)
             slowly.unlink()
             assert "3 runs: 3 done" in ended(process)
     log = log_of(tmp_path / "out", "slow")
-    assert log.count("---") == 2 and "goes on from step" in log
+    assert log.count("---") == 3 and log.count("SIGTERM after step") == log.count("goes on from step") == 2
     assert results(tmp_path / "out") == plain
 
 
