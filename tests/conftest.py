@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,16 @@ _DATASETS = tempfile.TemporaryDirectory(prefix="grun-bench-tests-")
 os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
 # now, before any test captures the stream that its logger writes to
 import datasets  # noqa: E402, F401
+
+#: files of few tests that take long: processes that are handed whole files begin with them, so that none waits for
+#: another at the end
+LONG = ("test_executors.py", "test_examples.py", "test_own_runs.py", "test_row.py", "test_tune.py", "test_meta_eval.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, then those of many tests."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG, -tests[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -454,22 +454,28 @@ def test_diverged_row_is_kept_marked_and_a_failure(
 # --- what reading results loads ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["ls", "runs"], ["show", "RUN"], ["leaderboard"], ["run", "--batch-size", "x"]])
-def test_reading_results_loads_no_torch(results: Path, tmp_path: Path, arguments: list[str]) -> None:
-    row = stored(results)["grun+npo"]
-    arguments = [row.run_id if item == "RUN" else item for item in arguments]
-    if arguments[0] == "run":
-        arguments += ["--unlearner", "grun+npo", "--task", "tofu_forget10"]
-    arguments += ["--results" if arguments == ["leaderboard"] else "--output", str(results)]
+def test_reading_results_loads_no_torch(results: Path, tmp_path: Path) -> None:
+    """One command after another in a process that has loaded nothing: who does is the first that says so."""
+    output = ["--output", str(results)]
+    commands = [
+        (["ls", "runs", *output], 0),
+        (["show", stored(results)["grun+npo"].run_id, *output], 0),
+        (["leaderboard", "--results", str(results)], 0),
+        ([*RUN, "--batch-size", "x", *output], 2),
+    ]
     code = (
-        "import atexit, sys\n"
-        "atexit.register(lambda: print('LOADED', [m for m in ('torch', 'scipy', 'datasets') if m in sys.modules]))\n"
+        "import sys\n"
         "from grun_bench.cli import main\n"
-        "main()"
+        f"for arguments, wanted in {commands!r}:\n"
+        "    sys.argv, ended = ['grun-bench', *arguments], None\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as stopped:\n        ended = stopped.code or 0\n"
+        "    loaded = [name for name in ('torch', 'scipy', 'datasets') if name in sys.modules]\n"
+        "    print('ENDED', arguments[0], ended == wanted, loaded)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == (2 if arguments[0] == "run" else 0), done.stderr
-    assert "LOADED []" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    ended = [line for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    assert ended == [f"ENDED {arguments[0]} True []" for arguments, _ in commands], done.stderr
 
 
 @pytest.mark.whole

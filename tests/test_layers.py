@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -164,22 +165,24 @@ COMMANDS = {
 HEAVY = ("torch", "transformers", "datasets", "peft", "lm_eval", "pandas", "scipy", "numpy")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_light_commands_load_nothing_heavy(name: str, tmp_path: Path) -> None:
-    arguments, code = COMMANDS[name]
+def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
+    """One after another in a process that has loaded nothing: who does is the first that says so."""
     program = (
-        "import atexit, sys\n"
-        f"loaded = lambda: [name for name in {HEAVY} if name in sys.modules]\n"
-        "atexit.register(lambda: print('LOADED', loaded(), file=sys.stderr))\n"
+        "import json, sys\n"
         "from grun_bench.cli import main\n"
-        "main()"
+        f"for name, (arguments, code) in {COMMANDS}.items():\n"
+        "    sys.argv, ended = ['grun-bench', *arguments], None\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as exit:\n        ended = exit.code or 0\n"
+        f"    loaded = [each for each in {HEAVY} if each in sys.modules]\n"
+        "    print('ENDED', json.dumps([name, ended == code, loaded]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env=os.environ | {"COLUMNS": "200"},
     )
-    assert done.returncode == code, done.stderr
-    assert "LOADED []" in done.stderr
+    ended = [json.loads(line.removeprefix("ENDED")) for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    assert ended == [[name, True, []] for name in COMMANDS], done.stderr

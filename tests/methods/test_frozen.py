@@ -75,20 +75,25 @@ def steps(fitted: Fitted) -> list[list[float]]:
     return [list(step.values()) for step in fitted.history[:20]]
 
 
+def seconds(*parameters: Any) -> Any:
+    """One of many of a kind that take seconds together: made with the whole runs."""
+    return pytest.param(*parameters, marks=pytest.mark.whole)
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "skipped"),
     [
         ("grun+npo", {}, 3),
-        ("grun+idk", {}, 3),
-        ("grun+dpo", {}, 3),
-        ("grun+altpo", {"alternates": 2}, 3),
-        ("grun+kl", {}, 3),
-        ("grun+rmu", {"layer": 0.75}, 3),
-        ("grun+gd", {"accumulate": 2, "checkpointing": True}, 3),
-        ("reft+gd", {}, 3),
+        seconds("grun+idk", {}, 3),
+        seconds("grun+dpo", {}, 3),
+        seconds("grun+altpo", {"alternates": 2}, 3),
+        seconds("grun+kl", {}, 3),
+        seconds("grun+rmu", {"layer": 0.75}, 3),
+        seconds("grun+gd", {"accumulate": 2, "checkpointing": True}, 3),
+        seconds("reft+gd", {}, 3),
         ("reft+undial", {"layers": [5]}, 6),
         ("full+rmu", {"layers": [2, 3], "layer": 0.5}, 2),
-        ("lora+gd", {}, 0),
+        seconds("lora+gd", {}, 0),
         ("full+gd", {}, 0),
     ],
 )
@@ -171,7 +176,7 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("checkpoints", [False, seconds(True)])
 def test_losses_of_other_models(tokenizer: PreTrainedTokenizerBase, name: str, checkpoints: bool) -> None:
     """Position ids, masks and caches are each architecture's own."""
 
@@ -286,8 +291,8 @@ def test_bf16_is_kept_as_bf16(make_lm: Callable[..., LM]) -> None:
 # --- gradient checkpointing -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trunk_cache", [True, False])
-@pytest.mark.parametrize("name", ["grun+npo", "grun+kl", "reft+gd", "lora+dpo", "full+rmu"])
+@pytest.mark.parametrize("trunk_cache", [True, seconds(False)])
+@pytest.mark.parametrize("name", ["grun+npo", seconds("grun+kl"), seconds("reft+gd"), "lora+dpo", seconds("full+rmu")])
 def test_checkpointing_gives_the_same_losses(make_lm: Callable[..., LM], name: str, trunk_cache: bool) -> None:
     run = Counted(make_lm)
     plain = fit(make_lm, name, trunk_cache, epochs=3)

@@ -180,6 +180,7 @@ def fallen(fitted: Fitted) -> float:
     return fitted.history[0]["forget"] - fitted.history[-1]["forget"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["full+ga", "task-vector"])
 def test_20_steps_end_where_float32_does(make_lm: Callable[..., LM], name: str) -> None:
     """The forget loss falls as far as in float32, to a tenth; without copy or compensation it does not."""
@@ -306,7 +307,7 @@ def test_large_gradients_are_run_again_with_the_same_draws(make_lm: Callable[...
 
 @pytest.mark.parametrize(
     ("name", "dtype", "way"),
-    [("full+npo", torch.bfloat16, way) for way in WAYS]
+    [pytest.param("full+npo", torch.bfloat16, way, marks=pytest.mark.whole) for way in WAYS]
     + [("full+pdu", torch.float16, "float32"), ("grun+npo", torch.bfloat16, "float32")],
 )
 def test_it_goes_on_where_it_was_killed(

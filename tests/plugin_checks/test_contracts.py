@@ -125,6 +125,7 @@ def picky(subject):
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("kind", "name"), BUILT_IN, ids=lambda value: value)
 def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.get(kind, name)
