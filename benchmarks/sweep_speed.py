@@ -3,10 +3,11 @@
 
     python benchmarks/sweep_speed.py [--cells 60] [--jobs 2] [--folder DIR] [options of grun-bench sweep]
 
-The sweep is `lora+npo`, `grun+npo` and `reft+npo` on `tofu_forget10` with as many seeds as make up the cells. The toy
-models are built before the clock starts. Fails where a number differs. With the seconds stands what the processes had
-of the processors: on a machine that others use, the ratio of wall times says nothing. Stopped by Ctrl-C or SIGTERM, the
-same command with the same --folder goes on, and adds its seconds to those before; `--set epochs=1 --limit 4` tries it.
+The sweep is `lora+npo`, `grun+npo` and `reft+npo` on `tofu_forget10`, or another --task, with as many seeds as make up
+the cells. The toy models are built before the clock starts. Fails where a number differs. With the seconds stands what
+the processes had of the processors: on a machine that others use, the ratio of wall times says nothing. Stopped by
+Ctrl-C or SIGTERM, the same command with the same --folder goes on, and adds its seconds to those before; `--set
+epochs=1 --limit 4` tries it.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ class Spent:
         return f"{self.seconds:.0f} s, {self.used:.0f} s of processors, {at_a_time:.2f} of them at a time"
 
 
-def sweep(output: Path, cells: int, jobs: int, more: Sequence[str]) -> Spent:
+def sweep(output: Path, unlearners: Sequence[str], cells: int, jobs: int, more: Sequence[str]) -> Spent:
     """What a sweep took, over all calls that were at it; one that is over is not made again."""
     kept = output.with_suffix(".json")
     spent = Spent(**json.loads(kept.read_text())) if kept.exists() else Spent()
     if spent.over:
         return spent
-    seeds = ",".join(map(str, range(-(-cells // len(UNLEARNERS)))))
-    chosen = [part for name in UNLEARNERS for part in ("--unlearner", name)]
-    command = [sys.executable, "-m", "grun_bench", "sweep", "--task", "tofu_forget10", "--output", str(output)]
+    seeds = ",".join(map(str, range(-(-cells // len(unlearners)))))
+    chosen = [part for name in unlearners for part in ("--unlearner", name)]
+    command = [sys.executable, "-m", "grun_bench", "sweep", "--output", str(output)]
     before, start = _used(), time.monotonic()
     try:
         spent.over = _ended([*command, *chosen, "--seeds", seeds, "--jobs", str(jobs), *more]) == 0
@@ -93,12 +94,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--task", default="tofu_forget10")
     options, more = parser.parse_known_args()
+    more = ["--task", options.task, *more]
     with tempfile.TemporaryDirectory() as temporary, stopping():
         folder = options.folder or Path(temporary)
-        sweep(folder / "before", 1, 1, more)
-        one = sweep(folder / "1", options.cells, 1, more)
-        many = sweep(folder / "many", options.cells, options.jobs, more)
+        sweep(folder / "before", ["none"], 1, 1, more)
+        one = sweep(folder / "1", UNLEARNERS, options.cells, 1, more)
+        many = sweep(folder / "many", UNLEARNERS, options.cells, options.jobs, more)
         if numbers(folder / "1") != numbers(folder / "many"):
             sys.exit("the results differ")
         print(f"{len(numbers(folder / '1'))} rows, equal")

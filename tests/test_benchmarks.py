@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SMALL
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -57,6 +58,14 @@ def test_rendering_many_results() -> None:
 
 def test_starting_up() -> None:
     assert "an unknown attack" in run("startup.py", "--rounds", "1", codes=(0, 1))
+
+
+def test_speed_of_a_sweep(environment: Path, hub: Path, tmp_path: Path) -> None:
+    """The rows of two processes are those of one; a second call makes nothing again."""
+    options = ("--task", str(hub / "small.yaml"), "--cells", "3", "--folder", str(tmp_path / "sweeps"))
+    more = ("--model", SMALL, "--set", "epochs=1")
+    first, second = (run("sweep_speed.py", *options, *more) for _ in range(2))
+    assert "5 rows, equal" in first and second == first
 
 
 def test_kills() -> None:

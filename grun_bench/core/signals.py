@@ -68,7 +68,7 @@ class Postponed:
     def note(self, number: int, frame: FrameType | None) -> None:
         """A handler: the first signal waits; who presses Ctrl-C again will not.
 
-        SIGTERM comes twice at once of a job that Slurm preempts, to its step and by way of srun; SIGKILL comes after it.
+        SIGTERM comes twice at once to a job that Slurm preempts, to its step and by way of srun; SIGKILL comes after.
         """
         self.arrived.append(number)
         if len(self.arrived) > 1 and number == signal.SIGINT:

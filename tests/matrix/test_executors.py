@@ -172,7 +172,7 @@ def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], sl
             queued = ask("squeue", "--noheader", "--array", "--format=%i").split()
             ask("scancel", "--signal=USR2", *(job for job in queued if job.endswith("_1")))
 
-        with sweeping(*sweep, tmp_path / "out", "--cluster", "slurm", "--resource", "time=5", **slurm) as process:
+        with sweeping(*sweep, tmp_path / "out", "--cluster", "slurm", "--resource", "time=10", **slurm) as process:
             for times, stop in enumerate((preempt, limit)):
                 running(tmp_path / "out", "slow", process, after=times)
                 time.sleep(1)  # a step, from which it goes on
@@ -181,7 +181,8 @@ def test_slurm(environment: Path, sweep: list[object], plain: dict[str, Any], sl
             slowly.unlink()
             assert "3 runs: 3 done" in ended(process)
     log = log_of(tmp_path / "out", "slow")
-    assert log.count("---") == 3 and log.count("SIGTERM after step") == log.count("goes on from step") == 2
+    # on a busy machine the limit itself is reached too
+    assert log.count("---") - 1 == log.count("SIGTERM after step") == log.count("goes on from step") >= 2
     assert results(tmp_path / "out") == plain
 
 
