@@ -6,8 +6,7 @@ from statistics import median
 
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.filings import Column
-from grun_bench.metrics.power import KS_TESTED, least_ks, least_words
-from grun_bench.results.words import number
+from grun_bench.metrics.power import ks_words, least_words
 
 #: the heading of the line
 LEAST = "least difference seen"
@@ -48,12 +47,6 @@ def least_rule(board: Board) -> str | None:
         "examples paired tests see more."
     )
     task = board.first.task
-    for column in board.headline:
-        count = board.first.n_samples[task].get(column.metric)
-        if column.metric in KS_TESTED and count and (seen := least_ks(count)):
-            return (
-                f"{text} Forget quality's p is below 0.05 from D = {number(seen.D)} on with {count} rows, and 4 times "
-                f"of 5 so for truth ratios that are {seen.shift:.2f} standard deviations apart: a higher p may be lack "
-                "of rows."
-            )
-    return text
+    counts = board.first.n_samples[task]
+    powers = (ks_words(column.metric, counts.get(column.metric, 0)) for column in board.headline)
+    return " ".join([text, *[power for power in powers if power][:1]])

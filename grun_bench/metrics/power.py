@@ -23,6 +23,10 @@ _DRAWS, _STEPS, _SEED = 1000, 10, 0
 #: rows up to which is simulated
 _SIMULATED = 100
 _LARGEST_SHIFT = 4.0
+#: rows up to which D is exact: a result may say that it has any number of them
+_EXACT = 5000
+#: 5 % of Kolmogorov's distribution lie above it, that of D sqrt(n / 2) in the limit (Smirnov 1948)
+_LIMIT = 1.3580986
 
 
 def least_seen(differences: np.ndarray) -> float | None:
@@ -62,6 +66,17 @@ def least_words(metric: str, count: int, interval: tuple[float, float] | None) -
         seen = least_d(count) if count else None
         return f"D {number(seen)}" if seen else "none"
     return number(least_between(interval)) if interval else ""
+
+
+def ks_words(metric: str, count: int) -> str:
+    """What a p of forget quality from so many rows can say, in a sentence; "" of other metrics, and of too few rows."""
+    seen = least_ks(count) if metric in KS_TESTED and count else None
+    if seen is None:
+        return ""
+    return (
+        f"Forget quality's p is below 0.05 from D = {number(seen.D)} on with {count} rows, and 4 times of 5 so for "
+        f"truth ratios that are {seen.shift:.2f} standard deviations apart: a higher p may be lack of rows."
+    )
 
 
 class LeastKS(NamedTuple):
@@ -108,7 +123,9 @@ def _shift(count: int, least: int) -> float:
 
 @lru_cache
 def _least_step(count: int) -> int | None:
-    """The least whole number k with P(D >= k / count) below 5 %."""
+    """The least whole number k with P(D >= k / count) below 5 %; of very many rows as it is in the limit."""
+    if count > _EXACT:
+        return math.ceil(_LIMIT * math.sqrt(2 * count))
     least = bisect_left(range(1, count + 1), True, key=lambda step: _p(step, count) < LEVEL) + 1
     return least if least <= count else None
 

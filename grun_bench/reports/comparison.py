@@ -8,6 +8,7 @@ from typing import Any
 
 from grun_bench.leaderboard.build import table_key
 from grun_bench.metrics.paired import Paired, paired_tests
+from grun_bench.metrics.power import ks_words, least_words
 from grun_bench.reports.leaks import Leak
 from grun_bench.reports.rows import FiledRow, Row
 from grun_bench.reports.verdict import Verdict, verdict
@@ -52,6 +53,9 @@ def _row(row: Row) -> dict[str, Any]:
             metric: {
                 "value": result.value(metric),
                 "interval": result.interval(metric),
+                "n": (count := result.n_samples[result.task].get(metric, 0)),
+                "least_seen": least_words(metric, count, result.interval(metric)),
+                "power": ks_words(metric, count),
                 "reason": result.reason(metric),
             }
             for metric in result.headline

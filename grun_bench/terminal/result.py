@@ -10,7 +10,7 @@ from rich.table import Table
 
 from grun_bench.core.escaping import terminal
 from grun_bench.core.plugins import Control
-from grun_bench.metrics.power import least_words
+from grun_bench.metrics.power import ks_words, least_words
 from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
 from grun_bench.results.metric_key import MetricKey, parse_filter
@@ -90,7 +90,9 @@ def _print_tables(
     result: Result, metrics: Iterable[str], beside: Mapping[Control, Result], attacked: Mapping[Control, Result]
 ) -> None:
     """The metrics, the training and the attacks; `beside` are other results of the first, `attacked` of the last."""
-    print_table(metric_table(result, metrics, beside))
+    shown = list(metrics)
+    print_table(metric_table(result, shown, beside))
+    tell(*powers(result, shown))
     if "training" in result.curves:
         print_table(training_table(result.curves["training"]))
     if result.attacks:
@@ -106,6 +108,13 @@ def _print_end(result: Result, path: Path) -> None:
         tell(f"picture: {path.with_suffix('.stages.svg')}")
     if result.gates:
         tell(f"picture of the gates: {path.with_suffix('.gates.svg')}")
+
+
+def powers(result: Result, metrics: Iterable[str]) -> list[str]:
+    """What p of forget quality can say with so many rows as the result has, where it is among the metrics."""
+    counts = result.n_samples[result.task]
+    words = (ks_words(metric, counts.get(metric, 0)) for metric in metrics if result.value(metric) is not None)
+    return [*dict.fromkeys(filter(None, words))][:1]
 
 
 def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[Control, Result]) -> Table:

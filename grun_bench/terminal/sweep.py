@@ -23,6 +23,7 @@ from grun_bench.results.store import read_result
 from grun_bench.results.words import heading, number
 from grun_bench.tasks.world import TINY
 from grun_bench.terminal.listing import leaderboard_command, print_table, tell
+from grun_bench.terminal.result import powers
 
 if TYPE_CHECKING:
     from grun_bench.matrix.cell import Cell, Status
@@ -106,6 +107,7 @@ def print_sweep(plan: Plan, found: Found, output: Path) -> None:
         table.add_row(*axes.row(cell, found[cell]), *values)
     print_table(table)
     problems = [f"{cell}: {_told(cell, each)}" for cell, each in found.items() if each.reason]
+    tell(*(powers(shown, headline) if shown else []))
     tell(*problems, counted(found), f"next: {leaderboard_command(output)}")
 
 

@@ -17,6 +17,7 @@ from grun_bench.reports.words import lines, metric_words, spread
 from grun_bench.results.result import Result
 from grun_bench.results.words import heading
 from grun_bench.terminal.listing import fit, plain, print_table, tell
+from grun_bench.terminal.result import powers
 
 
 def print_verdict(row: Row, output: Path) -> None:
@@ -32,6 +33,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
         print_table(table)
     else:
         _print_across(table)
+    tell(*dict.fromkeys(power for row in rows for power in powers(row.result, row.result.headline)))
     if not comparable(rows):
         tell("These rows differ in task, data, model, protocol or versions: their numbers do not compare.")
     else:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp, norm
+from conftest import Command
+from scipy.stats import ks_2samp, kstwobign, norm
+from synthetic import references, result, store
 
 from grun_bench.metrics.paired import permutation
 from grun_bench.metrics.power import KS_TESTED, least_between, least_d, least_ks, least_seen
@@ -55,6 +59,36 @@ def test_at_40_rows_p_of_forget_quality_is_below_005_from_0325_on() -> None:
 def test_only_p_and_d_of_forget_quality_are_of_a_ks_test() -> None:
     assert {key for key, better in (QUALITY | QUALITY_OU).items() if better is not None} == KS_TESTED
     assert least_d(40) == 0.325
+
+
+def test_the_limit_for_very_many_rows_is_kolmogorovs() -> None:
+    for count in (10_000, 10**9):
+        least = least_d(count)
+        assert least is not None
+        assert kstwobign.sf(least * (count / 2) ** 0.5) == pytest.approx(0.05, abs=0.002)
+    # where the exact one ends the two meet
+    exact, limit = least_d(5000), least_d(5001)
+    assert exact is not None and limit is not None and abs(exact - limit) <= 2 / 5000
+
+
+@pytest.mark.parametrize("told", ["show", "compare", "report", "board"])
+def test_beside_p_of_forget_quality_stands_what_its_rows_can_tell(command: Command, tmp_path: Path, told: str) -> None:
+    row = result("grun+npo")
+    for metric in ("forget_quality", "forget_es"):
+        row.n_samples[row.task][metric] = 40
+    store([row, *references()], tmp_path / "results")
+    folder = ["--output", tmp_path / "results"]
+    out = tmp_path / "page.html"
+    if told == "board":
+        said = command("leaderboard", "--results", tmp_path / "results", "--out", tmp_path / "pages")
+        text = "".join(path.read_text() for path in (tmp_path / "pages").rglob("*.md"))
+    else:
+        said = command(told, row.run_id, *folder, *(["--out", out] if told == "report" else []))
+        text = out.read_text() if told == "report" else said.out
+    assert said.code == 0, said.err
+    assert "below 0.05 from D = 0.325 on with 40 rows" in text and "0.80 standard deviations apart" in text
+    if told == "compare":
+        assert "D = 0.325" in command(told, row.run_id, *folder, "--json").out
 
 
 def test_few_rows_see_nothing() -> None:
