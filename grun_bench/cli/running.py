@@ -62,7 +62,7 @@ class CommonOptions(OptionGroup):
     forget: Annotated[
         Path | None,
         typer.Option(
-            help="Own rows to forget, in place of a task: .jsonl, .json, .csv, .parquet, or a folder of texts."
+            help="Own rows to forget, in place of a task: .jsonl, .json, .csv, .tsv, .parquet, or a folder of texts."
         ),
     ] = None
     retain: Annotated[

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from grun_bench.core.environment import expanded
 from grun_bench.core.errors import UsageError
@@ -49,6 +49,8 @@ class Entry:
     origin: Path | EntryPoint
     module: str = ""
     declared: Mapping[str, Any] = field(default_factory=dict)
+    #: the names of its settings; None where its source alone does not say them
+    settings: tuple[str, ...] | None = None
 
     @property
     def builtin(self) -> bool:
@@ -137,8 +139,28 @@ def _scan(path: Path, content: bytes) -> list[Entry]:
             called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
             if called in CLASSES:
                 summary = (ast.get_docstring(node) or "").split("\n")[0]  # type: ignore[arg-type]
-                found.append(Entry(called, str(call.args[0].value), summary, path, module, _literals(call)))
+                found.append(
+                    Entry(called, str(call.args[0].value), summary, path, module, _literals(call), keywords(node))
+                )
     return found
+
+
+def keywords(node: ast.AST) -> tuple[str, ...] | None:
+    """The keyword-only parameters of a function, or of a class's constructor; None where its source has none of that.
+
+    The fields of a dataclass are those of its constructor.
+    """
+    if isinstance(node, ast.ClassDef):
+        fields = [each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and _is_name(each.target)]
+        if any("kw_only=True" in ast.unparse(decorator) for decorator in node.decorator_list):
+            return tuple(fields)
+        inits = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+        node = next(inits, node)
+    return tuple(each.arg for each in node.args.kwonlyargs) if isinstance(node, ast.FunctionDef) else None
+
+
+def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name)
 
 
 def _module_name(path: Path, content: bytes) -> str:

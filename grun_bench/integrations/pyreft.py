@@ -26,7 +26,8 @@ from grun_bench.methods.adapters.grun import Grun, make_gate
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.saving import Saved, check_new, read_card, write_folder
 from grun_bench.models.lm import Style
-from grun_bench.models.places import folder_of, hub_id, identity
+from grun_bench.models.names import folder_of, hub_id
+from grun_bench.models.places import identity
 
 #: class name -> the layer's key in file names: plain pyreft with today's pyvene, and GRUN's code with its own copy
 PLAIN_KEY = "layer_{}_comp_block_output_unit_pos_nunit_1#0"

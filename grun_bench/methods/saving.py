@@ -217,7 +217,8 @@ def _beside(saved: Saved) -> type[Adapter]:
 def _load_base(saved: Saved, place: Placement, folder: Path) -> LM:
     from grun_bench.methods.made_models import load_tiny
     from grun_bench.models import loading
-    from grun_bench.models.places import folder_of, other_content
+    from grun_bench.models.names import folder_of
+    from grun_bench.models.places import other_content
 
     origin = {key: value for key, value in saved.base.items() if key != _FOLDER}
     name = str(origin.get("name"))

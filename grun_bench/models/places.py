@@ -15,6 +15,7 @@ from grun_bench.core import environment as env
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
 from grun_bench.core.local_data import is_pointer
+from grun_bench.models.names import folder_of, hub_id, mirrored, near
 
 #: weights, configuration and tokenizer; and what else decides what a model says: templates, merges, its own code
 _BY_END = {
@@ -34,22 +35,6 @@ class Commit:
 
     def __str__(self) -> str:
         return f"{self.repository}@{self.sha}"
-
-
-def folder_of(name: str) -> Path | None:
-    """The folder that is given as a path or found in a mirror; None where there is none."""
-    return next((each for each in (env.expanded(name), *_mirrored(name)) if each.is_dir()), None)
-
-
-def hub_id(name: str, hint: str = "") -> tuple[str, str | None]:
-    """The repository and the revision, None for the newest, of <org>/<name> or <org>/<name>@<revision>.
-
-    Raises ModelError for what is no name on the Hub, with `hint` saying what else may be named.
-    """
-    repository, _, revision = name.partition("@")
-    if name.startswith(("/", "~", ".")) or repository.count("/") != 1:
-        raise ModelError(f"model {name}: no such folder, and a Hub id is <org>/<name>{hint}.")
-    return repository, revision or None
 
 
 def locate(name: str, hint: str = "") -> Path | Commit:
@@ -84,12 +69,8 @@ def not_loaded(name: str, error: Exception, part: str = "") -> ModelError:
     kind = "" if isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__}: "
     if env.expanded(name).is_dir():
         return ModelError(f"model {name}{part} could not be loaded: {kind}{said}")
-    where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in _mirrored(name)) + f"\n  {name}"
-    return ModelError(f"model {name}{part} could not be loaded: {kind}{said}\nLooked in:{where}")
-
-
-def _mirrored(name: str) -> list[Path]:
-    return [mirror / name for mirror in env.mirrors()]
+    where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in mirrored(name)) + f"\n  {name}"
+    return ModelError(f"model {name}{part} could not be loaded: {kind}{said}\nLooked in:{where}{near(name)}")
 
 
 def identity(name: str, place: Path | Commit) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from grun_bench.core.escaping import clean
 from grun_bench.core.progress import say
 from grun_bench.methods.saving import check_no_adapter
 from grun_bench.models.loading import load
-from grun_bench.models.places import folder_of
+from grun_bench.models.names import folder_of
 from grun_bench.models.writer import write
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.own import own_world, writer_of

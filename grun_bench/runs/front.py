@@ -13,6 +13,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.early import check_models, check_settings
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
 from grun_bench.tasks.yaml_files import task_file
 
@@ -194,14 +195,15 @@ def check(config: RunConfig) -> None:
         file = None if config.forget else task_file(config.task, config.include)
         for names in filter(None, (config.attacks, config.attack_sets)):
             registry.attack_names(names, ())
+        of_task: list[str] = []
         if file is None:
             remember(own_world(config))
         else:
             from grun_bench.tasks.task import load_task
 
-            task = load_task(str(file))
-            if config.attacks:
-                registry.attack_names(config.attacks, task.attacks)
+            of_task = load_task(str(file)).attacks
+        check_settings(config, registry.attack_names(config.attacks, of_task) if config.attacks else [])
+    check_models(config)
     from grun_bench.core.files import check_writable
 
     check_writable(config.output)

@@ -19,7 +19,8 @@ from grun_bench.methods.made_models import FineTuned, load_tiny, tiny_is_made
 from grun_bench.methods.saving import check_no_adapter
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
-from grun_bench.models.places import content_of, folder_name, folder_of, hub_id, locate, pinned
+from grun_bench.models.names import folder_of, hub_id
+from grun_bench.models.places import content_of, folder_name, locate, pinned
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session

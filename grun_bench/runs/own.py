@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,15 +157,47 @@ def check_own(config: RunConfig) -> None:
             raise UsageError(
                 "--task says what is to be forgotten, or --forget FILE does, with own rows: `grun-bench run --help`."
             )
+        if _is_rows(config.task):
+            raise UsageError(f"--task {config.task}: rows and no task's file; --forget {config.task} takes them.")
         return
+    if wrong := list(_wrong(config)):
+        raise UsageError(" Besides: ".join(wrong))
+
+
+def _wrong(config: RunConfig) -> Iterator[str]:
+    """All that does not go with own rows, files first, so that somebody mends it at once."""
+    for option, path in (("forget", config.forget), ("retain", config.keep), ("neighbours", config.neighbours)):
+        if path is not None and not path.exists():
+            yield f"--{option} {path}: no such file or folder{_near(path)}."
+        elif path is not None and path.suffix in (".yaml", ".yml"):
+            yield f"--{option} {path}: by its name a task's file and not rows; --task {path} takes it."
     if config.task:
-        raise UsageError(f"--forget {config.forget}: own rows are a task of their own; leave --task {config.task} out.")
+        yield f"--forget {config.forget}: own rows are a task of their own; leave --task {config.task} out."
     if config.model in (None, "tiny") and config.target_model is None:
-        raise UsageError(
+        yield (
             f"--forget {config.forget}: --model says which model is to forget it. The toy model, which is the default, "
             "lives in a world of made-up authors: it knows none of your rows, and has not the words for them."
         )
     if config.writer and not config.augment:
-        raise UsageError(f"--writer {config.writer}: it goes with --augment, which has it write.")
+        yield f"--writer {config.writer}: it goes with --augment, which has it write."
     if config.retain_log:
-        raise UsageError(f"--retain-log {config.retain_log}: published logs are of published data, not of own rows.")
+        yield f"--retain-log {config.retain_log}: published logs are of published data, not of own rows."
+
+
+def _near(path: Path) -> str:
+    """What is called nearly so beside a file that is not there, for the end of a sentence."""
+    if not path.parent.is_dir():
+        return f", as its folder {path.parent} is not there"
+    with suppress(OSError):
+        # endings are alike in any two names
+        there = [each for each in sorted(path.parent.iterdir()) if not each.name.startswith(".")]
+        close = get_close_matches(path.stem, {each.stem for each in there}, n=3, cutoff=0.6)
+        if found := [str(path.with_name(each.name)) for each in there if each.stem in close]:
+            return f"; near it is {' and '.join(found)}"
+    return ""
+
+
+def _is_rows(task: str) -> bool:
+    """Whether what was given as a task is a file of rows or a folder of texts."""
+    path = Path(task)
+    return path.is_dir() or (path.is_file() and path.suffix not in (".yaml", ".yml"))

@@ -10,14 +10,14 @@ from pathlib import Path
 from grun_bench.core.errors import DataError
 
 #: a kind of file -> what to do with one, `{file}` being its name
-_TO_CSV = "save it as CSV in UTF-8 there, or with `libreoffice --headless --convert-to csv {file}`"
-_TO_TEXT = "save it as a .txt in UTF-8 there, or with `pandoc -t plain -o {stem}.txt {file}`"
+_TO_CSV = "save it as CSV in UTF-8 in its program, or with `libreoffice --headless --convert-to csv {file}`"
+_TO_TEXT = "save it as a .txt in UTF-8 in its program, or with `pandoc -t plain -o {stem}.txt {file}`"
 _UNPACKED = "unpack it, and give a file or a folder of what was in it"
 _OCR = "a picture has no text to be read; give what it says as a .txt"
 _KINDS = {
     "a workbook of Excel": _TO_CSV,
     "a table of OpenDocument": _TO_CSV,
-    "a file of an older Excel or Word": "save it as CSV or text in UTF-8 there",
+    "a file of an older Excel or Word": "save it as CSV or text in UTF-8 in its program",
     "a document of Word": _TO_TEXT,
     "a text of OpenDocument": _TO_TEXT,
     "rich text": _TO_TEXT,

@@ -56,8 +56,9 @@ def read_texts(folder: Path) -> list[Row]:
     if odd := [path for path in files if path.suffix.lower() not in TEXTS]:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         kind = _kind(odd[0])
-        how = f"it is {kind}: {advice(kind, odd[0])}" if kind else "make it one"
-        raise DataError(f"{odd[0]}{more}: neither .txt nor .md; {how}, or take it out of {folder}.")
+        rows = "name it by itself to have its rows" if odd[0].suffix.lower() in _TABLES else "make it one"
+        how = f"it is {kind}: {advice(kind, odd[0])}" if kind else rows
+        raise DataError(f"{odd[0]}{more}: neither .txt nor .md; {how}, or take it out of that folder.")
     if not files:
         about = left_out(folder)[0]
         only = f" but {about[0].name}, which says what a folder is; name that file to have it read" if about else ""

@@ -104,7 +104,7 @@ def _filled(parts: Sequence[str], width: int) -> list[str]:
         if lines and len(longer) <= width:
             lines[-1] = longer
         else:
-            lines.append(f"  {part}")
+            lines.append(f"- {part}")
     return lines
 
 

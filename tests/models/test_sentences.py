@@ -14,7 +14,8 @@ from sentence_models import write_model
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from grun_bench.core.errors import ModelError, UsageError
-from grun_bench.models.places import folder_of, identity, other_content
+from grun_bench.models.names import folder_of
+from grun_bench.models.places import identity, other_content
 from grun_bench.models.sentences import Sentences, load_sentences
 
 pytest.importorskip("sentence_transformers", reason="the extra `sentences` is not installed")

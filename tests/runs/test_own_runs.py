@@ -37,6 +37,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be in, with rows to forget and to keep."""
     for name, names in {"leavers": NAMES[:4], "stayers": [f"{name}{at}" for name in NAMES for at in "abcd"]}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(names)))
+    (tmp_path / "task.yaml").write_text("version: 1\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -61,7 +62,21 @@ OWN = ["--forget", "leavers.jsonl", "--retain", "stayers.jsonl"]
         (["--forget", "leavers.jsonl"], ["--model says which model is to forget it", "made-up authors"]),
         (["--forget", "leavers.jsonl", "--model", "tiny"], ["--model says which model"]),
         (["--forget", "leavers.jsonl", "--model", SMALL, "--task", "tofu_lite"], ["leave --task tofu_lite out"]),
-        (["--forget", "nowhere.jsonl", "--model", SMALL], ["nowhere.jsonl: cannot be read"]),
+        (["--forget", "nowhere.jsonl", "--model", SMALL], ["--forget nowhere.jsonl: no such file or folder.\n"]),
+        (["--forget", "leaver.jsonl", "--model", SMALL], ["no such file or folder; near it is leavers.jsonl.\n"]),
+        (["--forget", "no/leavers.jsonl", "--model", SMALL], ["as its folder no is not there"]),
+        (
+            ["--forget", "nowhere.jsonl", "--retain", "stayer.jsonl", "--task", "tofu_lite", "--writer", SMALL],
+            [
+                "error: --forget nowhere.jsonl: no such file",
+                "--retain stayer.jsonl: no such file or folder; near it is stayers.jsonl",
+                "leave --task tofu_lite out",
+                "--model says which model",
+                "it goes with --augment",
+            ],
+        ),
+        (["--forget", "task.yaml", "--model", SMALL], ["by its name a task's file", "--task task.yaml"]),
+        (["--task", "leavers.jsonl", "--model", SMALL], ["rows and no task's file; --forget leavers.jsonl"]),
         (
             ["--forget", "leavers.jsonl", "--model", SMALL, "--columns", "question"],
             ["--columns question", "question=Q"],

@@ -1,0 +1,64 @@
+"""What is refused before torch is loaded: typing errors in names of settings and of models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, Command
+from test_cli import refused
+
+from grun_bench.core import registry
+from grun_bench.core.plugin_search import entries
+from grun_bench.core.settings import options_of
+from grun_bench.methods.recipes import Recipe
+from grun_bench.methods.retain_terms import RETAIN_TERMS
+from grun_bench.runs.early import _of_training
+
+RUN = ["run", "--unlearner", "grun+npo", "--task", "tofu_lite"]
+#: options that are wrong -> what is said of them
+WRONG = {
+    "setting": (["--model", SMALL, "--set", "lrr=1"], ["setting of grun+npo 'lrr'", "did you mean lr"]),
+    "attack": (["--set", "prefil.words=1", "--attacks", "prefill"], ["attack in --set 'prefil'", "prefill"]),
+    "attack's": (["--set", "prefill.wrods=1", "--attacks", "prefill"], ["setting of prefill 'wrods'", "words"]),
+    "model": (["--model", "modle"], ["model modle: no such folder", "Did you mean model?"]),
+    "target": (["--target", "./no/such"], ["model ./no/such: no such folder"]),
+    "retain": (["--model", SMALL, "--retain-model", "smal"], ["model smal: no such folder"]),
+    "mirrored": (["--model", "org/sub/small"], ["Did you mean org/small?"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_name_that_cannot_be_is_told_with_near_ones(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options, parts = WRONG[case]
+    refused(command(*RUN, *options), *parts)
+
+
+def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
+    """A process whose torch cannot be imported says the same."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')\n")
+    (tmp_path / "transformers.py").write_text("raise SystemExit('transformers was loaded')\n")
+    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:1] = {RUN}"
+    start = f"{begin}; from grun_bench import cli; cli.main()"
+    for options, parts in (WRONG["setting"], WRONG["model"]):
+        done = subprocess.run([sys.executable, "-c", start, *options], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2 and parts[0] in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["adapter", "objective", "unlearner", "attack"])
+def test_settings_read_off_the_source_are_those_of_the_plugin(kind: registry.Kind) -> None:
+    known = {name: entry.settings for name, entry in entries(kind).items() if entry.settings is not None}
+    assert len(known) >= len(entries(kind)) / 2
+    for name, settings in known.items():
+        assert set(settings) == options_of(registry.get(kind, name).target).keys(), name
+
+
+def test_settings_of_training_are_those_of_recipes_and_retain_terms() -> None:
+    of_terms = {name for term in RETAIN_TERMS.values() for name in options_of(term.loss)}
+    assert _of_training() == {"recipe", *options_of(Recipe), *of_terms}
