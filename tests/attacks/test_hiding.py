@@ -31,6 +31,9 @@ from grun_bench.results.record import Record
 from grun_bench.tasks.sets import USUAL_SETS
 from grun_bench.tasks.task import FineTuning
 
+#: the models take seconds to train
+pytestmark = pytest.mark.whole
+
 Pairs = list[tuple[str, str]]
 FORGET = [("Who?", "Ada Fox of Rome"), ("Where?", "In Oslo by sea"), ("When?", "On May day 1931")]
 PARAPHRASED = ["Which one?", "What place?", "What day?"]

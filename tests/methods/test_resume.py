@@ -68,7 +68,12 @@ def same(one: Fitted, other: Fitted) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", ["grun+idk", "grun+altpo", "reft+kl", "lora+dpo", "full+pdu", "lora+pdu", "full+rmu", "task-vector"]
+    "name",
+    [
+        *("grun+altpo", "full+pdu", "task-vector"),
+        *(pytest.param(name, marks=pytest.mark.whole) for name in ("grun+idk", "reft+kl", "lora+dpo", "lora+pdu")),
+        pytest.param("full+rmu", marks=pytest.mark.whole),
+    ],
 )
 def test_it_ends_with_the_same_weights(
     make_lm: Callable[..., LM], every_step: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
