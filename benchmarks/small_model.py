@@ -4,9 +4,10 @@
     python benchmarks/small_model.py [--model HuggingFaceTB/SmolLM2-135M-Instruct] [--unlearner grun-held+npo]
         [--tasks tofu_ja,lume,...] [--limit 4] [--set epochs=10] [--new-tokens 48] [--out small]
 
-Prints a Markdown table: for each task the metric of forgetting and the one of utility that lead its headline, of the
-target model, the retain model and the method, and the minutes of this process, by the clock and of its own CPU time.
-Rows that are filed in `--out` already are read, and then take none; a killed run goes on from there.
+Prints a Markdown table: for each task the metric of forgetting and the one of utility that lead its headline (of LUME
+the first that a few rows have), of the target model, the retain model and the method, and the minutes of this process,
+by the clock and of its own CPU time. Rows that are filed in `--out` already are read, and then take none; a killed run
+goes on from there.
 
 Everything is cut down openly: `--limit` rows a set, which every result says; and the task files written to `--out`,
 each the packaged one with target and retain model made in few, large steps, short answers, one subject of MMLU in
@@ -67,7 +68,10 @@ def line(name: str, outcome: Outcome, wall: float, cpu: float) -> str:
     own = outcome.result
     models: list[Result | None] = [each.result if each else None for each in (outcome.target, outcome.retain)]
     cells = [f"`{name}`", str(own.limit)]
-    for metric in leads(own.headline, own.higher_is_better[own.task], own.sets):
+    forgetting, utility = leads(own.headline, own.higher_is_better[own.task], own.sets)
+    # where less of nothing is better, as in LUME, what its headline begins with
+    forgetting = forgetting or next((metric for metric in own.headline if own.value(metric) is not None), None)
+    for metric in (forgetting, utility):
         values = [each.value(metric) if each and metric else None for each in (*models, own)]
         cells += [f"`{metric}`" if metric else "-", " / ".join(number(value) for value in values)]
     times = ["-", "-"] if outcome.cell.reused else [f"{wall / 60:.1f}", f"{cpu / 60:.1f}"]
