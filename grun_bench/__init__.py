@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from grun_bench.runs.front import run as run
     from grun_bench.runs.outcome import Outcome as Outcome
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: what the package offers -> the module that has it
 _PLACES = {

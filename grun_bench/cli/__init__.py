@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import grun_bench
 from grun_bench.cli import caching, contributing, exporting, harness, judging, reading, running, sweeping, tuning
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import GrunBenchError
@@ -25,10 +26,26 @@ app = typer.Typer(
     help="Train, score and compare unlearning methods for language models.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
-    add_completion=False,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"grun-bench {grun_bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and end.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, score and compare unlearning methods for language models."""
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": running.run,
     "attack": running.attack,

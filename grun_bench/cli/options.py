@@ -13,6 +13,7 @@ import typer
 
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
+from grun_bench.core.progress import quiet
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -32,23 +33,43 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result file instea
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run id, its beginning, or the path of a result file.")]
 
 
+def _be_quiet(context: typer.Context, asked: bool) -> bool:
+    """Say nothing from when the option is read until the command ends."""
+    if asked and not context.resilient_parsing:
+        context.with_resource(quiet())
+    return asked
+
+
+#: an option of every command
+QUIET = inspect.Parameter(
+    "quiet",
+    _KEYWORD,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.", callback=_be_quiet)
+    ],
+)
+
+
 class OptionGroup:
     """The base of dataclasses whose fields are options that several commands have."""
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with each parameter that is a group of options given as the group's fields, an option each."""
+    """The command with each parameter that is a group of options given as the group's fields, an option each, and with
+    what every command has."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     groups: dict[str, Any] = {each.name: each.annotation for each in own if _is_group(each.annotation)}
 
     @wraps(command)
     def called(**given: Any) -> None:
+        del given[QUIET.name]  # done where it is read
         for name, group in groups.items():
             given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
         command(**given)
 
     spread = [each for one in own for each in (_options(one.annotation) if one.name in groups else [_keyword(one)])]
-    called.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    called.__signature__ = inspect.Signature([*spread, QUIET])  # type: ignore[attr-defined]
     return called
 
 

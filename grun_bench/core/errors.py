@@ -45,14 +45,17 @@ class Inapplicable(GrunBenchError):
     """An attack has nothing to work on in a task; its values are null with this message as their reason."""
 
 
-def unknown(what: str, name: str, choices: Iterable[str], hint: str = "", listed: bool = True) -> UsageError:
+def unknown(
+    what: str, name: str, choices: Iterable[str], hint: str = "", listed: bool = True, meant: str = ""
+) -> UsageError:
     """The error for a name that is not among `choices`: the near names, else all of them, and the next command.
 
-    Names of which there may be any number are not `listed`: where none is near, their count is said.
+    Names of which there may be any number are not `listed`: where none is near, their count is said. `meant` is what
+    others call by this name: near, where it is among the choices.
     """
     names = sorted(choices)
     text = str(name)
-    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    near = [meant] if meant in names else difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     if not near and text:  # a beginning of a long name, as of a run id
         near = [each for each in names if difflib.SequenceMatcher(None, text, each[: len(text)]).ratio() >= 0.7][:3]
     all_of = (

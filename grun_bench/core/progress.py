@@ -12,25 +12,45 @@ from grun_bench.core.escaping import lines
 
 #: whether a bar is being shown: one within it would tear it apart, and shows nothing
 _shown: ContextVar[bool] = ContextVar("shown", default=False)
+#: whether the person who waits wants to be told nothing (`--quiet`)
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 #: seconds between the plain lines
 PLAIN_EVERY = 30.0
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is said, and no bar shown, while this block runs; errors are, for they are not told here."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
 def say(text: str) -> None:
     """One line on stderr for the person who waits."""
-    print(lines(text), file=sys.stderr, flush=True)
+    if not _quiet.get():
+        print(lines(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """A line with a spinner while something of a few seconds has no steps to count; nothing without a terminal."""
-    if not sys.stderr.isatty():
+    if _quiet.get() or not sys.stderr.isatty():
         yield
         return
     from rich.console import Console  # takes a moment, and not every command shows something
 
     with Console(stderr=True).status(f"{text} ..."):
         yield
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as exact as a guess is: seconds below two minutes, minutes below two hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _values(values: dict[str, float]) -> str:
@@ -41,9 +61,10 @@ def _values(values: dict[str, float]) -> str:
 def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
     """A bar over `total` steps. Yields `advance(steps=1, **values)`; the values (losses) are shown behind the bar.
 
-    A bar within another one shows nothing, nor does one without steps.
+    A bar within another one shows nothing, nor does one without steps. Both kinds say how long the rest takes if it
+    goes on as it went.
     """
-    if _shown.get() or not total:
+    if _shown.get() or _quiet.get() or not total:
         yield lambda steps=1, **values: None
         return
     before = _shown.set(True)
@@ -92,7 +113,8 @@ def _plain(label: str, total: int) -> Iterator[Callable[..., None]]:
         latest = _values(values)
         if time.monotonic() - last > PLAIN_EVERY and done < total:
             last = time.monotonic()
-            say(f"{label}: {done}/{total} {latest}")
+            left = (last - start) / done * (total - done) if done else 0.0
+            say(f"{label}: {done}/{total}{f', {duration(left)} left' if done else ''} {latest}".rstrip())
 
     yield advance
     say(f"{label}: {done}/{total} in {time.monotonic() - start:.0f} s {latest}")

@@ -19,6 +19,46 @@ from grun_bench.core.errors import UsageError, unknown
 #: a setting of this name is a depth: a whole number is a block, a float a share of the blocks
 DEPTH = "layer"
 
+#: what other tools call settings (transformers, PEFT, OpenUnlearning, lm-eval), in small letters without `_` and `-` ->
+#: what they are called here
+ELSEWHERE = {
+    "learningrate": "lr",
+    "rate": "lr",
+    "numepochs": "epochs",
+    "numtrainepochs": "epochs",
+    "epoch": "epochs",
+    "bs": "batch_size",
+    "trainbatchsize": "batch_size",
+    "perdevicetrainbatchsize": "batch_size",
+    "gradientaccumulationsteps": "accumulate",
+    "gradaccum": "accumulate",
+    "gradientcheckpointing": "checkpointing",
+    "maxsteps": "steps",
+    "numsteps": "steps",
+    "maxgradnorm": "clip",
+    "gradclip": "clip",
+    "warmupratio": "warmup",
+    "warmupsteps": "warmup",
+    "wd": "weight_decay",
+    "decay": "weight_decay",
+    "lrschedulertype": "decay",
+    "scheduler": "decay",
+    "maxlength": "text_length",
+    "gamma": "forget_weight",
+    "alpha": "retain_weight",
+    "lambda": "retain_weight",
+    "retainlosstype": "retain",
+    "retainloss": "retain",
+    "r": "rank",
+    "lorar": "rank",
+    "lorarank": "rank",
+    "loraalpha": "alpha",
+    "loradropout": "dropout",
+    "targetmodules": "weights",
+    "layerid": "layer",
+    "steeringcoeff": "steering",
+}
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -129,7 +169,8 @@ def override(
     settings = dict(defaults)
     for key, value in overrides.items():
         if key not in settings:
-            raise unknown(f"setting of {plugin}", key, settings)
+            meant = ELSEWHERE.get(str(key).lower().replace("_", "").replace("-", ""), "")
+            raise unknown(f"setting of {plugin}", key, settings, meant=meant)
         try:
             settings[key] = _coerce(key, value, settings[key])
         except TypeError as error:

@@ -70,7 +70,10 @@ def not_loaded(name: str, error: Exception, part: str = "") -> ModelError:
     if env.expanded(name).is_dir():
         return ModelError(f"model {name}{part} could not be loaded: {kind}{said}")
     where = "".join(f"\n  {path} (GRUN_BENCH_HUB)" for path in mirrored(name)) + f"\n  {name}"
-    return ModelError(f"model {name}{part} could not be loaded: {kind}{said}\nLooked in:{where}{near(name)}")
+    return ModelError(
+        f"model {name}{part} could not be loaded: {kind}{said}\nLooked in:{where}{near(name)}\n"
+        f"Put a copy at <folder>/{name.partition('@')[0]} and set GRUN_BENCH_HUB=<folder>."
+    )
 
 
 def identity(name: str, place: Path | Commit) -> dict[str, Any]:

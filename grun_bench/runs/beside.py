@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from threading import Thread
 from typing import IO
@@ -37,7 +38,7 @@ def target_beside(inputs: Inputs) -> Iterator[None]:
         yield
         return
     process = _started(replace(inputs.config, device=inputs.models.beside or "auto"))
-    teller = Thread(target=_tell, args=(process.stderr,), daemon=True)
+    teller = Thread(target=copy_context().run, args=(_tell, process.stderr), daemon=True)
     teller.start()
     try:
         yield
