@@ -46,7 +46,9 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
 
 def typed(script: str) -> Iterator[list[str]]:
     """The calls of grun-bench in shell lines, as lists of their words; what the shell puts in is a 0."""
-    script = re.sub(r"\$\([^)]*\)|\$\w+", "0", script.replace("\\\n", " "))
+    script = re.sub(r"\$\w+|\$\{[^}]*\}", "0", script.replace("\\\n", " "))
+    while script != (inner := re.sub(r"\$\([^()]*\)", "0", script)):
+        script = inner
     for line in script.splitlines():
         words = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
         words.whitespace_split, words.commenters = True, "#"
@@ -77,6 +79,13 @@ CALLS = [
 ]
 
 
+CALLS += [
+    pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
+    for path in sorted((ROOT / "examples").glob("*.sh"))
+    for words in typed(path.read_text().partition("python - <<")[0])
+]
+
+
 @pytest.mark.parametrize("words", CALLS)
 def test_what_pages_tell_to_type_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands and options are there, values are of their types, and methods, tasks and attacks have these names."""
@@ -91,6 +100,13 @@ def test_what_pages_tell_to_type_is_understood(words: list[str], monkeypatch: py
     attacks = given.get("attacks") or "none"
     if attacks != "none" and attacks not in OWN_NAMES:
         registry.attack_names(attacks, ())
+
+
+def test_the_sweep_among_the_examples_is_its_runs(command: Command, tmp_path: Path) -> None:
+    """Three seeds of one method as it is and of one with two rates, none of them made yet."""
+    said = command("sweep", ROOT / "examples" / "sweep.yaml", "--output", tmp_path, "--status")
+    rows = [line for line in said.out.splitlines() if "waiting" in line]
+    assert said.code == 0 and [sum(name in row for row in rows) for name in ("grun-held+npo", "lora+npo")] == [3, 6]
 
 
 def test_a_call_that_is_wrong_is_not_understood(monkeypatch: pytest.MonkeyPatch) -> None:
