@@ -155,6 +155,11 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
     return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
+def here(name: object) -> str:
+    """What a setting is called here that other tools call so; "" for none."""
+    return ELSEWHERE.get(str(name).lower().replace("_", "").replace("-", ""), "")
+
+
 def override(
     defaults: Mapping[str, Any],
     overrides: Mapping[str, Any],
@@ -169,8 +174,7 @@ def override(
     settings = dict(defaults)
     for key, value in overrides.items():
         if key not in settings:
-            meant = ELSEWHERE.get(str(key).lower().replace("_", "").replace("-", ""), "")
-            raise unknown(f"setting of {plugin}", key, settings, meant=meant)
+            raise unknown(f"setting of {plugin}", key, settings, meant=here(key))
         try:
             settings[key] = _coerce(key, value, settings[key])
         except TypeError as error:

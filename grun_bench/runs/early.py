@@ -13,6 +13,7 @@ from pathlib import Path
 from grun_bench.core import registry
 from grun_bench.core.errors import unknown
 from grun_bench.core.plugin_search import entries, keywords
+from grun_bench.core.settings import here
 from grun_bench.models.names import folder_of, hub_id
 from grun_bench.runs.config import RunConfig
 from grun_bench.tasks.world import TINY
@@ -39,7 +40,7 @@ def check_settings(config: RunConfig, attacks: Sequence[str]) -> None:
         name, settings = _settings(config.unlearner)
         for key in own:
             if settings is not None and key not in settings:
-                raise unknown(f"setting of {name}", key, settings)
+                raise unknown(f"setting of {name}", key, settings, meant=here(key))
 
 
 def _settings(unlearner: str) -> tuple[str, set[str] | None]:
