@@ -18,7 +18,7 @@ from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of, named_models
-from grun_bench.runs.front import DTYPES
+from grun_bench.runs.front import CODES, DTYPES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
 from grun_bench.runs.outcome import Outcome
@@ -73,7 +73,7 @@ class Rerunner:
         if result.reference.get("retain_log"):
             raise UsageError(f"{result.run_id} was compared with a published retain log: it can only be recomputed.")
         _, target, retain = named_models(result)
-        dtype = result.hardware.get("dtype")
+        dtype, code = result.hardware.get("dtype"), result.hardware.get("quantised")
         return config_of(
             result,
             overrides=({} if model else result.unlearner.settings) | settings,
@@ -82,6 +82,7 @@ class Rerunner:
             output=self.output,
             device=self.device,
             dtype=dtype if dtype in DTYPES else "auto",
+            quantise=code if code in CODES else "",
             attacks=",".join(dict.fromkeys((*attacks, REWORDED))),
             attack_sets=",".join(name for name, info in attacks.items() if not info.rows),
             include=self.include,

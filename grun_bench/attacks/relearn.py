@@ -31,6 +31,7 @@ from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled, split
 from grun_bench.models.batch import Encoded
+from grun_bench.models.devices import device_of, unchangeable
 from grun_bench.models.forward import evaluating
 from grun_bench.models.gradients import only
 from grun_bench.models.lm import LM
@@ -68,6 +69,8 @@ def relearn(
     """
     if "retain" in kinds and not subject.retain:
         raise Inapplicable("there is no retain set to fine-tune on; leave `retain` out of relearn.kinds.")
+    if "full" in ways and (reason := unchangeable(subject.lm.model)):
+        raise Inapplicable(f"{reason}; leave `full` out of relearn.ways.")
     changed = {
         "lora": partial(low_rank, subject, rank=rank, alpha=alpha),
         "full": partial(all_weights, subject),
@@ -128,9 +131,8 @@ def low_rank(subject: Subject, rank: int, alpha: float) -> Iterator[list[nn.Para
     for linear in base_linears(subject):
         down = torch.empty(rank, linear.in_features)
         nn.init.kaiming_uniform_(down, a=5**0.5, generator=generator)
-        pair = [
-            nn.Parameter(matrix.to(linear.weight.device)) for matrix in (down, torch.zeros(linear.out_features, rank))
-        ]
+        place = device_of(linear)
+        pair = [nn.Parameter(matrix.to(place)) for matrix in (down, torch.zeros(linear.out_features, rank))]
         parameters += pair
         handles.append(linear.register_forward_hook(partial(_add_update, pair, alpha / rank)))
     try:

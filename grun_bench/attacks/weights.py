@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from grun_bench.attacks.base import Subject
+from grun_bench.core.errors import Inapplicable
 from grun_bench.models.forward import decoder_layers
 from grun_bench.tasks.roles import Role
 
@@ -36,6 +37,9 @@ def base_linears(subject: Subject) -> list[nn.Linear]:
 @contextmanager
 def restored(parameters: Iterable[Tensor]) -> Iterator[None]:
     """After this block the parameters have the values and the dtype from before it; the copies wait on the CPU."""
+    parameters = list(parameters)
+    if any(parameter.device.type == "meta" for parameter in parameters):
+        raise Inapplicable("weights of the base lie in host memory or in files (--device-map): nothing changes them.")
     kept = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in parameters]
     try:
         yield

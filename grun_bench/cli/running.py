@@ -27,6 +27,14 @@ class MachineOptions(OptionGroup):
     """What every command has that runs a model."""
 
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|FILE",
+            help="Spread models over devices and host memory, or as a JSON file of part -> device says; the base stays "
+            "as it is.",
+        ),
+    ] = None
     batch_size: Annotated[str, typer.Option(help="Sequences scored at once; auto finds it.")] = "auto"
     output: Output = RESULTS
     include_path: Include = field(default_factory=list)
@@ -39,6 +47,7 @@ class MachineOptions(OptionGroup):
         return {
             "output": self.output,
             "device": self.device,
+            "device_map": self.device_map,
             "scoring_batch_size": batch_size(self.batch_size),
             "include": tuple(self.include_path),
             "trust_remote_code": self.trust_remote_code,
@@ -98,6 +107,9 @@ class CommonOptions(OptionGroup):
     ] = None
     retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    quantise: Annotated[
+        str, typer.Option(metavar="nf4|fp4", help="Base weights in 4 bits (bitsandbytes), the adapter in float32.")
+    ] = ""
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each data set: a smoke test.")] = None
     protocol: Annotated[
         str, typer.Option("--protocol", help="grun-bench, or open-unlearning to compare with its tables.")
@@ -155,15 +167,23 @@ def run(
         int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print rows, steps, tokens, memory and time, and do nothing.")
+    ] = False,
     *,
     machine: MachineOptions,
     as_json: Json = False,
 ) -> None:
     """Unlearn, score and record one unlearner on one task."""
-    from grun_bench.runs.front import run_config
+    from grun_bench.runs.front import plan, run_config
 
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
     config = options.config(machine, unlearner, settings, **beside)
+    if dry_run:
+        from grun_bench.terminal.plan import print_plan
+
+        print_plan(plan(config), as_json)
+        return
     _show(run_config(config), config.output, as_json)
     if save and not as_json:
         print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")

@@ -120,17 +120,18 @@ def reset_peak_memory() -> None:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int | None:
-    """Bytes at the peak since `reset_peak_memory`: of the GPU, else of the process on Linux; None elsewhere."""
+    """Bytes at the peak since `reset_peak_memory`: of all GPUs, else of the process on Linux; None elsewhere."""
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     status = Path("/proc/self/status")
     if not status.exists():
         return None

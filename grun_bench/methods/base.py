@@ -74,6 +74,8 @@ class Unlearner(ABC):
     beside: type[Adapter] | None = None
     #: False when what it makes cannot be saved as a folder
     savable = True
+    #: True when it trains or changes the model's own weights
+    changes_model = False
     #: False for models that are what they are, whatever is asked to be forgotten in which order
     sequential = True
 

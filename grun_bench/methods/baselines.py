@@ -22,6 +22,7 @@ from grun_bench.methods.finetune import train_on_answers
 from grun_bench.methods.loop import Schedule
 from grun_bench.methods.order import shuffled_batches
 from grun_bench.methods.trained_weights import TrainedWeights
+from grun_bench.models.devices import unchangeable
 from grun_bench.models.sentences import pinned_sentences
 
 
@@ -67,12 +68,16 @@ class TaskVector(Unlearner):
     batch_size: Count = 32
     scale: float = 1.0
 
+    changes_model = True
+
     @property
     def settings(self) -> dict[str, Any]:
         return asdict(self)
 
     def fit(self, context: FitContext) -> Fitted:
         lm = context.load_target()
+        if reason := unchangeable(lm.model):
+            raise Refused(f"task-vector changes the model's own weights, but {reason}.")
         start = time.perf_counter()
         weights = TrainedWeights(lm.model.requires_grad_(True).parameters())
         before = [value.detach().clone() for value in weights.values]

@@ -53,7 +53,7 @@ class Side:
     def logits(self) -> Tensor:
         """(tokens, vocabulary) of the answers' positions, in fp32."""
         logits = self._forward.logits if self.head is None else self.head(self._forward.states)
-        return logits.float()
+        return logits.float().to(self.batch.labels.device)
 
     @property
     def gates(self) -> dict[int, Tensor]:
@@ -97,7 +97,8 @@ class Side:
         index = layer_index(layer, self.model.config.get_text_config().num_hidden_layers)
         batch = self._forward.batch
         mask = batch.scored if positions == "predicting" else batch.labels != IGNORED
-        return self._forward.hidden[index][mask].float()
+        states = self._forward.hidden[index]
+        return states[mask.to(states.device)].float().to(mask.device)
 
     @cached_property
     def target(self) -> Side:

@@ -45,7 +45,7 @@ def activations(lm: LM, guard: Guard, rows: Pairs, batch_size: int) -> Activatio
 
 def _of_batch(lm: LM, guard: Guard, texts: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor]:
     batch = collate(texts, lm.pad_id).to(lm.device)
-    states = forward(lm.model, batch, (guard.first_layer,), head=False).hidden[guard.first_layer]
+    states = forward(lm.model, batch, (guard.first_layer,), head=False).hidden[guard.first_layer].to(lm.device)
     whole = batch.attention_mask.bool()
     norms = mean_states(states.float().norm(dim=-1, keepdim=True), whole)[:, 0]
     if guard.sentences is not None:

@@ -29,6 +29,7 @@ from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import UsageError
 from grun_bench.core.progress import bar, say
 from grun_bench.models.batch import IGNORED, Batch, Encoded, collate, common_length
+from grun_bench.models.devices import cuda_devices
 from grun_bench.models.forward import Frozen, calling, current_call, decoder_layers, evaluating, wrapped_forwards
 from grun_bench.models.kv_cache import KeyValues, cache_argument
 from grun_bench.models.lm import LM
@@ -100,8 +101,7 @@ class Trunk:
     def is_random(self, sequence: Encoded) -> tuple[bool, bool]:
         """Whether two passes in training mode differ, in the trunk and after it: by dropout, or whatever is drawn."""
         batch = collate([sequence], self._lm.pad_id).to(self._lm.device)
-        devices = [self._lm.device] if self._lm.device.type == "cuda" else []
-        with evaluating(self._lm.model), torch.random.fork_rng(devices):
+        with evaluating(self._lm.model), torch.random.fork_rng(cuda_devices(self._lm.model)):
             self._lm.model.train()
             passes = [self._run(batch.input_ids, batch.attention_mask, self._later) for _ in range(2)]
         trunk, later = (
@@ -163,7 +163,7 @@ class Trunk:
                 return states, states[..., :0]
             tensors = [each for pair in KeyValues.of(cache, mask).layers[self._count :] for each in pair]
             self._shapes = [(each.shape[1], each.shape[3]) for each in tensors]
-            return states, torch.cat([each.transpose(1, 2).flatten(2) for each in tensors], 2)
+            return states, torch.cat([each.transpose(1, 2).flatten(2).to(states.device) for each in tensors], 2)
         finally:
             for handle in handles:
                 handle.remove()

@@ -10,11 +10,13 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from grun_bench.core.cache import cached_folder, digest, is_cached
+from grun_bench.core.errors import Refused
 from grun_bench.methods import tiny
 from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of, forget_checkpoints
 from grun_bench.methods.finetune import finetune
 from grun_bench.methods.trained_weights import training_dtype
-from grun_bench.models.lm import LM
+from grun_bench.models.devices import UNCHANGEABLE
+from grun_bench.models.lm import LM, usual_prompts
 from grun_bench.models.loading import Placement, load, write_model
 from grun_bench.models.places import content_of, locate, name_of
 from grun_bench.models.protocols import CLEAN, identity, prompts_under
@@ -34,6 +36,13 @@ def tiny_tokenizer(lore: bool = False) -> PreTrainedTokenizerBase:
     key = {"tokenizer": tiny.settings(lore)}
     folder = cached_folder(_KIND, key, lambda folder: tiny.tokenizer(lore).save_pretrained(folder))
     return AutoTokenizer.from_pretrained(folder)
+
+
+def tiny_without_weights(lore: bool = False) -> LM:
+    """The embedded model's shape with its tokenizer; nothing is trained, and nothing kept."""
+    key = {"tokenizer": tiny.settings(lore)}
+    tokens = tiny_tokenizer(lore) if is_cached(_KIND, key) else tiny.tokenizer(lore)
+    return LM(tiny.untrained(tokens).to("meta"), tokens, usual_prompts(tokens), {"name": TINY})
 
 
 def _made(key: Mapping[str, Any], device: str, make: Callable[[Path, Checkpoint], None]) -> Path:
@@ -68,7 +77,8 @@ def load_tiny(
         write_model(model, tokenizer, folder)
 
     lm = load(str(_made(key, "cpu", build)), placement)
-    lm.origin = {"name": TINY, "sha256": lm.origin["sha256"], "trained_without": exclude, "lore": lore}
+    told = {key: value for key, value in lm.origin.items() if key in ("sha256", "quantised")}
+    lm.origin = {"name": TINY, "trained_without": exclude, "lore": lore} | told
     return lm
 
 
@@ -109,7 +119,9 @@ class FineTuned:
         return key
 
     def _make(self, folder: Path, checkpoint: Checkpoint) -> None:
-        lm = load(str(locate(self.base)), self.placement)
+        if self.placement.device_map is not None:
+            raise Refused(f"the {self.role} of {self.base} is yet to be fine-tuned, but {UNCHANGEABLE['device_map']}.")
+        lm = load(str(locate(self.base)), self.placement.whole)
         lm.prompts = prompts_under(self.protocol, lm, self.template)
         finetune(lm, self.pairs, self.recipe, self.seed, f"fine-tuning the {self.role}", checkpoint)
         write_model(lm.model, lm.tokenizer, folder)

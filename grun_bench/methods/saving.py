@@ -14,6 +14,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from grun_bench.methods.base import Fitted, Unlearner
     from grun_bench.models.lm import LM
     from grun_bench.models.loading import Placement
+    from grun_bench.models.maps import DeviceMap
 
 CARD = "grun_bench.json"
 #: of a base that is a folder, where it lies from the saved model's
@@ -168,16 +170,23 @@ def read_card(folder: str | Path) -> Saved:
         raise ModelError(f"{Path(folder) / CARD}: not a saved model ({place}: {first['msg']}).") from None
 
 
-def load(folder: str | Path, device: str = "auto", dtype: str = "auto", base: LM | None = None) -> LM:
+def load(
+    folder: str | Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    base: LM | None = None,
+    device_map: DeviceMap | None = None,
+) -> LM:
     """The unlearned model of a folder, ready to score: the same logits, to the bit, in the dtype that it was saved in.
 
     The base is found as `run` found it, and must be the one that was trained on. `base` gives it instead, as for a
-    quantised one; it is changed in place. Raises ModelError when a part is missing or is not the one that was saved,
+    quantised one; it is changed in place. With `device_map` accelerate spreads it over devices, as in `run`. Raises
+    ModelError when a part is missing or is not the one that was saved,
     UsageError for options that its adapter does not have.
     """
     from grun_bench.models.loading import Placement
 
-    return load_fitted(folder, Placement.choose(device, dtype), base).lm
+    return load_fitted(folder, Placement.choose(device, dtype, device_map=device_map), base).lm
 
 
 def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) -> Fitted:
@@ -221,6 +230,7 @@ def _load_base(saved: Saved, place: Placement, folder: Path) -> LM:
     from grun_bench.models.places import other_content
 
     origin = {key: value for key, value in saved.base.items() if key != _FOLDER}
+    place = replace(place, quantise=str(origin.get("quantised", "")))
     name = str(origin.get("name"))
     if (beside := saved.base.get(_FOLDER)) and (folder / str(beside)).is_dir():
         name = str(folder / str(beside))

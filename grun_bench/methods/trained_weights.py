@@ -29,6 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from grun_bench.results.run_id import BASE
+
 #: the ways, the usual one first
 WAYS = ("float32", "compensated", "own")
 #: steps without overflow after which a loss in float16 is scaled by twice as much, as torch.amp does
@@ -40,9 +42,11 @@ ONE_WAY = {
 }
 
 
-def training_dtype(dtype: str) -> str:
-    """What names the numbers of a training in this dtype: another one where the usual way is another than it was."""
-    return dtype if dtype == "float32" else f"{dtype}, trained in {WAYS[0]}"
+def training_dtype(dtype: str, quantise: str = "") -> str:
+    """What names the numbers of a training in this dtype: another one where the usual way is another than it was, or
+    where the base is rounded to fewer bits."""
+    named = dtype if dtype == "float32" else f"{dtype}, trained in {WAYS[0]}"
+    return f"{named}, {BASE} {quantise}" if quantise else named
 
 
 def rounded(values: Tensor, dtype: torch.dtype, seed: int) -> Tensor:

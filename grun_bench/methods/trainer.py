@@ -44,6 +44,7 @@ class Pair(Unlearner):
         self._adapter, self._objective, self._settings = adapter, objective, settings
         self.label = f"{adapter.name}+{objective.name}"
         kind = cast(type[Adapter], adapter.target)
+        self.changes_model = kind.changes_model
         self.savable = kind.changes_model or kind.save is not Adapter.save
         self.recipe = Recipe(**self._options(Recipe))
         self._retain = retain_term(self.recipe.retain) if self.recipe.retain_weight else None
@@ -62,7 +63,17 @@ class Pair(Unlearner):
         return {name: self._settings.get(name, default) for name, default in options_of(target).items()}
 
     @property
-    def _reads_retain(self) -> bool:
+    def needs(self) -> frozenset[str]:
+        """What its objective and its retain term declare to need."""
+        return frozenset(self._needs)
+
+    def new_adapter(self) -> Adapter:
+        """Its adapter, which is on no model yet."""
+        return self._adapter.target(**self._options(self._adapter.target))
+
+    @property
+    def reads_retain(self) -> bool:
+        """Whether retain rows are run in training."""
         return self._retain is not None or cast(type[Adapter], self._adapter.target).needs_retain
 
     def fit(self, context: FitContext) -> Fitted:
@@ -81,7 +92,7 @@ class Pair(Unlearner):
         head = frozen_head(lm.model)
         # blocks whose outputs are read must run
         frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
-        run = uses(sequences, draws, "reference" in self._needs, self._reads_retain)
+        run = uses(sequences, draws, "reference" in self._needs, self.reads_retain)
         with (
             frozen_trunk(lm, frozen, run, recipe.batch_size, adapter.edits_prompt_end) as trunk,
             checkpointing(lm.model, recipe.checkpointing),
@@ -168,7 +179,7 @@ class Pair(Unlearner):
             adapter: Adapter = context.previous.state
             earlier.update(adapter.trainable_parameters())
         else:
-            adapter = self._adapter.target(**self._options(self._adapter.target))
+            adapter = self.new_adapter()
             adapter.attach(lm.model)
             hand_over(adapter, lm)
         if context.stages > 1:
@@ -177,7 +188,7 @@ class Pair(Unlearner):
 
     def _check_data(self, context: FitContext) -> None:
         """Raises Refused where the data cannot give what the pair needs."""
-        if not context.retain and self._reads_retain:
+        if not context.retain and self.reads_retain:
             what = "a retain term" if self._retain is not None else "a gate that stays shut on retain prompts"
             raise Refused(f"{self.label} has {what}, and this task has no retain set.")
         if {"idk", "alternate"} & self._needs and not all(question for question, _ in context.forget):

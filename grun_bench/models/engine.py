@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 
 from grun_bench.core.errors import ModelError
 from grun_bench.models.decoding import WITH_DRAFTS, Decoder, Decoding, Ending
+from grun_bench.models.devices import device_of
 from grun_bench.models.head import Statistics, TokenScores
 from grun_bench.models.kv_cache import KeyValues
 from grun_bench.models.limits import Limits
@@ -62,7 +63,7 @@ class Engine:
         self._model, self._hidden = model, hidden
         self._ending = Ending(frozenset(stops), max_new_tokens)
         self.counts = Counts() if counts is None else counts
-        self.limits = Limits.of(model.device, batch_size)
+        self.limits = Limits.of(device_of(model), batch_size)
 
     @torch.no_grad()
     def run(self, works: Sequence[Work]) -> Iterator[tuple[int, Scored]]:

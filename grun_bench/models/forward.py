@@ -169,7 +169,7 @@ def forward(
     mask, hidden, states = batch.scored, {}, []
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        states.append(args[0][mask])
+        states.append(args[0][mask.to(args[0].device)])
         return (states[0] if head else states[0][:0],)
 
     handles = [model.get_output_embeddings().register_forward_pre_hook(select)]
@@ -188,7 +188,7 @@ def forward(
     finally:
         for handle in handles:
             handle.remove()
-    return Forward(batch, output.logits, call.gates, hidden, states[0])
+    return Forward(batch, output.logits, call.gates, hidden, states[0].to(mask.device))
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

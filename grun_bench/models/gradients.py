@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from grun_bench.models.batch import Batch
+from grun_bench.models.devices import is_offloaded
 from grun_bench.models.forward import evaluating, forward
 from grun_bench.models.lm import LM
 
@@ -37,12 +38,13 @@ def gradient_norm(lm: LM, row: Batch) -> float | None:
 
     The loss is the mean negative log-likelihood of the answer's tokens but for the last, the end of sequence, in nats.
     As OpenUnlearning @ d3d7cf9 (src/evals/metrics/mia/gradnorm.py, p = 2), without dropout. It takes a backward pass
-    and the memory of a second copy of the weights. None where there is no such token, or the weights are quantised or
-    in float16, whose gradients are rounded to zero, or where it is not finite.
+    and the memory of a second copy of the weights. None where there is no such token; where the weights are quantised,
+    in float16, whose gradients are rounded to zero, or elsewhere than where they run; or where it is not finite.
     """
     weights = list(lm.model.parameters())
     kinds = {weight.dtype for weight in weights}
-    if len(row.targets) < 2 or not kinds <= {torch.float64, torch.float32, torch.bfloat16}:
+    known = kinds <= {torch.float64, torch.float32, torch.bfloat16} and not is_offloaded(lm.model)
+    if len(row.targets) < 2 or not known:
         return None
     with evaluating(lm.model), torch.enable_grad(), only(weights, weights):
         loss = cross_entropy(forward(lm.model, row.to(lm.device)).logits[:-1].float(), row.targets[:-1].to(lm.device))

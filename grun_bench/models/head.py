@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from grun_bench.models.devices import device_of, present
 from grun_bench.models.forward import calling, evaluating
 from grun_bench.models.kernels import fast_linears
 
@@ -47,13 +49,13 @@ class Head:
         self._module = model.get_output_embeddings()
         self.plain = False
         # not the token 0: where that is the padding token, its embedding may be zero and tell nothing
-        ids = torch.arange(1, 9, device=model.device)[None]
+        ids = torch.arange(1, 9, device=device_of(model))[None]
         with calling(None), self.keeping(torch.ones_like(ids, dtype=torch.bool)) as kept:
             own = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
         self.vocabulary = own.shape[-1]
         # the same operation on the same numbers; not always equal to the bit, since sums depend on memory alignment
         tolerance = 1e-5 if self._module.weight.dtype == torch.float32 else 1e-2
-        difference = (self._module(kept[0]).float() - own).abs().max()
+        difference = (self._module(kept[0]).float().to(own.device) - own).abs().max()
         self.plain = bool(difference <= tolerance * own.abs().max())
 
     @contextmanager
@@ -62,7 +64,7 @@ class Head:
         kept: list[Tensor] = []
 
         def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-            kept.append(args[0][chosen])
+            kept.append(args[0][chosen.to(args[0].device)])
             return (kept[0][:0] if self.plain else kept[0],)
 
         handle = self._module.register_forward_pre_hook(select)
@@ -79,7 +81,7 @@ class Head:
             if self.plain:
                 with fast_linears(kept.device):
                     rows = self._module(rows)
-            yield slice(start, start + size), rows.float()
+            yield slice(start, start + size), rows.float().to(kept.device)
 
     def argmax(self, kept: Tensor) -> list[int]:
         """The likeliest token after each row."""
@@ -87,6 +89,7 @@ class Head:
 
     def statistics(self, kept: Tensor, targets: Tensor, moments: Tensor) -> Statistics:
         """Statistics of the distributions after `kept`, of `targets` (rows, k); moments where `moments` (rows,)."""
+        targets, moments = targets.to(kept.device), moments.to(kept.device)
         # made before: small tensors that stay, between large ones that go, would leave holes in memory that fit none
         chosen = torch.empty(targets.shape, device=kept.device)
         argmax = torch.empty(len(kept), dtype=torch.long, device=kept.device)
@@ -142,7 +145,7 @@ class _TokenLoss(torch.autograd.Function):
         size = max(1, LOGIT_BYTES[kind_of(states.device)] // (4 * head.out_features))
         for start in range(0, len(states), size):
             part = slice(start, start + size)
-            log_p = head(states[part]).float().log_softmax(-1)
+            log_p = linear(states[part], head.weight, head.bias).float().log_softmax(-1)
             target = targets[part, None]
             losses[part] = -log_p.gather(1, target)[:, 0]
             if gradients is not None:
@@ -164,7 +167,9 @@ def token_losses(states: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
 
     The same numbers as from whole logits, for the memory of the states. `head` must be frozen.
     """
-    return _TokenLoss.apply(states, targets, head)
+    place = device_of(head)
+    with present(head):
+        return _TokenLoss.apply(states.to(place), targets.to(place), head).to(states.device)
 
 
 def frozen_head(model: PreTrainedModel) -> nn.Linear | None:

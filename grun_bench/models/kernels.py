@@ -14,12 +14,13 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from grun_bench.core.patches import shared_key_heads
+from grun_bench.models.devices import device_of
 
 
 @contextmanager
 def fast_kernels(model: PreTrainedModel) -> Iterator[None]:
     """Within this block the model's linear layers and attention run by the kernels of this file. No gradients."""
-    own = fast_linears(model.device)
+    own = fast_linears(device_of(model))
     heads = shared_key_heads(model) if model.config._attn_implementation == "sdpa" else nullcontext(False)
     with (
         own,

@@ -76,9 +76,12 @@ class KeyValues:
 
     def take(self, rows: Sequence[int]) -> KeyValues:
         """The rows with these numbers; a number may come more than once."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.visible.device)
-        pairs = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in self.layers]
-        return KeyValues(pairs, self.visible.index_select(0, index))
+        index = torch.tensor(rows, dtype=torch.long)
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, index.to(tensor.device))
+
+        return KeyValues([(taken(keys), taken(values)) for keys, values in self.layers], taken(self.visible))
 
     def compact(self, inner: bool = False) -> KeyValues:
         """Move the visible columns of each row to the right and drop the columns that no row needs. With `inner`, what
@@ -90,7 +93,7 @@ class KeyValues:
         order = needed.long().sort(dim=1, stable=True).indices[:, needed.shape[1] - width :]
 
         def move(tensor: Tensor) -> Tensor:
-            index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+            index = order.to(tensor.device)[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
             return tensor.gather(2, index)
 
         return KeyValues([(move(keys), move(values)) for keys, values in self.layers], self.visible.gather(1, order))
@@ -119,7 +122,7 @@ class Before(_Past):
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The keys and values of a layer with the pass's own after them."""
         before = self._layers[layer - self._first]
-        return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+        return torch.cat([before[0].to(keys), keys], 2), torch.cat([before[1].to(values), values], 2)
 
 
 class Slots(_Past):

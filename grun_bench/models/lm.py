@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from grun_bench.core.errors import DataError, ModelError
 from grun_bench.core.patches import template_clock
 from grun_bench.models.batch import Encoded, common_length
+from grun_bench.models.devices import device_of
 from grun_bench.tasks.chats import Chat, Turn
 
 #: how prompts are written; the last is a protocol's (see `protocols`)
@@ -207,7 +208,8 @@ class LM:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where its inputs go."""
+        return device_of(self.model)
 
     @property
     def context(self) -> int | None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file
 
+from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import any_generation_config, no_bars, quiet
 from grun_bench.core.progress import say
 from grun_bench.models.lm import LM, usual_prompts
+from grun_bench.models.maps import DeviceMap, first_device, read_map
+from grun_bench.models.memory import empty_model
 from grun_bench.models.places import check_whole, identity, locate, not_loaded, source_of
+from grun_bench.models.quantised import quantisation, settled
 from grun_bench.models.trial import not_numbers, obstacle, unreadable
 
 #: what to do with an adapter in place of a model
@@ -37,11 +43,27 @@ class Placement:
     device: str
     dtype: str
     trust_remote_code: bool = False
+    #: how accelerate spreads a model from there on: `auto`, or part -> device, cpu or disk; None: all is on the device
+    device_map: DeviceMap | None = None
+    #: what the base's weights are rounded to when they are loaded (see `quantised`); empty: they are not
+    quantise: str = ""
 
     @classmethod
-    def choose(cls, device: str, dtype: str, trust_remote_code: bool = False) -> Placement:
+    def choose(
+        cls,
+        device: str,
+        dtype: str,
+        trust_remote_code: bool = False,
+        device_map: DeviceMap | None = None,
+        quantise: str = "",
+    ) -> Placement:
         """`auto` is CUDA where there is one, and bfloat16 where CUDA computes in it. Raises ModelError."""
         name = device
+        if device_map is not None:
+            if device != "auto":
+                raise ModelError(f"--device {device}: --device-map says where a model goes; leave one of them out.")
+            device_map = read_map(device_map)
+            name = device = "auto" if device_map == "auto" else first_device(device_map)
         if device == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -55,7 +77,17 @@ class Placement:
             raise ModelError(f"--device {device}: torch {torch.__version__} has none here ({said}).") from None
         if dtype == "auto":
             dtype = "bfloat16" if found.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-        return cls(str(found), dtype, trust_remote_code)
+        return cls(str(found), dtype, trust_remote_code, device_map, quantise)
+
+    @property
+    def where(self) -> str:
+        """The device, or how the model is spread from there on: what decides the order of sums."""
+        return self.device if self.device_map is None else f"{self.device} {json.dumps(self.device_map)}"
+
+    @property
+    def whole(self) -> Placement:
+        """As the base is before its weights are rounded."""
+        return replace(self, quantise="")
 
 
 def load(name: str, placement: Placement) -> LM:
@@ -67,6 +99,8 @@ def load(name: str, placement: Placement) -> LM:
     source, revision = source_of(place)
     options: dict[str, Any] = {"trust_remote_code": placement.trust_remote_code, **revision}
     part = ""
+    offloaded = _offload_folder() if placement.device_map is not None else None
+    moved = placement.device_map is None and not placement.quantise
     try:
         if find_adapter_config_file(source, **revision):
             raise ModelError(f"model {name} is an adapter of PEFT: {MERGE}")
@@ -76,21 +110,60 @@ def load(name: str, placement: Placement) -> LM:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         part = ""
         # what is missing or too much is said below, and it is an error
-        with no_bars(), quiet("transformers"):
+        with no_bars(), quiet("transformers"), quiet("accelerate"):
             model, report = AutoModelForCausalLM.from_pretrained(
                 source,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **{DTYPE: getattr(torch, placement.dtype)},
+                **_placing(placement, offloaded),
                 **options,
             )
     except ModelError:
         raise
     except Exception as error:  # whatever strangers' files make of a foreign library
         raise not_loaded(name, error, part) from None
-    if reason := _unlike_checkpoint(model, report):
+    if reason := _unlike_checkpoint(model, report) or settled(model):
         raise ModelError(f"model {name}: {reason}.")
-    return ready(model.to(placement.device).eval(), tokenizer, identity(name, place))
+    # what weights were written to goes with them
+    model.offloaded = offloaded
+    origin = identity(name, place) | ({"quantised": placement.quantise} if placement.quantise else {})
+    return ready((model.to(placement.device) if moved else model).eval(), tokenizer, origin)
+
+
+def without_weights(name: str, placement: Placement) -> LM:
+    """A model's shape, on the device `meta`, with its tokenizer. Raises ModelError as `load` does."""
+    place = locate(name)
+    source, revision = source_of(place)
+    options: dict[str, Any] = {"trust_remote_code": placement.trust_remote_code, **revision}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = empty_model(AutoConfig.from_pretrained(source, **options), placement.dtype)
+    except Exception as error:  # whatever strangers' files make of a foreign library
+        raise not_loaded(name, error) from None
+    return LM(model, tokenizer, usual_prompts(tokenizer), {"name": name})
+
+
+def _offload_folder() -> TemporaryDirectory[str]:
+    """A folder for weights that lie in files and have another dtype there than the checkpoint's. Raises ModelError."""
+    folder = cache_folder() / "offloaded"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: weights cannot be put there ({error.strerror}); set GRUN_BENCH_CACHE.") from None
+
+
+def _placing(placement: Placement, offloaded: TemporaryDirectory[str] | None) -> dict[str, Any]:
+    """What `from_pretrained` is told of where weights go, and in how many bits."""
+    options: dict[str, Any] = {}
+    if offloaded is not None:
+        options |= {"device_map": placement.device_map, "offload_folder": offloaded.name}
+    if placement.quantise:
+        if placement.device_map is None:
+            options["device_map"] = {"": placement.device}
+        options["quantization_config"] = quantisation(placement.quantise, placement.dtype)
+    return options
 
 
 def _unlike_checkpoint(model: PreTrainedModel, report: dict[str, Any]) -> str | None:

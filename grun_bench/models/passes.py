@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grun_bench.models.batch import common_length
+from grun_bench.models.devices import device_of
 from grun_bench.models.forward import calling
 from grun_bench.models.head import Head
 from grun_bench.models.kernels import fast_kernels
@@ -44,7 +45,7 @@ class Passes:
     """
 
     def __init__(self, model: PreTrainedModel, counts: Counts) -> None:
-        self.model, self.device, self.counts = model, model.device, counts
+        self.model, self.device, self.counts = model, device_of(model), counts
         self.head = Head(model)
         self.gapless = False
 

@@ -8,6 +8,7 @@ import torch
 
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import collate_prompts
+from grun_bench.models.devices import cuda_devices
 from grun_bench.models.lm import LM
 from grun_bench.models.scoring import Example, ScoringSettings, cut, forms_of, new_tokens, prompt_of, stop_tokens
 from grun_bench.results.record import Continuation, Record, Records
@@ -55,8 +56,7 @@ def sampled_records(lm: LM, examples: Sequence[Example], count: int, seed: int, 
     forms = forms_of(lm, examples, settings)
     prompts = [prompt_of(forms[row.prompt], row) for row in examples]
     size = max(1, (settings.batch_size or ROWS) // count)
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=cuda_devices(lm.model)):
         torch.manual_seed(seed)
         limits = [max(new_tokens(row, settings), 1) for row in examples]
         texts = sample(lm, prompts, limits, count, 1.0, size, f"sampling {count} answers")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from grun_bench.models.devices import cuda_devices
 from grun_bench.models.lm import LM
 from grun_bench.models.sampling import sample
 from grun_bench.tasks.chats import last_said, question_of
@@ -31,8 +32,7 @@ def write(lm: LM, rows: Sequence[Row]) -> list[MadeRow]:
     """
     found: list[Row] = [{"question": row["question"], "answer": row["answer"], **_asked_in(row)} for row in rows]
     left: list[dict[MadeColumn, str]] = [{} for _ in rows]
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=cuda_devices(lm.model)):
         torch.manual_seed(_SEED)
         for column in MADE:
             asked = [place for place, row in enumerate(rows) if column not in row]

@@ -18,6 +18,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "bfloat16": ("bfloat16", "bfloat16, trained in float32"),
     "float16": ("float16", "float16, trained in float32"),
 }
+#: what is said of a base that is rounded to fewer bits, before how
+BASE = "base in"
 #: the keys of a task that decide no number without attack
 _INDECISIVE: Any = {
     # what rows there are decides, and not where they are kept
@@ -75,6 +77,7 @@ def run_ids(result: Result, metrics: Mapping[str, int]) -> Iterator[str]:
     said, protocol = str(result.hardware.get("dtype")), result.protocol
     models = {key: value for key, value in result.reference.items() if key != "retain_log"}
     log = result.reference.get("retain_log")
+    base = f", {BASE} {quantised}" if (quantised := result.hardware.get("quantised")) else ""
     for dtype, named in product(NAMES.get(said, (said,)), NAMES.get(protocol, (protocol,))):
         yield run_id(
             task,
@@ -83,7 +86,7 @@ def run_ids(result: Result, metrics: Mapping[str, int]) -> Iterator[str]:
             models,
             result.dataset_hash,
             result.limit,
-            dtype,
+            dtype + base,
             metrics,
             named,
             log,

@@ -76,6 +76,11 @@ class RunConfig:
     protocol: str = "grun-bench"
     device: str = "auto"
     dtype: str = "auto"
+    #: how accelerate spreads a model over devices, host memory and files: `auto`, a map of part -> device, or the path
+    #: of a JSON file that holds one
+    device_map: str | Mapping[str, str | int] | None = None
+    #: what the weights of models are rounded to, with adapters in full precision beside them: nf4, fp4, or nothing
+    quantise: str = ""
     #: sequences scored at once; None for what fits
     scoring_batch_size: int | None = None
     #: a folder for the unlearned model; a row that is filed already is made again
@@ -106,6 +111,7 @@ def config_of(row: Result, **changes: Any) -> RunConfig:
         "limit": row.limit,
         "protocol": row.protocol,
         "dtype": row.hardware.get("dtype", "auto"),
+        "quantise": row.hardware.get("quantised", ""),
     }
     # the Hub may have moved on, and the row is of what it had then
     asked = zip(("model", "target_model", "retain_model"), named_models(row), strict=True)

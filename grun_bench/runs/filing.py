@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 from grun_bench.core import environment as env
 from grun_bench.core.progress import say
 from grun_bench.methods.saving import is_saved
 from grun_bench.metrics.evaluate import Value, headline_keys, result_fields
+from grun_bench.models.maps import placed
 from grun_bench.results.filed import read_records, records_problem
 from grun_bench.results.record import Records
 from grun_bench.results.result import Cost, RecordsFile, Result, UnlearnerInfo
@@ -86,7 +88,23 @@ def result_of(
         history={key: [float(f"{step[key]:.6g}") for step in history] for key in (history[0] if history else ())},
         records=records,
         packages=env.packages(),
-        hardware=env.hardware() | {"device": placement.device, "dtype": placement.dtype},
+        hardware=env.hardware() | {"device": placement.device, "dtype": placement.dtype} | _placed(inputs, trained),
         git_hash=git["commit"],
         git=git,
     )
+
+
+def _placed(inputs: Inputs, trained: Trained) -> dict[str, Any]:
+    """What a result says of a model that is spread over devices, or rounded to fewer bits with an adapter beside it."""
+    said: dict[str, Any] = {}
+    if code := inputs.session.placement.quantise:
+        said["quantised"] = code
+    if trained.fitted is None:
+        return said
+    if where := placed(trained.fitted.lm.model):
+        said["device_map"] = where
+    adapter = trained.fitted.adapter
+    if code and adapter is not None:
+        kinds = {str(each.dtype).removeprefix("torch.") for each in adapter.trainable_parameters()}
+        said["adapter_dtype"] = ", ".join(sorted(kinds))
+    return said

@@ -107,7 +107,7 @@ def checkpoints_of(inputs: Inputs, method: Method, run_id: str) -> list[Checkpoi
     config = inputs.config
     decisive = {"plugins": plugins_of(inputs), "trunk_cache": config.trunk_cache, "eval_every": config.eval_every}
     stages = range(len(inputs.data.requests(method.unlearner)))
-    device = inputs.session.placement.device
+    device = inputs.session.placement.where
     return [checkpoint_of(f"{run_id}-{stage}", device, **decisive) for stage in stages]
 
 

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from grun_bench.models.depth import Depth
     from grun_bench.results.result import Result
     from grun_bench.runs.outcome import Outcome
+    from grun_bench.runs.plan import Plan
     from grun_bench.runs.pools import Pools
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+#: what weights of a base can be rounded to
+CODES = ("nf4", "fp4")
 _KINDS = {
     Path: ("output", "save", "retain_log", "forget", "keep", "neighbours", "tuning"),
     str: ("model", "target_model", "retain_model", "writer"),
@@ -57,6 +60,8 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
     - `tuning`: where `grun-bench tune` left settings of this unlearner, its folder or a `tuning.jsonl`.
     - `output`: the folder of results. `save`: one for the unlearned model. `keep_model`: it stays in memory, as
       `Outcome.model`. For either of the two a row that is filed is made again, as with `overwrite`.
+    - `device_map`: how accelerate spreads a model that is larger than a device: `auto`, or part -> device, cpu or disk.
+      `quantise`: `nf4` or `fp4`, the weights of models in four bits, with the adapter in full precision.
     - `seed`, `limit` (the first rows of each data set: a smoke test), `protocol`, `device`, `dtype`,
       `scoring_batch_size`, `eval_every`, `trunk_cache`, `trust_remote_code`: as on the command line.
     - `include`: plugin files, and folders of plugins and task files, for this run alone.
@@ -132,6 +137,15 @@ def run_config(config: RunConfig) -> Outcome:
         return phases.run(config)
 
 
+def plan(config: RunConfig) -> Plan:
+    """What `run_config` would do, before any weight is touched; nothing is written. Raises as that does."""
+    check(config, writes=False)
+    with loaded(from_hub=bool(config.model or config.target_model)):
+        from grun_bench.runs.plan import plan_of
+
+        return plan_of(config)
+
+
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
     """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
     check(config)
@@ -180,13 +194,15 @@ def loaded(from_hub: bool) -> Iterator[None]:
         yield
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, writes: bool = True) -> None:
     """Raises UsageError for what can be refused before anything is loaded: names, and folders not to write in.
 
-    Makes the folders. An `unlearner` that is yet to come may be empty.
+    Makes the folders, unless nothing is to be written. An `unlearner` that is yet to come may be empty.
     """
     if config.dtype not in DTYPES:
         raise unknown("--dtype", config.dtype, DTYPES)
+    if config.quantise and config.quantise not in CODES:
+        raise unknown("--quantise", config.quantise, CODES)
     check_own(config)
     with registry.including(config.include):
         if config.unlearner:
@@ -197,13 +213,17 @@ def check(config: RunConfig) -> None:
             registry.attack_names(names, ())
         of_task: list[str] = []
         if file is None:
-            remember(own_world(config))
+            world = own_world(config)
+            if writes:
+                remember(world)
         else:
             from grun_bench.tasks.task import load_task
 
             of_task = load_task(str(file)).attacks
         check_settings(config, registry.attack_names(config.attacks, of_task) if config.attacks else [])
     check_models(config)
+    if not writes:
+        return
     from grun_bench.core.files import check_writable
 
     check_writable(config.output)

@@ -16,6 +16,7 @@ from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.metrics.evaluate import for_protocol
 from grun_bench.models import protocols
+from grun_bench.models.devices import UNCHANGEABLE
 from grun_bench.results.record import Continuation, Record, Records
 from grun_bench.results.result import TunedBy
 from grun_bench.results.run_id import run_id
@@ -72,7 +73,7 @@ class Inputs:
             self.models.identity,
             self.data.sha256,
             self.config.limit,
-            training_dtype(self.session.placement.dtype),
+            training_dtype(self.session.placement.dtype, self.session.placement.quantise),
             {metric: registry.get("metric", metric).version for metric in self.metrics},
             protocols.identity(self.config.protocol),
             self.log.sha256 if self.log else None,
@@ -141,6 +142,9 @@ def _control(role: Control, method: Method, session: Session) -> Method:
 def _check_options(config: RunConfig, task: Task, method: Method) -> None:
     """Raises UsageError for options that do not go with each other, with the task or with the method."""
     protocols.protocol_of(config.protocol)
+    for option in ("quantise", "device_map"):
+        if method.unlearner.changes_model and getattr(config, option):
+            raise UsageError(f"{method.name} changes the model's own weights, but {UNCHANGEABLE[option]}.")
     if config.save and not method.unlearner.savable:
         raise UsageError(f"--save: the adapter of {method.name} has no save(); it cannot be kept apart from its model.")
     if config.eval_every and task.stages:

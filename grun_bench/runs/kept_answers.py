@@ -52,7 +52,7 @@ def kept_answers(inputs: Inputs, cell: Cell, attack: Attack) -> KeptAnswers:
     """Those of an attack on a row; what the row's model answered without it tells models of one name apart."""
     folder = place_of(
         f"{cell.result.run_id}-{attack.name}",
-        inputs.session.placement.device,
+        inputs.session.placement.where,
         plugins=plugins_of(inputs),
         attack=attack.identity,
         everything=attack.everything,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ from grun_bench.tasks.world import PUBLISHED, TINY, TOY
 
 
 @dataclass(frozen=True)
+class Made:
+    """A model that is made here on first use: whether it is there, and in how many steps; None where that is not said
+    before."""
+
+    there: Callable[[], bool]
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Models:
     """`name` is what rows call the model. `identity` is what decides the weights, as results have it.
 
@@ -48,6 +58,10 @@ class Models:
     member: Callable[[bool, int, float], LM] | None = None
     #: whether target and retain model are made here, and neither is in the cache
     to_make: Callable[[], bool] = lambda: False
+    #: what is made here, by role
+    made: Mapping[str, Made] = field(default_factory=dict)
+    #: the folder or the name of a model of the same shape and tokenizer; None for the toy model
+    source: str | None = None
     #: the device on which the one can be made while the other is; None where that would save no time
     beside: str | None = None
 
@@ -87,6 +101,10 @@ def _toy(config: RunConfig, session: Session, task: Task, data: Data) -> Models:
         note=note,
         member=member,
         to_make=lambda: not (tiny_is_made(None, lore) or tiny_is_made(forget, lore)),
+        made={
+            "target model": Made(lambda: tiny_is_made(None, lore)),
+            "retain model": Made(lambda: tiny_is_made(forget, lore)),
+        },
         # each is made by one thread
         beside="cpu" if cores() > 1 else None,
     )
@@ -127,10 +145,16 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
             identity | {"finetune": task.finetune.model_dump(), "seed": config.seed},
             member=partial(_finetuned_member, make_target, make_retain),
             to_make=lambda: not (load_retain or make_target.is_made() or make_retain.is_made()),
+            made={
+                each.role: Made(each.is_made, math.ceil(len(each.pairs) / each.recipe.batch_size) * each.recipe.epochs)
+                for each in (make_target, *(() if load_retain else (make_retain,)))
+            },
+            source=name,
             # on one device, or on a processor's cores, each has as much to do as there is
-            beside=_other_gpu(session.placement.device),
+            beside=None if session.placement.device_map else _other_gpu(session.placement.device),
         )
-    return Models(label, partial(load, target or name, session.placement), load_retain, identity, reason)
+    load_target = partial(load, target or name, session.placement)
+    return Models(label, load_target, load_retain, identity, reason, source=target or name)
 
 
 def _finetuned_member(target: FineTuned, retain: FineTuned, knows: bool, seed: int, share: float) -> LM:

@@ -95,4 +95,6 @@ class Outcome:
             raise UsageError("the model was not kept: run with keep_model=True, or save it with save=FOLDER.")
         from grun_bench.methods.saving import load
 
-        return load(self.saved, self.result.hardware["device"], self.result.hardware["dtype"])
+        hardware = self.result.hardware
+        spread = "auto" if "device_map" in hardware else None
+        return load(self.saved, "auto" if spread else hardware["device"], hardware["dtype"], device_map=spread)

@@ -10,6 +10,7 @@ from grun_bench.core.errors import Refused, UsageError
 from grun_bench.core.progress import say
 from grun_bench.integrations.logs.as_result import import_result
 from grun_bench.methods.base import Fitted
+from grun_bench.models.devices import device_of
 from grun_bench.models.forward import evaluating
 from grun_bench.models.loading import Placement
 from grun_bench.results.result import Result
@@ -56,7 +57,7 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
 def evaluate(config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Outcome:
     """Score a model in memory, which `config.unlearner` names: see `grun_bench.evaluate`."""
     named = config.model or config.target_model
-    placement = Placement(str(model.device), str(model.dtype).removeprefix("torch."), config.trust_remote_code)
+    placement = Placement(str(device_of(model)), str(model.dtype).removeprefix("torch."), config.trust_remote_code)
     session = Session.of(config, placement) if named else Session(PUBLISHED, placement, config.include)
     method = Method(config.unlearner, InMemory(in_memory(model, tokenizer)))
     if method.is_control or Path(method.name).name != method.name:

@@ -21,6 +21,7 @@ from grun_bench.models.divergence import KL, Target
 from grun_bench.models.fluency import classifier, with_fluency
 from grun_bench.models.lm import LM
 from grun_bench.models.protocols import prompts_under
+from grun_bench.models.quantised import count
 from grun_bench.models.sampling import sampled_records
 from grun_bench.models.scoring import ScoringSettings, score
 from grun_bench.models.similarity import judge, with_similarity
@@ -141,7 +142,7 @@ def ask_fitted(inputs: Inputs, fitted: Fitted, target: Target | None = None) -> 
             record.scores[KL] = divergences[record.set, record.index]
     cost = Cost(
         trainable_parameters=fitted.trainable,
-        parameters=sum(parameter.numel() for parameter in fitted.lm.model.parameters()),
+        parameters=sum(map(count, fitted.lm.model.parameters())),
         trunk_bytes=fitted.trunk_bytes,
         training_seconds=round(fitted.seconds, 3),
         scoring_seconds=round(time.perf_counter() - start, 3),

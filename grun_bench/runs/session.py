@@ -30,7 +30,8 @@ class Session:
     def of(cls, config: RunConfig, placement: Placement | None = None) -> Session:
         """The session that a run asks for. Raises ModelError for a device that is not there."""
         world = world_of(config)
-        placement = placement or Placement.choose(config.device, config.dtype, config.trust_remote_code)
+        asked = (config.device, config.dtype, config.trust_remote_code, config.device_map, config.quantise)
+        placement = placement or Placement.choose(*asked)
         return cls(world, placement, config.include, tiny.THREADS if world is TOY else None)
 
     @contextmanager

@@ -70,6 +70,8 @@ class HarnessLM(HFLM):
                 max_batch_size=max_batch_size or 64,
                 **options,
             )
+        # of a spread model the first weight may be nowhere
+        self._device = lm.device
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> HFLM:

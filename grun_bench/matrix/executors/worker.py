@@ -46,7 +46,7 @@ def _receive(connection: Connection, given: Given) -> None:
 
 def _on_its_device(cell: Cell, number: int) -> Cell:
     """With one of several devices as that of this process."""
-    if cell.config.device != "auto":
+    if cell.config.device != "auto" or cell.config.device_map:
         return cell
     import torch
 

@@ -39,6 +39,8 @@ class Adapter(ABC):
     first_layer = 0
     #: True when it changes hidden states at the last prompt token only (and what later layers make of that)
     edits_prompt_end = False
+    #: True when what is trained lies beside every linear layer, whose inputs the backward pass then needs
+    beside_linears = False
     #: what finds the prompts' ends in plain calls of the model, where it does that
     plain_calls: PlainCalls | None = None
     #: True when `save_plain` can write what it leaves as a model by itself

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from grun_bench.core.errors import Refused
 from grun_bench.core.registry import adapter
 from grun_bench.methods.adapters.base import Adapter, layer_index, swapped
+from grun_bench.models.devices import unchangeable
 from grun_bench.models.forward import decoder_layers
 
 
@@ -33,6 +34,8 @@ class Full(Adapter):
         chosen = sorted({layer_index(depth, len(blocks)) for depth in self.layers})
         within = [blocks[index] for index in chosen] or [model]
         self.first_layer = min(chosen, default=0)
+        if reason := unchangeable(model):
+            raise Refused(f"full trains the model's own weights, but {reason}.")
         model.requires_grad_(False)
         self._trained = [
             parameter for part in within for name, parameter in part.named_parameters() if self.weights in name

@@ -18,6 +18,7 @@ from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.methods.adapters.base import Adapter, layer_index, load_tensors
 from grun_bench.methods.adapters.held import seen_columns
 from grun_bench.methods.adapters.state import keep_in_state
+from grun_bench.models.devices import device_of
 from grun_bench.models.forward import Call, current_call, decoder_layers
 from grun_bench.models.kv_cache import add_numbers, numbers_of
 from grun_bench.models.lm import LM
@@ -92,7 +93,7 @@ class Guard(Adapter):
         self._model, blocks = model, decoder_layers(model)
         self.first_layer = layer_index(self.layer, len(blocks))
         if self.router:
-            self.sentences = load_sentences(self.router, str(model.device), keep="end")
+            self.sentences = load_sentences(self.router, str(device_of(model)), keep="end")
         self.plain_calls = PlainCalls(model, self.acts)
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         blocks[self.first_layer].register_forward_hook(self._steer_output)
@@ -106,7 +107,7 @@ class Guard(Adapter):
 
     def add(self, clusters: Clusters) -> None:
         """Steer away from these too."""
-        self.requests.append(clusters.to(self._model.device))
+        self.requests.append(clusters.to(device_of(decoder_layers(self._model)[self.first_layer])))
 
     @property
     def clusters(self) -> list[Clusters]:
@@ -175,10 +176,11 @@ class Guard(Adapter):
         rows, ends = rows.to(states.device), call.prompt_end.to(states.device)
         given = kept.seen.given
         # a prompt is what its last token sees
-        prompts = seen_columns(given.get("attention_mask"), states, 0)[rows, ends]
-        embedded = self._embed(given.get("input_ids"), rows, prompts, states)
+        mask = given.get("attention_mask")
+        prompts = seen_columns(mask.to(states.device) if isinstance(mask, Tensor) else mask, states, 0)[rows, ends]
+        embedded = self._embed(given.get("input_ids"), rows, prompts, states).to(states.device)
         cosines, nearest = torch.cat([each.cosines(embedded) for each in self.clusters], 1).max(1)
-        call.gates[self.first_layer] = SLOPE * (cosines - self.threshold)
+        call.gates[self.first_layer] = (SLOPE * (cosines - self.threshold)).to(call.prompt_end.device)
         routes[rows] = (nearest + 1) * (cosines > self.threshold)
         return routes
 
@@ -198,7 +200,7 @@ class Guard(Adapter):
         texts = [self._lm.prompts.said(ids) for ids in prompts]
         distinct = list(dict.fromkeys(texts))
         embedded = torch.from_numpy(self.sentences.embed(distinct))
-        return embedded[[distinct.index(text) for text in texts]].to(self._model.device)
+        return embedded[[distinct.index(text) for text in texts]].to(device_of(self._model))
 
     # ---- as an adapter
 

@@ -221,7 +221,7 @@ class HeldGrun(EveryPosition, Grun):
         if call is None or not isinstance(call.kept, Pass):
             raise UsageError("the decoder was called without its model, whose gates are held from call to call.")
         stages = [edits[str(index)] for edits in self.stages]  # type: ignore[index]
-        logits = torch.stack([edit.gate(states)[..., 0] for edit in stages], 1)
+        logits = torch.stack([edit.logits(states)[..., 0] for edit in stages], 1)
         call.kept.logits[index] = logits.detach()
         earlier, seen = numbers_of(call.kept.cache, self._place(index)), call.kept.seen.to(states.device)
         held = largest_so_far(logits.float(), earlier, seen)
@@ -229,7 +229,8 @@ class HeldGrun(EveryPosition, Grun):
         for edit, gate in zip(stages, held.unbind(1), strict=True):
             edited = edited + self.factor * torch.sigmoid(gate)[..., None] * edit.shift(states)
         if call.prompt_end is not None:
-            call.gates[index] = self._told(held, logits, call.prompt_end.to(states.device), call.kept)
+            told = self._told(held, logits, call.prompt_end.to(states.device), call.kept)
+            call.gates[index] = told.to(call.prompt_end.device)
         return edited.to(states.dtype), None
 
     def _told(self, held: Tensor, logits: Tensor, prompt_end: Tensor, kept: Pass) -> Tensor:

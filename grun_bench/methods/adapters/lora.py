@@ -16,6 +16,8 @@ from grun_bench.core.patches import quiet_peft
 from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count, Positive, within
 from grun_bench.methods.adapters.base import Adapter, load_tensors
+from grun_bench.models.devices import is_offloaded, is_spread, standing_in
+from grun_bench.models.quantised import is_quantised
 
 
 @adapter("lora")
@@ -27,6 +29,7 @@ class Lora(Adapter):
     """
 
     merges = True
+    beside_linears = True
 
     def __init__(
         self, *, rank: Count = 4, alpha: Positive = 32.0, dropout: Annotated[float, within(0, 0.99)] = 0.05
@@ -39,7 +42,7 @@ class Lora(Adapter):
         # peft divides alpha by the rank, so it need not be the whole number that its type says
         options: dict[str, Any] = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
         try:
-            with quiet_peft():
+            with quiet_peft(), standing_in(model):
                 from peft import LoraConfig, get_peft_model
 
                 self.peft = get_peft_model(model, LoraConfig(**options, target_modules="all-linear"))
@@ -57,15 +60,23 @@ class Lora(Adapter):
         import torch.distributed.tensor  # noqa: F401
 
         # by its own loader a pickle would be read where the safetensors are missing
-        load_tensors(folder / "adapter_model.safetensors")
+        tensors = load_tensors(folder / "adapter_model.safetensors")
         with quiet_peft():
-            from peft import PeftModel
+            from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 
-            self.peft = PeftModel.from_pretrained(model, folder)
+            if not is_spread(model):
+                self.peft = PeftModel.from_pretrained(model, folder)
+                return
+            # by its own loader a spread model would be spread anew
+            with standing_in(model):
+                self.peft = get_peft_model(model, LoraConfig.from_pretrained(folder))
+            set_peft_model_state_dict(self.peft, tensors)
 
     def save_plain(self, model: PreTrainedModel, *args: Any, **options: Any) -> None:
         """The weights with the updates added, which takes a copy of the model in memory."""
-        if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        if is_offloaded(model):
+            raise UsageError("weights of this model lie in host memory or in files: write it from one that is whole.")
+        if is_quantised(model):
             raise UsageError(
                 "the updates of lora cannot be added to quantised weights without losing some: write the model with "
                 "another base, as grun_bench.load(DIR) finds it."

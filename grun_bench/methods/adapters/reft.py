@@ -16,9 +16,11 @@ from grun_bench.core.registry import adapter
 from grun_bench.core.settings import Count
 from grun_bench.methods.adapters.base import Adapter, Depths, layer_index, load_tensors
 from grun_bench.methods.adapters.state import keep_in_state
+from grun_bench.models.devices import device_of
 from grun_bench.models.forward import current_call, decoder_layers
 from grun_bench.models.plain_calls import PlainCalls
 from grun_bench.models.prompt_ends import refuse
+from grun_bench.models.quantised import is_quantised
 
 #: the file of a saved model that has the edits
 ADAPTER_FILE = "adapter.safetensors"
@@ -37,7 +39,7 @@ class Edit(nn.Module):
     """The edit of one layer's hidden state: h' = h + s(h) R^T (W h + b - R h).
 
     LoReFT (Wu et al. 2024, arXiv 2404.03592, eq. 2) with s = 1; gated by s = sigmoid(g(h)) in GRUN (arXiv 2502.17823).
-    R is fp32 with orthonormal rows; W, b and the gate g have the base model's dtype.
+    R is fp32 with orthonormal rows; W, b and the gate g have the base model's dtype, on a quantised base fp32.
     """
 
     def __init__(self, hidden: int, rank: int, dtype: torch.dtype, gate: nn.Module | None) -> None:
@@ -55,13 +57,20 @@ class Edit(nn.Module):
         onto = states if onto is None else onto
         if self.gate is None:
             return (onto + factor * self.shift(states)).to(onto.dtype), None
-        logits = self.gate(states)
+        logits = self.logits(states)
         return (onto + factor * self.shift(states) * torch.sigmoid(logits)).to(onto.dtype), logits.squeeze(-1)
 
     def shift(self, states: Tensor) -> Tensor:
         """R^T (W h + b - R h) of states (..., hidden), in fp32."""
         rotation = self.rotation.weight
-        return (self.source(states) - states.to(rotation.dtype) @ rotation) @ rotation.T
+        source = self.source(states.to(self.source.weight.dtype))
+        return (source - states.to(rotation.dtype) @ rotation) @ rotation.T
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(..., 1) gate logits of states (..., hidden), for an edit that has a gate."""
+        if self.gate is None:
+            raise TypeError("this edit has no gate")
+        return self.gate(states.to(self.source.weight.dtype))
 
 
 @adapter("reft")
@@ -109,11 +118,12 @@ class Reft(Adapter):
 
     def _add_edits(self) -> None:
         """Fresh edits of all layers, to be trained from now on."""
-        blocks, dtype = decoder_layers(self._model), self._model.dtype
+        blocks = decoder_layers(self._model)
+        dtype = torch.float32 if is_quantised(self._model) else self._model.dtype
         hidden, edits = self._model.config.get_text_config().hidden_size, nn.ModuleDict()
         for index in self._indices:
-            weight = next(parameter for parameter in blocks[index].parameters() if parameter.is_floating_point())
-            edits[str(index)] = Edit(hidden, self.rank, dtype, self._make_gate(hidden, dtype)).to(weight.device)
+            edit = Edit(hidden, self.rank, dtype, self._make_gate(hidden, dtype))
+            edits[str(index)] = edit.to(device_of(blocks[index]))
         self.stages.append(edits)
 
     def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -138,7 +148,7 @@ class Reft(Adapter):
         positions = call.prompt_end.to(states.device)
         edited, logits = self._edit(index, states[rows, positions])
         if logits is not None:
-            call.gates[index] = logits
+            call.gates[index] = logits.to(call.prompt_end.device)
         states = states.clone()
         states[rows, positions] = edited
         return (states, *output[1:]) if isinstance(output, tuple) else states

@@ -1,0 +1,176 @@
+"""Models spread by accelerate give what they give on one device: records, trained adapters, what is saved and loaded.
+
+Here the parts that are elsewhere lie in files or behind accelerate's hooks in host memory; their layers have no weights
+between calls, as those of a model that is larger than its device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import cpu_offload
+from conftest import Said
+
+from grun_bench.core.errors import ModelError, Refused, UsageError
+from grun_bench.methods.base import FitContext, Fitted
+from grun_bench.methods.make import make_unlearner
+from grun_bench.methods.saving import load_fitted, save
+from grun_bench.models.devices import device_of, is_offloaded, is_spread
+from grun_bench.models.lm import LM
+from grun_bench.models.loading import Placement, load
+from grun_bench.models.maps import first_device, placed, read_map
+from grun_bench.models.scoring import ScoringSettings, score
+from grun_bench.plugin_checks.small_model import FORGET, RETAIN, logits, two_sets
+from grun_bench.results.result import Result
+from grun_bench.tasks.world import PUBLISHED
+
+#: some blocks in files, before, between and after such as are here; and the vocabulary head
+PARTS = {
+    "model.embed_tokens": "cpu",
+    "model.layers.0": "disk",
+    "model.layers.1": "cpu",
+    "model.layers.2": "cpu",
+    "model.layers.3": "disk",
+    "model.layers.4": "disk",
+    "model.layers.5": "cpu",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "disk",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(make_lm: Callable[..., LM], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lm, folder = make_lm(), tmp_path_factory.mktemp("base") / "small"
+    for part in (lm.model, lm.tokenizer):
+        part.save_pretrained(folder)
+    return folder
+
+
+def whole(folder: Path, dtype: str = "float32") -> LM:
+    return load(str(folder), Placement("cpu", dtype))
+
+
+def in_files(folder: Path, dtype: str = "float32") -> LM:
+    return load(str(folder), Placement.choose("auto", dtype, device_map=PARTS))
+
+
+def in_memory(folder: Path, dtype: str = "float32") -> LM:
+    lm = whole(folder, dtype)
+    cpu_offload(lm.model, execution_device=torch.device("cpu"))
+    return lm
+
+
+SPREAD = pytest.mark.parametrize("spread", [in_files, in_memory])
+
+
+@SPREAD
+def test_a_spread_model_is_scored_as_a_whole_one(spread: Callable[[Path], LM], folder: Path) -> None:
+    lm, settings = spread(folder), ScoringSettings(8)
+    assert is_spread(lm.model) and is_offloaded(lm.model) and lm.device.type == "cpu"
+    assert not is_spread(whole(folder).model)
+    assert list(score(lm, two_sets(), settings)) == list(score(whole(folder), two_sets(), settings))
+
+
+def fitted(adapter: str, load_target: Callable[[], LM], **settings: object) -> Fitted:
+    recipe = {"epochs": 2, "batch_size": 3, "lr": 1e-2} | settings
+    unlearner = make_unlearner(f"{adapter}+npo", recipe, PUBLISHED)
+    return unlearner.fit(FitContext(FORGET, RETAIN, load_target=load_target, load_retain_model=load_target, seed=0))
+
+
+def trained(fitted: Fitted) -> list[torch.Tensor]:
+    assert fitted.adapter is not None
+    return [each.detach().clone() for each in fitted.adapter.trainable_parameters()]
+
+
+@SPREAD
+@pytest.mark.parametrize("adapter", ["lora", "reft", "grun", "grun-held"])
+def test_an_adapter_trained_on_a_spread_base_is_that_of_a_whole_one(
+    spread: Callable[[Path], LM], adapter: str, folder: Path, tmp_path: Path
+) -> None:
+    # sums in the backward pass depend on where weights begin in memory, and Adam divides by gradients of nearly 0
+    dtype = "float64" if adapter == "lora" else "float32"
+    one, other = (fitted(adapter, partial(way, folder, dtype)) for way in (whole, spread))
+    assert is_offloaded(other.lm.model)
+    for here, there in zip(trained(one), trained(other), strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(logits(one.lm), logits(other.lm))
+    # onto either base, the saved one is what was trained
+    save(other, f"{adapter}+npo", tmp_path / "saved")
+    for way in (whole, spread):
+        again = load_fitted(tmp_path / "saved", Placement("cpu", dtype), way(folder, dtype))
+        assert all(map(torch.equal, trained(again), trained(other)))
+        assert torch.allclose(logits(again.lm), logits(other.lm))
+
+
+def test_checkpointing_brings_weights_back_for_the_backward_pass(folder: Path) -> None:
+    target = partial(in_files, folder, "float64")
+    one, other = (fitted("lora", target, dropout=0.0, checkpointing=on) for on in (False, True))
+    for here, there in zip(trained(one), trained(other), strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-6)
+
+
+def test_what_trains_the_base_itself_is_refused_and_names_what_shards_it(folder: Path) -> None:
+    with pytest.raises(Refused, match="FSDP under torchrun"):
+        fitted("full", lambda: in_files(folder))
+
+
+def test_maps_are_read_from_files_and_said_in_short(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"": "disk"}')
+    assert read_map(str(tmp_path / "map.json")) == {"": "disk"}
+    assert placed(in_files(folder).model) == {
+        "cpu": ["model.embed_tokens", "model.layers.1-2", "model.layers.5", "model.norm", "model.rotary_emb"],
+        "disk": ["model.layers.0", "model.layers.3-4", "lm_head"],
+    }
+    assert placed(whole(folder).model) is None
+    assert first_device({"a": "disk", "b": 1}) == "cuda:1" and first_device({"": "cpu"}) == "cpu"
+    assert device_of(in_files(folder).model.lm_head).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ("nowhere.json", UsageError, "auto, or a JSON file"),
+        ({}, UsageError, "a map is"),
+        ({"": True}, UsageError, "write a device"),
+        ({"": "cuda:99"}, ModelError, "not here"),
+    ],
+)
+def test_what_is_no_map_of_this_machine_is_refused(given: object, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        read_map(given)  # type: ignore[arg-type]
+
+
+def test_a_device_and_a_map_are_not_both_said() -> None:
+    with pytest.raises(ModelError, match="leave one of them out"):
+        Placement.choose("cpu", "float32", device_map="auto")
+
+
+@pytest.mark.whole
+def test_a_run_on_a_spread_base_files_the_row_of_a_whole_one(
+    command: Callable[..., Said], hub: Path, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "map.json").write_text(json.dumps(PARTS))
+    asked = ["run", "--task", hub / "small.yaml", "--target", folder, "--retain-model", folder, "--json"]
+    asked += ["--unlearner", "reft+npo", "--set", "epochs=1", "--attacks", "prefill,int4,relearn"]
+    spread = command(
+        *asked, "--device-map", tmp_path / "map.json", "--output", tmp_path / "spread", "--save", tmp_path / "x"
+    )
+    assert spread.code == 0, spread.err
+    one, other = (
+        Result.model_validate_json(spread.out),
+        Result.model_validate_json(command(*asked, "--output", tmp_path / "whole").out),
+    )
+    assert one.run_id == other.run_id and one.records == other.records
+    assert one.hardware["device_map"]["disk"] == ["model.layers.0", "model.layers.3-4", "lm_head"]
+    assert "device_map" not in other.hardware
+    assert one.attacks["prefill"].variants == other.attacks["prefill"].variants
+    # nothing changes weights that lie in files
+    assert not one.attacks["int4"].variants and not one.attacks["relearn"].variants
+    refused = command(*asked, "--unlearner", "full+npo", "--device-map", "auto")
+    assert refused.code == 2 and "FSDP under torchrun" in refused.err
