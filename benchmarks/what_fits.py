@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.shapes import planned, training_of
 from grun_bench.methods.trainer import Pair
 from grun_bench.models.loading import Placement, load, without_weights
-from grun_bench.models.memory import BYTES, Memory, Shape, Weights, activations, empty_model, training_memory
+from grun_bench.models.memory import BYTES, Memory, Shape, Training, Weights, activations, empty_model, training_memory
 from grun_bench.tasks.world import PUBLISHED
 
 GB = 10**9
@@ -67,21 +67,29 @@ def config_of(name: str) -> LlamaConfig:
     return LlamaConfig(vocab_size=128_256, num_key_value_heads=8, tie_word_embeddings=name in TIED, **MODELS[name])
 
 
+@cache
+def shapes_of(name: str, adapter: str) -> tuple[Shape, Weights, Training, int]:
+    """The shape of a model, its weights, the training of an adapter on one row, and the rows of a batch."""
+    model = empty_model(config_of(name), "bfloat16")
+    weights, shape = Weights.of(model), Shape.of(model.config)
+    pair = make_unlearner(f"{adapter}+npo", {}, PUBLISHED, "bfloat16")
+    assert isinstance(pair, Pair)
+    on = pair.new_adapter()
+    with torch.device("meta"):
+        on.attach(model)
+    width = ANSWER + 1 if on.edits_prompt_end else TOKENS
+    return shape, weights, training_of(pair, on, model, width, ANSWER, sides=2), pair.recipe.batch_size
+
+
 def memory_of(name: str, adapter: str, checkpointing: bool, rounded: bool, cards: int) -> Memory | None:
     """What one card holds; None where there is no such way: weights in four bits cannot be trained."""
     if adapter == "full" and rounded:
         return None
-    model = empty_model(config_of(name), "bfloat16")
-    weights, shape = Weights.of(model), Shape.of(model.config)
-    pair = make_unlearner(f"{adapter}+npo", {"checkpointing": checkpointing}, PUBLISHED, "bfloat16")
-    assert isinstance(pair, Pair)
-    on = pair.new_adapter()
-    on.attach(model)
-    rows = pair.recipe.batch_size
+    shape, weights, row, rows = shapes_of(name, adapter)
     if adapter == "full":
         rows = max(1, rows // cards)
-    width = ANSWER + 1 if on.edits_prompt_end else TOKENS
-    training = training_of(pair, on, model, rows * width, rows * ANSWER, sides=2)
+    passes = {"tokens": row.tokens * rows, "answers": row.answers * rows, "checkpointing": checkpointing}
+    training = replace(row, **passes)
     found = training_memory(shape, weights, training, "bfloat16", rounded)
     if cards == 1:
         return found

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,7 +16,7 @@ from grun_bench.methods.alternates import LONGER
 from grun_bench.methods.draws import Draw, Sequences, draw_batches, encode, encode_rows, uses
 from grun_bench.methods.refusals import REFUSALS
 from grun_bench.methods.trainer import Pair
-from grun_bench.models.batch import Encoded
+from grun_bench.models.batch import Encoded, common_length
 from grun_bench.models.lm import LM, Pairs
 from grun_bench.models.memory import Kept, Shape, Training, trunk_bytes
 
@@ -37,10 +38,11 @@ def planned(
 ) -> tuple[list[nn.Parameter], Planned]:
     """What the pair trains on a model without weights, and what that comes to. Raises DataError as training does."""
     adapter = pair.new_adapter()
-    adapter.attach(lm.model)
-    adapter.know(lm)
-    if stages > 1:
-        adapter.next_stage()
+    with torch.device("meta"):  # what lies beside the model has no numbers either
+        adapter.attach(lm.model)
+        adapter.know(lm)
+        if stages > 1:
+            adapter.next_stage()
     parameters = adapter.trainable_parameters()
     sequences = _sequences(pair, lm, forget, retain)
     draws = draw_batches(sequences, pair.recipe, seed)
@@ -75,6 +77,7 @@ def training_of(
         checkpointing=pair.recipe.checkpointing,
         chunked=not any(each.requires_grad for each in model.get_output_embeddings().parameters()),
         dropout=bool(getattr(adapter, "dropout", 0)),
+        buffers=adapter.buffer_bytes,
         trunk=trunk,
         target=adapter.changes_model and "target" in pair.needs,
     )
@@ -117,12 +120,15 @@ def _trunk(
     pair: Pair, shape: Shape, sequences: Sequences, draws: Sequence[Draw], frozen: int, prompts: bool, lm: LM
 ) -> int:
     """Bytes of what frozen blocks give for the sequences that are run more than once, and of their prompts."""
-    counted = Counter(
+    run = [
         (len(each.prompt) - 1, (*each.prompt, *each.answer))
         for each in uses(sequences, draws, "reference" in pair.needs, pair.reads_retain)
-    )
-    kept = [key for key, times in counted.items() if times > 1]
-    before = {ids[:end] for end, ids in kept} if prompts else set()
+    ]
+    kept = [key for key, times in Counter(run).items() if times > 1]
     tokens = sum(len(ids) - end * prompts for end, ids in kept)
-    size = lm.model.dtype.itemsize
-    return trunk_bytes(shape, tokens, sum(map(len, before)), shape.layers - frozen, size)
+    blocks, of_prompts = shape.layers - frozen, Counter(ids[:end] for end, ids in run)
+    wanted = [ids for ids, times in of_prompts.items() if times > 1 and ids] if prompts and blocks else []
+    # what all begin with is there once
+    common = common_length(wanted)
+    before = common + sum(len(ids) - common for ids in wanted)
+    return trunk_bytes(shape, tokens, before, blocks, lm.model.dtype.itemsize)

@@ -103,6 +103,8 @@ class Training:
     checkpointing: bool = False
     chunked: bool = True
     dropout: bool = False
+    #: bytes of what lies beside the model and is not trained
+    buffers: int = 0
     #: bytes of frozen parts that are kept over the training, in host memory (see `methods/frozen`)
     trunk: int = 0
     #: whether the target's trained weights are kept beside those that change
@@ -134,7 +136,7 @@ def training_memory(
     stepping = trained * 4 if kind == "cuda" else 0
     device = {
         # adapters below full precision are weights too, whose values BESIDE does not have
-        "weights": weights.bytes(dtype, rounded) + _beside(weights, training, size),
+        "weights": weights.bytes(dtype, rounded) + _beside(training, size),
         "training": states + (training.own * size if training.target else 0),
         "passes": max(passing, stepping),
     }
@@ -143,9 +145,9 @@ def training_memory(
     return Memory(device, {"frozen parts": training.trunk})
 
 
-def _beside(weights: Weights, training: Training, size: int) -> int:
-    """The values of trained weights in the model's dtype that are no weights of the model itself."""
-    return 0 if training.kept == "weights" else training.own * size
+def _beside(training: Training, size: int) -> int:
+    """What lies beside the model: trained weights in its dtype that are none of its own, and what is not trained."""
+    return training.buffers + (0 if training.kept == "weights" else training.own * size)
 
 
 def kept_by_block(shape: Shape, kept: Kept, size: int, dropout: bool = False) -> int:

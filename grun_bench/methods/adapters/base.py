@@ -56,6 +56,11 @@ class Adapter(ABC):
         """
         return self.first_layer
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of what lies beside the model and is not trained; known once it is attached."""
+        return 0
+
     @abstractmethod
     def attach(self, model: PreTrainedModel) -> None:
         """Freeze or wrap `model` in place, so that an ordinary call of it goes through the adapter."""

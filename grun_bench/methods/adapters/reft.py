@@ -94,6 +94,10 @@ class Reft(Adapter):
         return self.first_layer + 1
 
     @property
+    def buffer_bytes(self) -> int:
+        return sum(each.nbytes for each in self.stages.buffers())
+
+    @property
     def edits(self) -> nn.ModuleDict:
         """Layer -> the edit that is trained, the latest request's."""
         return cast(nn.ModuleDict, self.stages[-1])
