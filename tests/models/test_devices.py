@@ -99,13 +99,13 @@ def test_an_adapter_trained_on_a_spread_base_is_that_of_a_whole_one(
     assert is_offloaded(other.lm.model)
     for here, there in zip(trained(one), trained(other), strict=True):
         torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-6)
-    assert torch.allclose(logits(one.lm), logits(other.lm))
+    torch.testing.assert_close(logits(one.lm), logits(other.lm), rtol=1e-3, atol=1e-3)
     # onto either base, the saved one is what was trained
     save(other, f"{adapter}+npo", tmp_path / "saved")
     for way in (whole, spread):
         again = load_fitted(tmp_path / "saved", Placement("cpu", dtype), way(folder, dtype))
         assert all(map(torch.equal, trained(again), trained(other)))
-        assert torch.allclose(logits(again.lm), logits(other.lm))
+        torch.testing.assert_close(logits(again.lm), logits(other.lm), rtol=1e-3, atol=1e-3)
 
 
 def test_checkpointing_brings_weights_back_for_the_backward_pass(folder: Path) -> None:
@@ -157,20 +157,19 @@ def test_a_run_on_a_spread_base_files_the_row_of_a_whole_one(
 ) -> None:
     (tmp_path / "map.json").write_text(json.dumps(PARTS))
     asked = ["run", "--task", hub / "small.yaml", "--target", folder, "--retain-model", folder, "--json"]
-    asked += ["--unlearner", "reft+npo", "--set", "epochs=1", "--attacks", "prefill,int4,relearn"]
+    asked += ["--unlearner", "reft+npo", "--set", "epochs=1", "--attacks", "prefill,int4"]
     spread = command(
         *asked, "--device-map", tmp_path / "map.json", "--output", tmp_path / "spread", "--save", tmp_path / "x"
     )
     assert spread.code == 0, spread.err
-    one, other = (
-        Result.model_validate_json(spread.out),
-        Result.model_validate_json(command(*asked, "--output", tmp_path / "whole").out),
-    )
+    plain = command(*asked, "--output", tmp_path / "whole")
+    assert plain.code == 0, plain.err
+    one, other = map(Result.model_validate_json, (spread.out, plain.out))
     assert one.run_id == other.run_id and one.records == other.records
     assert one.hardware["device_map"]["disk"] == ["model.layers.0", "model.layers.3-4", "lm_head"]
     assert "device_map" not in other.hardware
     assert one.attacks["prefill"].variants == other.attacks["prefill"].variants
     # nothing changes weights that lie in files
-    assert not one.attacks["int4"].variants and not one.attacks["relearn"].variants
+    assert not one.attacks["int4"].variants and other.attacks["int4"].variants
     refused = command(*asked, "--unlearner", "full+npo", "--device-map", "auto")
     assert refused.code == 2 and "FSDP under torchrun" in refused.err
