@@ -29,8 +29,7 @@ def print_plan(plan: Plan, as_json: bool) -> None:
         print_rows("memory at the peak of training, estimated from shapes", ("of", "bytes"), parts)
     if plan.attacked:
         print_rows("attacks", ("attack", "rows a variant"), [(name, f"{n:,}") for name, n in plan.attacked.items()])
-    times = [(part, _seconds(each), each.reason) for part, each in plan.seconds.items()]
-    print_rows("time of the unlearner's row", ("part", "seconds", "how it is known"), times)
+    print_rows("time of the unlearner's row", ("part", "seconds", "how it is known"), list(_times(plan)))
     tell(*plan.notes)
 
 
@@ -55,6 +54,17 @@ def _numbers(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "tokens of answers among them", f"{training.answer_tokens:,}{most}"
         yield "trained parameters", f"{training.parameters:,}"
     yield "rows that are scored, of each model", f"{plan.scored_rows:,}"
+
+
+def _times(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Part by part, those of attacks that are not known together."""
+    unknown = {name for name in plan.attacked if (found := plan.seconds.get(f"attack {name}")) and found.value is None}
+    for part, each in plan.seconds.items():
+        if part.removeprefix("attack ") not in unknown:
+            yield part, _seconds(each), each.reason
+    if unknown:
+        those = f"attack {', '.join(unknown)}" if len(unknown) == 1 else f"{len(unknown)} attacks"
+        yield those, "not known", "no row there was attacked so on this machine"
 
 
 def _seconds(estimate: Estimate) -> str:
