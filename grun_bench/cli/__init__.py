@@ -17,6 +17,7 @@ import typer
 import grun_bench
 from grun_bench.cli import caching, contributing, exporting, harness, judging, reading, running, sweeping, tuning
 from grun_bench.cli.options import with_groups
+from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
 from grun_bench.core.signals import Stopped, stopping
@@ -120,15 +121,15 @@ def main() -> None:
     if code > 128:
         why = "interrupted" if code == 130 else f"stopped by {signal.Signals(code - 128).name}"
         left = "nothing half-written is left, and the same command goes on with what is done."
-        print(f"{why}; {left}", file=sys.stderr)
+        if processes.first():
+            print(f"{why}; {left}", file=sys.stderr)
     sys.exit(code)
 
 
 def _done() -> int:
     """Does what was asked for. The exit code."""
     try:
-        with stopping():
-            return app(standalone_mode=False) or 0
+        return _ran()
     except ParserError as error:
         _show_parser_error(error)
         return 2
@@ -137,7 +138,8 @@ def _done() -> int:
     except Stopped as stopped:
         return stopped.exit_code
     except GrunBenchError as error:
-        print(f"error: {lines(str(error))}", file=sys.stderr)
+        if message := processes.to_tell(lines(str(error))):
+            print(f"error: {message}", file=sys.stderr)
         return error.exit_code
     except SystemExit as ended:
         # how the libraries that print end the program when nobody reads on
@@ -150,7 +152,20 @@ def _done() -> int:
         return _unwritten(error)
 
 
+def _ran() -> int:
+    """Does what was asked for. Raises GrunBenchError too where another process of the same run failed."""
+    try:
+        with stopping():
+            return app(standalone_mode=False) or 0
+    except (Stopped, RuntimeError) as error:
+        if reason := processes.failed_elsewhere(error):
+            raise GrunBenchError(reason) from error
+        raise
+
+
 def _show_parser_error(error: Any) -> None:
+    if not processes.first():
+        return
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return

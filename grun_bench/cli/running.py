@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, mapped, parsed
+from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.runs.config import MAX_SEED, RESULTS, RunConfig, config_of
 from grun_bench.runs.own import files_of, own_defaults
@@ -26,7 +27,7 @@ AttackSets = Annotated[
 class MachineOptions(OptionGroup):
     """What every command has that runs a model."""
 
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...; under torchrun one each.")] = "auto"
     device_map: Annotated[
         str | None,
         typer.Option(
@@ -185,7 +186,7 @@ def run(
         print_plan(plan(config), as_json)
         return
     _show(run_config(config), config.output, as_json)
-    if save and not as_json:
+    if save and not as_json and processes.first():
         print(f"model: {save}   (grun_bench.load({str(save)!r}) gives it back)")
 
 
@@ -243,7 +244,9 @@ def _show(outcome: Outcome, output: Path, as_json: bool) -> None:
     from grun_bench.terminal.result import print_run
 
     cell = outcome.cell
-    if as_json:
+    if not processes.first():
+        pass
+    elif as_json:
         print(cell.result.dumps(), end="")
     else:
         beside = dict(zip(CONTROLS, (outcome.target, outcome.retain), strict=True))

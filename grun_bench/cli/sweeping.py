@@ -10,6 +10,7 @@ import typer
 
 from grun_bench.cli.options import parsed, tried
 from grun_bench.cli.running import CommonOptions, MachineOptions
+from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.runs.config import MAX_SEED
 
@@ -57,6 +58,7 @@ def sweep(
     from grun_bench.terminal.sweep import print_status, print_sweep, watching
 
     axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": _seeds(seeds), "set": tried(settings)}
+    processes.refuse("sweep")
     place = "the options of sweep"
     if file:
         if any((unlearners, tasks, models, settings, seeds != "0", options != CommonOptions())):
@@ -70,8 +72,7 @@ def sweep(
     if status:
         print_status(plan)
         return
-    owner = new_owner()
-    where = executor(cluster, jobs, parsed(resources, "--resource"), owner)
+    where = executor(cluster, jobs, parsed(resources, "--resource"), owner := new_owner())
     with watching(plan) as show:
         found = run_all(plan, where, owner, show)
     print_sweep(plan, found, config.output)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from grun_bench.core import processes
 from grun_bench.core.escaping import lines
 
 #: whether a bar is being shown: one within it would tear it apart, and shows nothing
@@ -28,16 +29,20 @@ def quiet() -> Iterator[None]:
         _quiet.reset(before)
 
 
+def _silent() -> bool:
+    return _quiet.get() or not processes.first()
+
+
 def say(text: str) -> None:
     """One line on stderr for the person who waits."""
-    if not _quiet.get():
+    if not _silent():
         print(lines(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """A line with a spinner while something of a few seconds has no steps to count; nothing without a terminal."""
-    if _quiet.get() or not sys.stderr.isatty():
+    if _silent() or not sys.stderr.isatty():
         yield
         return
     from rich.console import Console  # takes a moment, and not every command shows something
@@ -64,7 +69,7 @@ def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
     A bar within another one shows nothing, nor does one without steps. Both kinds say how long the rest takes if it
     goes on as it went.
     """
-    if _shown.get() or _quiet.get() or not total:
+    if _shown.get() or _silent() or not total:
         yield lambda steps=1, **values: None
         return
     before = _shown.set(True)

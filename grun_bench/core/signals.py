@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from grun_bench.core import processes
+
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -73,6 +75,11 @@ class Postponed:
         self.arrived.append(number)
         if len(self.arrived) > 1 and number == signal.SIGINT:
             self.deliver()
+
+    def agree(self) -> None:
+        """Where several processes work together, what came to one came to all: they stop at the same place."""
+        (number,) = processes.most(*(self.arrived[:1] or [0]))
+        self.arrived = self.arrived or [number] * bool(number)
 
     def deliver(self) -> None:
         """Hand the signal to who got such signals before, which may raise or end the process."""

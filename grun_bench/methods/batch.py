@@ -15,11 +15,15 @@ from grun_bench.methods.frozen import Trunk
 from grun_bench.models.batch import IGNORED, Batch
 from grun_bench.models.forward import Forward, Frozen, evaluating, forward
 from grun_bench.models.head import token_losses
+from grun_bench.models.rows import of_all, own_rows
 
 
 @dataclass
 class Side:
-    """One batch run through the model, lazily: token-level values are flat over the answer tokens of the batch."""
+    """One batch run through the model, lazily: token-level values are flat over the answer tokens of the batch.
+
+    Of several processes each runs rows of its own, and all have the values of all (see `grun_bench.models.rows`).
+    """
 
     model: PreTrainedModel
     batch: Batch
@@ -37,12 +41,16 @@ class Side:
     divisor: int | None = None
 
     @cached_property
+    def _own(self) -> Batch:
+        return own_rows(self.batch)
+
+    @cached_property
     def _frozen(self) -> Frozen | None:
-        return None if self.trunk is None else self.trunk.frozen(self.batch)
+        return None if self.trunk is None else self.trunk.frozen(self._own)
 
     @cached_property
     def _forward(self) -> Forward:
-        return forward(self.model, self.batch, self.layers, self._frozen, head=self.head is None)
+        return forward(self.model, self._own, self.layers, self._frozen, head=self.head is None)
 
     @property
     def ran(self) -> bool:
@@ -50,22 +58,29 @@ class Side:
         return "_forward" in self.__dict__
 
     @cached_property
-    def logits(self) -> Tensor:
-        """(tokens, vocabulary) of the answers' positions, in fp32."""
+    def _own_logits(self) -> Tensor:
         logits = self._forward.logits if self.head is None else self.head(self._forward.states)
         return logits.float().to(self.batch.labels.device)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(tokens, vocabulary) of the answers' positions, in fp32."""
+        return of_all(self._own_logits, self.lengths)
 
     @property
     def gates(self) -> dict[int, Tensor]:
         """Layer -> gate logits (batch,)."""
-        return self._forward.gates
+        each = torch.ones_like(self.lengths)
+        return {layer: of_all(logits, each) for layer, logits in self._forward.gates.items()}
 
     @cached_property
     def token_nll(self) -> Tensor:
         """(tokens,) negative log-likelihood of each answer token, in nats."""
         if self.head is not None:
-            return token_losses(self._forward.states, self.batch.targets, self.head)
-        return nn.functional.cross_entropy(self.logits, self.batch.targets, reduction="none")
+            losses = token_losses(self._forward.states, self._own.targets, self.head)
+        else:
+            losses = nn.functional.cross_entropy(self._own_logits, self._own.targets, reduction="none")
+        return of_all(losses, self.lengths)
 
     @property
     def cross_entropy(self) -> Tensor:
@@ -98,7 +113,7 @@ class Side:
         batch = self._forward.batch
         mask = batch.scored if positions == "predicting" else batch.labels != IGNORED
         states = self._forward.hidden[index]
-        return states[mask.to(states.device)].float().to(mask.device)
+        return of_all(states[mask.to(states.device)].float().to(mask.device), self.lengths)
 
     @cached_property
     def target(self) -> Side:

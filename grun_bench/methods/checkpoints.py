@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from grun_bench.core import environment as env
+from grun_bench.core import processes
 from grun_bench.core.cache import digest
 from grun_bench.core.files import part_of, remove
 from grun_bench.core.progress import say
@@ -57,7 +58,9 @@ class Checkpoint:
         state = None
         if self.path.exists():
             try:
-                kept = torch.load(self.path, map_location="cpu", weights_only=True)
+                # each of several processes takes its part out of the file
+                mapped = processes.count() > 1
+                kept = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
                 if not (isinstance(kept, dict) and fits(kept)):
                     raise ValueError("it is of another training")
                 state, self.seconds = kept, float(kept["seconds"])
@@ -69,11 +72,14 @@ class Checkpoint:
 
     def offer(self, state: Callable[[], dict[str, Any]]) -> None:
         """Keep the state if it is time to."""
-        if time.monotonic() - self._written >= max(EVERY, TIMES * self._writing):
+        if processes.only_first(lambda: time.monotonic() - self._written >= max(EVERY, TIMES * self._writing)):
             self.write(state())
 
     def write(self, state: dict[str, Any]) -> bool:
         """Keep the state; says so and gives False where it cannot be written: training goes on without."""
+        return processes.only_first(lambda: self._write(state))
+
+    def _write(self, state: dict[str, Any]) -> bool:
         now = time.monotonic()
         try:
             with part_of(self.path) as part:
@@ -92,7 +98,8 @@ class Checkpoint:
 
     def remove(self) -> None:
         """What came of the training is kept elsewhere."""
-        remove(self.path)
+        if processes.writes():
+            remove(self.path)
 
 
 def checkpoint_of(name: str, device: str, **decisive: Any) -> Checkpoint:

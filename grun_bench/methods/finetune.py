@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from grun_bench.methods.batch import Side
 from grun_bench.methods.checkpoints import Checkpoint
+from grun_bench.methods.divided import check_chance, divided
 from grun_bench.methods.loop import Schedule, optimise
 from grun_bench.methods.order import shuffled_batches
 from grun_bench.methods.trained_weights import TrainedWeights
@@ -34,6 +35,9 @@ def train_on_answers(
     `parameters` are what may change. Returns the loss of each step under the name `term`; `after_step` is called as by
     `optimise`. Raises Diverged.
     """
+
+    if lm.model.training:
+        check_chance(lm, [each for batch in batches[:1] for each in batch])
 
     def losses(sequences: Sequence[Encoded]) -> dict[str, Tensor]:
         batch = collate(sequences, lm.pad_id).to(lm.device)
@@ -64,6 +68,7 @@ def finetune(
     batches = list(shuffled_batches(sequences, recipe.epochs, recipe.batch_size, Random(seed)))
     schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
     torch.manual_seed(seed)
-    lm.model.train()
-    train_on_answers(lm, lm.model.parameters(), batches, schedule, label, checkpoint=checkpoint)
+    with divided(lm):
+        lm.model.train()
+        train_on_answers(lm, lm.model.parameters(), batches, schedule, label, checkpoint=checkpoint)
     lm.model.eval()

@@ -84,7 +84,8 @@ def optimise(
     where = f"of {total}{HOLDS.get(arithmetic, '')}"
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule.factor(step, total))
     drawn: dict[str, Stateful] = {"random": RandomState(), **beside}
-    state = _State(weights, {"optimiser": optimiser, "scheduler": scheduler, "scale": scale, **drawn}, total)
+    stepped = weights.optimiser_state(optimiser)
+    state = _State(weights, {"optimiser": stepped, "scheduler": scheduler, "scale": scale, **drawn}, total)
     if checkpoint is not None and (kept := checkpoint.begin(state.fits)) is not None:
         state.load_state_dict(kept)
         say(f"{label}: goes on from step {len(state.history)} of {total}, which {checkpoint.path} kept.")
@@ -95,8 +96,9 @@ def optimise(
             advance(len(state.history))
         for step in range(len(state.history), total):
             group = batches[step * schedule.accumulate : (step + 1) * schedule.accumulate]
-            terms = _scaled(partial(_accumulate, group, losses, f"step {step + 1} {where}"), scale, weights, drawn)
-            nn.utils.clip_grad_norm_(weights.values, schedule.clip)
+            run = partial(_accumulate, group, losses, weights, f"step {step + 1} {where}")
+            terms = _scaled(run, scale, weights, drawn)
+            weights.clip(schedule.clip)
             optimiser.step()
             weights.write()
             scheduler.step()
@@ -128,8 +130,7 @@ class _State:
     @property
     def _kind(self) -> dict[str, Any]:
         """What two states of one training have in common."""
-        shapes = [[*value.shape, str(value.dtype)] for value in self.weights.values]
-        return {"total": self.total, "parameters": shapes}
+        return {"total": self.total, "parameters": self.weights.shapes}
 
     def fits(self, state: dict[str, Any]) -> bool:
         """Whether this is a state of the same training."""
@@ -139,14 +140,11 @@ class _State:
     def state_dict(self) -> dict[str, Any]:
         """Without what only further steps need where there are none."""
         parts = {name: part for name, part in self.parts.items() if not (self.over and name in _STEPPING)}
-        values = [value.detach() for value in self.weights.values]
         kept = {name: part.state_dict() for name, part in parts.items()}
-        return kept | {"kind": self._kind, "parameters": values, "history": self.history}
+        return kept | {"kind": self._kind, "parameters": self.weights.state_dict(), "history": self.history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for value, was in zip(self.weights.values, state["parameters"], strict=True):
-            value.data.copy_(was)
-        self.weights.write()
+        self.weights.load_state_dict(state["parameters"])
         for name in self.parts.keys() & state.keys():
             self.parts[name].load_state_dict(state[name])
         self.history += state["history"]
@@ -154,6 +152,7 @@ class _State:
 
 def _keep(checkpoint: Checkpoint, state: _State, stop: Postponed, label: str) -> None:
     """Keep the state when it is time to, when the process is to stop, and for good after the last step."""
+    stop.agree()
     if not (stop or state.over):
         checkpoint.offer(state.state_dict)
     elif checkpoint.write(state.state_dict()) and stop:
@@ -179,9 +178,16 @@ def _scaled(
 
 
 def _accumulate(
-    batches: Sequence[Batch], losses: Callable[[Batch], dict[str, Tensor]], where: str, scale: float
+    batches: Sequence[Batch],
+    losses: Callable[[Batch], dict[str, Tensor]],
+    weights: TrainedWeights,
+    where: str,
+    scale: float,
 ) -> dict[str, float]:
     """Gradients, `scale` times, of the mean over the batches of the summed losses; returns each term's mean.
+
+    A loss is of the whole batch in every process, and its gradient of those rows that the process ran: their sum is the
+    gradient.
 
     Raises Diverged.
     """
@@ -195,4 +201,6 @@ def _accumulate(
             raise Diverged(f"the loss is not finite at {where} ({shown}); lower lr or the weights.")
         loss = reduce(operator.add, parts.values()) / len(batches)
         (loss if scale == 1 else scale * loss).backward()
+        weights.collect()
+    weights.add_up()
     return terms

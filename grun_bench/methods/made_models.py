@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from grun_bench.core import processes
 from grun_bench.core.cache import cached_folder, digest, is_cached
 from grun_bench.core.errors import Refused
 from grun_bench.methods import tiny
@@ -45,12 +46,23 @@ def tiny_without_weights(lore: bool = False) -> LM:
     return LM(tiny.untrained(tokens).to("meta"), tokens, usual_prompts(tokens), {"name": TINY})
 
 
-def _made(key: Mapping[str, Any], device: str, make: Callable[[Path, Checkpoint], None]) -> Path:
-    """The folder that `make` fills with a model, which it goes on training where a killed process was."""
+#: makes a model, which it goes on training where a killed process was
+Make = Callable[[Checkpoint], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+
+def _made(key: Mapping[str, Any], device: str, make: Make) -> Path:
+    """The folder of the model that `make` makes, where it is not there; of several processes all make it together."""
     name = digest(key)[:20]
-    folder = cached_folder(_KIND, key, lambda folder: make(folder, checkpoint_of(name, device)))
-    forget_checkpoints(name)
-    return folder
+    checkpoint = checkpoint_of(name, device)
+    together = processes.count() > 1 and not processes.only_first(lambda: is_cached(_KIND, key))
+    made = make(checkpoint) if together else None
+
+    def kept() -> Path:
+        folder = cached_folder(_KIND, key, lambda folder: write_model(*(made or make(checkpoint)), folder))
+        forget_checkpoints(name)
+        return folder
+
+    return processes.only_first(kept)
 
 
 def _tiny_key(exclude: str | None, lore: bool, seed: int = 0, epochs: int = tiny.EPOCHS) -> dict[str, Any]:
@@ -71,12 +83,11 @@ def load_tiny(
     """
     key = _tiny_key(exclude, lore, seed, epochs)
 
-    def build(folder: Path, checkpoint: Checkpoint) -> None:
-        tokens = tiny_tokenizer(lore)
-        model, tokenizer = tiny.build(exclude, seed, epochs, lore=lore, tokens=tokens, checkpoint=checkpoint)
-        write_model(model, tokenizer, folder)
+    def build(checkpoint: Checkpoint) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        return tiny.build(exclude, seed, epochs, lore=lore, tokens=tiny_tokenizer(lore), checkpoint=checkpoint)
 
-    lm = load(str(_made(key, "cpu", build)), placement)
+    # it takes a minute of one process, and has the same bits then
+    lm = load(str(processes.only_first(lambda: _made(key, "cpu", build))), placement)
     told = {key: value for key, value in lm.origin.items() if key in ("sha256", "quantised")}
     lm.origin = {"name": TINY, "trained_without": exclude, "lore": lore} | told
     return lm
@@ -118,13 +129,13 @@ class FineTuned:
             key["template"] = self.template
         return key
 
-    def _make(self, folder: Path, checkpoint: Checkpoint) -> None:
+    def _make(self, checkpoint: Checkpoint) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self.placement.device_map is not None:
             raise Refused(f"the {self.role} of {self.base} is yet to be fine-tuned, but {UNCHANGEABLE['device_map']}.")
         lm = load(str(locate(self.base)), self.placement.whole)
         lm.prompts = prompts_under(self.protocol, lm, self.template)
         finetune(lm, self.pairs, self.recipe, self.seed, f"fine-tuning the {self.role}", checkpoint)
-        write_model(lm.model, lm.tokenizer, folder)
+        return lm.model, lm.tokenizer
 
     def __call__(self) -> LM:
         folder = _made(self._key(), self.placement.device, self._make)

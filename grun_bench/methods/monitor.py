@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class Monitor:
     measure: Callable[[LM], dict[str, float | None]]
     values: dict[int, dict[str, float | None]] = field(default_factory=dict)
     watch: Callable[[int, dict[str, float | None]], None] | None = None
+    #: what it is measured within: a model whose weights are divided is whole there
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def look(self, lm: LM, step: int, total: int) -> None:
         """Measure the model if this step is one to be measured."""
@@ -34,7 +37,8 @@ class Monitor:
             return
         random = RandomState()
         before = random.state_dict()
-        self.values[step] = self.measure(lm)
+        with self.whole():
+            self.values[step] = self.measure(lm)
         random.load_state_dict(before)
         if self.watch is not None:
             self.watch(step, self.values[step])

@@ -29,6 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from grun_bench.core import processes
+from grun_bench.methods.parts import Part, part_of
 from grun_bench.results.run_id import BASE
 
 #: the ways, the usual one first
@@ -49,43 +51,63 @@ def training_dtype(dtype: str, quantise: str = "") -> str:
     return f"{named}, {BASE} {quantise}" if quantise else named
 
 
-def rounded(values: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
+def rounded(values: Tensor, dtype: torch.dtype, seed: int, part: Part | None = None) -> Tensor:
     """float32 values as numbers of a dtype of fewer bits: up or down, each as likely as it is near.
 
     So sums over many are right where each number is wrong (stochastic rounding, Gupta et al. 2015, arXiv 1502.02551).
     Chance is drawn by the seed, the same for a place at every step: a weight that moves on does not jump back, and a
-    training that is resumed ends the same. What is a number of the dtype stays as it is.
+    training that is resumed ends the same. What is a number of the dtype stays as it is. A `part` of a weight is
+    rounded as it is in the whole.
     """
     if dtype == torch.float32:
         return values
     # a random part of the last bit kept is added, and what is below it cut off: float32 has 23 bits of a fraction
     below = 23 + round(math.log2(torch.finfo(dtype).eps))
     generator = torch.Generator(values.device).manual_seed(seed)
-    part = torch.randint(2**below, values.shape, generator=generator, dtype=torch.int32, device=values.device)
-    return ((values.view(torch.int32) + part) >> below << below).view(torch.float32).to(dtype)
+    shape = values.shape if part is None else part.shape
+    drawn = torch.randint(2**below, shape, generator=generator, dtype=torch.int32, device=values.device)
+    drawn = drawn if part is None else part.of(drawn)
+    return ((values.view(torch.int32) + drawn) >> below << below).view(torch.float32).to(dtype)
 
 
 class TrainedWeights:
-    """The parameters that may change, and `values`, what an optimiser changes in their place, one for each."""
+    """The parameters that may change, and `values`, what an optimiser changes in their place, one for each.
+
+    Of parameters that are divided among processes (see `divided`) the values are this process's part; of others all
+    processes have all, and add their gradients up.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], way: str = WAYS[0]) -> None:
         self.parameters, self._way = [each for each in parameters if each.requires_grad], way
-        copied = way == "float32"
-        self.values = [
-            nn.Parameter(each.detach().float()) if copied and torch.finfo(each.dtype).bits < 32 else each
-            for each in self.parameters
-        ]
-        self._copies = [pair for pair in zip(self.parameters, self.values, strict=True) if pair[0] is not pair[1]]
+        self._parts = [part_of(each) for each in self.parameters]
+        pairs = zip(self.parameters, self._parts, strict=True)
+        #: what lies in this process of the parameters
+        self._held = [each if part is None else part.held for each, part in pairs]
+        self.values = [self._value(each, way == "float32") for each in self._held]
 
     def adamw(self, lr: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:
         """AdamW (arXiv 1711.05101) of the values."""
-        kind = CompensatedAdamW if self._way == "compensated" else AdamW
-        return kind(self.values, lr=lr, betas=betas, weight_decay=weight_decay)
+        options: dict[str, Any] = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
+        if self._way == "compensated":
+            return CompensatedAdamW(self.values, **options, parts=self._parts)
+        return AdamW(self.values, **options)
+
+    @staticmethod
+    def _value(held: Tensor, copied: bool) -> nn.Parameter:
+        """What is trained in place of a parameter, or of what is held of it."""
+        if copied and torch.finfo(held.dtype).bits < 32:
+            return nn.Parameter(held.detach().float())
+        return held if isinstance(held, nn.Parameter) else nn.Parameter(held)
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
         """Within this block gradients of parameters go to their values, and are summed in the dtype of these."""
-        handles = [parameter.register_post_accumulate_grad_hook(_hand_on(value)) for parameter, value in self._copies]
+        pairs = zip(self.parameters, self._parts, self.values, strict=True)
+        handles = [
+            parameter.register_post_accumulate_grad_hook(_hand_on(value))
+            for parameter, part, value in pairs
+            if part is None and parameter is not value
+        ]
         try:
             yield
         finally:
@@ -95,19 +117,116 @@ class TrainedWeights:
     @torch.no_grad()
     def write(self) -> None:
         """The model has the values from now on, in its dtype."""
-        for place, (parameter, value) in enumerate(self._copies):
-            parameter.copy_(rounded(value, parameter.dtype, place))
+        copies = [
+            (held, value, part)
+            for held, value, part in zip(self._held, self.values, self._parts, strict=True)
+            if held.dtype != value.dtype
+        ]
+        for place, (held, value, part) in enumerate(copies):
+            held.copy_(rounded(value, held.dtype, place, part))
 
     def are_finite(self) -> bool:
         """Whether every weight is a finite number."""
-        return all(bool(value.isfinite().all()) for value in (*self.values, *self.parameters))
+        return _everywhere(all(bool(value.isfinite().all()) for value in (*self.values, *self._held)))
+
+    def collect(self) -> None:
+        """After a backward pass: the gradients of divided parameters, which have no hooks, go to the values."""
+        for parameter, part, value in zip(self.parameters, self._parts, self.values, strict=True):
+            if part is not None and parameter.grad is not None:
+                _add(value, part.held_of(parameter.grad))
+                parameter.grad = None
+
+    def add_up(self) -> None:
+        """Gradients of what is not divided are summed over the processes, each of which ran its own rows."""
+        whole = [value for value, part in zip(self.values, self._parts, strict=True) if part is None]
+        if processes.count() == 1 or not whole:
+            return
+        # what no process ran has no gradient anywhere, and stays as it is
+        used = processes.most(*(int(value.grad is not None) for value in whole))
+        for value in (each for each, ran in zip(whole, used, strict=True) if ran):
+            total = torch.zeros_like(value, dtype=torch.float32) if value.grad is None else value.grad.float()
+            torch.distributed.all_reduce(total)
+            value.grad = total.to(value.dtype)
+
+    def clip(self, most: float) -> None:
+        """Bound the norm of the gradient, over all parts."""
+        if all(part is None for part in self._parts):
+            nn.utils.clip_grad_norm_(self.values, most)
+            return
+        norm = nn.utils.get_total_norm([value.grad for value in self.values if value.grad is not None])
+        squared = norm.float() ** 2
+        torch.distributed.all_reduce(squared)
+        nn.utils.clip_grads_with_norm_(self.values, most, squared.sqrt())
+
+    @property
+    def shapes(self) -> list[list[Any]]:
+        """The shape of each weight, and the dtype of its value."""
+        return [[*each.shape, str(value.dtype)] for each, value in zip(self.parameters, self.values, strict=True)]
+
+    def state_dict(self) -> list[Tensor]:
+        """The values whole, however they are divided; empty ones in processes that do not write."""
+        return [_whole(value.detach(), part) for value, part in zip(self.values, self._parts, strict=True)]
+
+    def load_state_dict(self, values: Sequence[Tensor]) -> None:
+        for value, part, was in zip(self.values, self._parts, values, strict=True):
+            value.data.copy_(was if part is None else part.of(was))
+        self.write()
+
+    def optimiser_state(self, optimiser: Optimizer) -> Optimizer | OptimiserState:
+        """The optimiser for checkpoints, which have its state whole."""
+        divided = any(part is not None for part in self._parts)
+        return OptimiserState(optimiser, self.values, self._parts) if divided else optimiser
+
+
+class OptimiserState:
+    """The state of an optimiser of parts, as one process would have it."""
+
+    def __init__(self, optimiser: Optimizer, values: Sequence[Tensor], parts: Sequence[Part | None]) -> None:
+        self._optimiser, self._values, self._parts = optimiser, values, parts
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self._optimiser.state_dict()
+        kept: dict[int, dict[str, Any]] = {}
+        for number, own in sorted(state["state"].items()):
+            value, part = self._values[number], self._parts[number]
+            kept[number] = {
+                name: _whole(each, part) if torch.is_tensor(each) and each.shape == value.shape else each
+                for name, each in own.items()
+            }
+        return state | {"state": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        kept: dict[int, dict[str, Any]] = {}
+        for number, whole in state["state"].items():
+            part = self._parts[number]
+            kept[number] = {
+                name: part.of(each) if part and torch.is_tensor(each) and each.shape == part.shape else each
+                for name, each in whole.items()
+            }
+        self._optimiser.load_state_dict(state | {"state": kept})
+
+
+def _whole(own: Tensor, part: Part | None) -> Tensor:
+    if part is None:
+        return own
+    whole = part.whole(own)
+    return whole.cpu() if processes.first() else whole[:0]
+
+
+def _everywhere(holds: bool) -> bool:
+    """Whether something holds in all processes."""
+    return not processes.most(int(not holds))[0]
+
+
+def _add(value: nn.Parameter, gradient: Tensor) -> None:
+    gradient = gradient.to(value.dtype)
+    value.grad = gradient if value.grad is None else value.grad + gradient
 
 
 def _hand_on(value: nn.Parameter) -> Any:
     def hook(parameter: Tensor) -> None:
         if parameter.grad is not None:
-            gradient = parameter.grad.to(value.dtype)
-            value.grad = gradient if value.grad is None else value.grad + gradient
+            _add(value, parameter.grad)
             parameter.grad = None
 
     return hook
@@ -127,7 +246,9 @@ class CompensatedAdamW(Optimizer):
         betas: tuple[float, float],
         weight_decay: float,
         eps: float = 1e-8,
+        parts: Sequence[Part | None] = (),
     ) -> None:
+        self._parts = [*parts] or [None] * len(params)
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps})
 
     @torch.no_grad()
@@ -135,7 +256,8 @@ class CompensatedAdamW(Optimizer):
         for group in self.param_groups:
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
-                    _step(parameter, parameter.grad.float(), self.state[parameter], place, **group)
+                    gradient, state, part = parameter.grad.float(), self.state[parameter], self._parts[place]
+                    _step(parameter, gradient, state, place, part, **group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but the state keeps its dtype, which torch changes to that of the weights."""
@@ -151,6 +273,7 @@ def _step(
     gradient: Tensor,
     state: dict[str, Any],
     place: int,
+    part: Part | None,
     lr: float,
     betas: tuple[float, float],
     weight_decay: float,
@@ -169,7 +292,7 @@ def _step(
     value = value * (1 - lr * weight_decay)
     value -= lr / unbiased * mean / ((squares / unbiased_squares).sqrt() + eps)
     state["mean"].copy_(mean)
-    parameter.copy_(rounded(value, parameter.dtype, place))
+    parameter.copy_(rounded(value, parameter.dtype, place, part))
     state["rest"].copy_(value - parameter.float())
 
 
@@ -195,7 +318,7 @@ class LossScale:
         if not self._scales:
             return True
         gradients = [value.grad for value in values if value.grad is not None]
-        finite = all(bool(gradient.isfinite().all()) for gradient in gradients)
+        finite = _everywhere(all(bool(gradient.isfinite().all()) for gradient in gradients))
         self._good = self._good + 1 if finite else 0
         if not finite and self.factor > 1:
             self.factor /= 2

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from grun_bench.core import processes
 from grun_bench.core.errors import Refused
 from grun_bench.core.plugins import AdapterPlugin, ObjectivePlugin
 from grun_bench.core.progress import say
@@ -20,6 +22,7 @@ from grun_bench.methods.alternates import sample_alternates
 from grun_bench.methods.base import FitContext, Fitted, Unlearner
 from grun_bench.methods.batch import Side, UnlearningBatch
 from grun_bench.methods.checkpoints import Stateful
+from grun_bench.methods.divided import Divided, check_chance, divided
 from grun_bench.methods.draws import Draw, draw_batches, encode, encode_rows, uses
 from grun_bench.methods.frozen import frozen_trunk
 from grun_bench.methods.loop import Schedule, optimise
@@ -88,21 +91,24 @@ class Pair(Unlearner):
         objective, retain_loss = self._losses()
         sequences = self._sequences(lm, adapter, context)
         draws = draw_batches(sequences, recipe, context.seed)
+        check_chance(lm, sequences["forget"])
         self._tell(lm, len(sequences["forget"]))
-        head = frozen_head(lm.model)
+        # of a model that is divided nothing is known beside its passes
+        apart = processes.count() > 1 and adapter.divides
+        head = None if apart else frozen_head(lm.model)
         # blocks whose outputs are read must run
-        frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if context.trunk_cache else 0
+        keep = context.trunk_cache and not apart
+        frozen = min([adapter.frozen_blocks, *(layer + 1 for layer in layers)]) if keep else 0
         run = uses(sequences, draws, "reference" in self._needs, self.reads_retain)
-        with (
-            frozen_trunk(lm, frozen, run, recipe.batch_size, adapter.edits_prompt_end) as trunk,
-            checkpointing(lm.model, recipe.checkpointing),
-        ):
+        with frozen_trunk(lm, frozen, run, recipe.batch_size, adapter.edits_prompt_end) as trunk:
             step = Step(
                 lm, adapter, objective, retain_loss, recipe, sequences, context.seed, self._needs, layers, trunk, head
             )
             step.keep_references(draws)
-            lm.model.train()
-            history = self._optimise(step, draws, context)
+            with divided(lm, apart) as parts, checkpointing(lm.model, recipe.checkpointing):
+                lm.model.train()
+                with adapter.divided(parts.of) if parts else nullcontext():
+                    history = self._optimise(step, draws, context, parts)
             lm.model.eval()
         trained = sum(each.numel() for each in adapter.trainable_parameters() if each not in earlier)
         fitted = Fitted(
@@ -136,7 +142,9 @@ class Pair(Unlearner):
         objective = target(**options) if isinstance(target, type) else partial(target, **options)
         return objective, partial(self._retain.loss, **self._options(self._retain.loss)) if self._retain else None
 
-    def _optimise(self, step: Step, draws: Sequence[Draw], context: FitContext) -> list[dict[str, float]]:
+    def _optimise(
+        self, step: Step, draws: Sequence[Draw], context: FitContext, parts: Divided | None
+    ) -> list[dict[str, float]]:
         """Train on the draws, with a look at the model in between where there is a monitor. Returns the loss terms."""
         recipe, monitor = self.recipe, context.monitor
         schedule = Schedule(
@@ -153,6 +161,7 @@ class Pair(Unlearner):
             beside["objective"] = step.objective
         if monitor is not None:
             beside["monitor"] = monitor
+            monitor.whole = parts.whole if parts else nullcontext
             with step.adapter.disabled():
                 monitor.look(step.lm, 0, len(draws))
         return optimise(

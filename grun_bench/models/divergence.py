@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from grun_bench.core import processes
 from grun_bench.models.batch import collate
 from grun_bench.models.forward import evaluating, forward
 from grun_bench.models.lm import LM
@@ -19,7 +20,8 @@ KL = "kl_to_target"
 
 class Target:
     """What the target model says of some examples, kept from when it is there: it and the unlearned model never are at
-    the same time. Of each answer's tokens the whole distribution, in float32 on the CPU.
+    the same time. Of each answer's tokens the whole distribution, in float32 on the CPU. Of several processes each has
+    examples of its own.
     """
 
     def __init__(self, examples: Sequence[Example], protocol: str) -> None:
@@ -38,13 +40,15 @@ class Target:
         over the answer's tokens. Raises ValueError for a model with another vocabulary.
         """
         found = {}
-        for row, kept, now in zip(self.examples, self._kept or (), self._distributions(lm), strict=False):
+        for row, kept, now in zip(
+            processes.own(self.examples), self._kept or (), self._distributions(lm), strict=False
+        ):
             if kept.shape != now.shape:
                 raise ValueError(
                     f"the target model's vocabulary has {kept.shape[1]} tokens, this model's {now.shape[1]}"
                 )
             found[row.set, row.index] = float((kept.exp() * (kept - now)).sum(-1).double().mean().clamp_min(0))
-        return found
+        return processes.merged(found)
 
     @torch.no_grad()
     def _distributions(self, lm: LM) -> Iterator[Tensor]:
@@ -53,6 +57,6 @@ class Target:
             template: prompts_under(self.protocol, lm, template) for template in {row.prompt for row in self.examples}
         }
         with evaluating(lm.model):
-            for row in self.examples:
+            for row in processes.own(self.examples):
                 batch = collate(encoded(forms[row.prompt], row, [row.answer]), lm.pad_id).to(lm.device)
                 yield torch.log_softmax(forward(lm.model, batch).logits.float(), -1).cpu()

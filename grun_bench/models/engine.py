@@ -69,6 +69,8 @@ class Engine:
     def run(self, works: Sequence[Work]) -> Iterator[tuple[int, Scored]]:
         """Yield (index, what it gave) as works are done, in an order of the engine's choosing.
 
+        Of several processes each yields works of its own (see `Limits.own_parts`).
+
         Raises torch.OutOfMemoryError where a single work does not fit.
         """
         if not works:
@@ -78,7 +80,7 @@ class Engine:
         decoder = Decoder(passes, self.limits, self._ending)
         scorer = Scorer(passes, self.limits, decoder, works, self._hidden)
         order = sorted(range(len(works)), key=lambda number: len(works[number].prompt))
-        for part in self.limits.parts([len(works[number].prompt) - scorer.shared for number in order]):
+        for part in self.limits.own_parts([len(works[number].prompt) - scorer.shared for number in order]):
             self.limits.fit(scorer.score, order[part])
             yield from scorer.finished(order[part])
             while len(decoder.queue) >= self.limits.rows:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from grun_bench.core import processes
 from grun_bench.models.head import kind_of
 
 T = TypeVar("T")
@@ -24,12 +25,14 @@ class Limits:
 
     tokens: int
     rows: int
+    #: whether somebody said how large batches are
+    given: bool = False
 
     @classmethod
     def of(cls, device: torch.device, batch_size: int | None) -> Limits:
         """`batch_size` rows, or with None what suits the kind of device."""
         kind = kind_of(device)
-        return cls(TOKENS[kind], ROWS[kind]) if batch_size is None else cls(2**31, batch_size)
+        return cls(TOKENS[kind], ROWS[kind]) if batch_size is None else cls(2**31, batch_size, True)
 
     def parts(self, lengths: Sequence[int]) -> Iterator[slice]:
         """Cut ascending lengths into batches within the limits, padding included."""
@@ -40,6 +43,22 @@ class Limits:
                 end += 1
             yield slice(start, end)
             start = end
+
+    def own_parts(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """The batches that this process runs: every so-manieth, as they are in one process, so that numbers are too.
+
+        Where nobody said how large they are and there are fewer than processes, as on a GPU that holds all rows,
+        smaller ones.
+        """
+        count = processes.count()
+        if count == 1:
+            yield from self.parts(lengths)
+            return
+        cut = [*self.parts(lengths)]
+        if len(cut) < count and not self.given:
+            size = -(-len(lengths) // count)
+            cut = [slice(start, min(start + size, len(lengths))) for start in range(0, len(lengths), size)]
+        yield from processes.own(cut)
 
     def fit(self, run: Callable[[list[T]], None], items: list[T]) -> None:
         """Run a batch; out of memory, halve the limits and run it in two parts. A failed `run` must leave no trace.

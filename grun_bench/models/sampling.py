@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from grun_bench.core import processes
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import collate_prompts
 from grun_bench.models.devices import cuda_devices
@@ -48,7 +49,8 @@ def sample(
             for place, row in enumerate(rows):
                 texts[row] = sampled[place * count : (place + 1) * count]
                 advance()
-    return texts
+    # each of several processes draws all of them, and alike, but for what a GPU makes of it
+    return processes.from_first(texts)
 
 
 def sampled_records(lm: LM, examples: Sequence[Example], count: int, seed: int, settings: ScoringSettings) -> Records:

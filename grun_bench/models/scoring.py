@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from grun_bench.core import processes
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import Encoded, collate
 from grun_bench.models.engine import Engine
@@ -187,18 +188,26 @@ def _run(engine: Engine, label: str, works: Sequence[Work]) -> list[Scored]:
             for number, each in engine.run(works):
                 scored[number] = each
                 advance()
+            others = len(works) - len(scored)
+            scored = processes.merged(scored)
+            advance(others)
     return [scored[number] for number in range(len(works))]
 
 
-def _gradient_norms(lm: LM, forms: Forms, hides: bool, examples: Sequence[Example]) -> Iterator[float | None]:
+def _gradient_norms(lm: LM, forms: Forms, hides: bool, examples: Sequence[Example]) -> list[float | None]:
     """The `gradient_norm` of each example's answer; `hides` masks tokens with the id of padding."""
-    with bar("gradients", len(examples)) as advance:
-        for row in examples:
+    found = {}
+    own = processes.own(range(len(examples)))
+    with bar("gradients", len(own)) as advance:
+        for place in own:
+            row = examples[place]
             batch = collate(encoded(forms[row.prompt], row, [row.answer]), lm.pad_id)
             if hides:
                 batch = replace(batch, attention_mask=(batch.input_ids != lm.pad_id).long())
-            yield gradient_norm(lm, batch)
+            found[place] = gradient_norm(lm, batch)
             advance()
+    found = processes.merged(found) if examples else {}
+    return [found[place] for place in range(len(examples))]
 
 
 def _record(lm: LM, protocol: Protocol, example: Example, works: Sequence[Work], scored: Scored) -> Record:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from grun_bench.attacks.base import Answers, Attack, Attacked
 from grun_bench.attacks.needed import Needed
+from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.files import write_whole
 from grun_bench.core.progress import say
@@ -36,7 +38,8 @@ def attack(
 
     When the last is filed, nothing of the row's training is kept any more.
     """
-    wanted = [each for each in inputs.attacks if not _has(cell, each)]
+    there = processes.only_first(lambda: [_has(cell, each) for each in inputs.attacks])
+    wanted = [each for each, has in zip(inputs.attacks, there, strict=True) if not has]
     subject = None
     if wanted and cell.result.status == "ok":
         # controls are the same for every seed
@@ -51,10 +54,11 @@ def attack(
         attacked = each.run(needed.subject(subject), lambda one: ask(inputs, one).answers, kept) if subject else None
         attacked = attacked or Attacked({}, cell.result.error, 0.0)
         # at once, so that what is stopped here is a whole result
-        cell = audited(_filed(inputs, cell, each, needed, attacked, target, retain))
+        cell = processes.only_first(partial(_filed, inputs, cell, each, needed, attacked, target, retain))
+        cell = processes.only_first(partial(audited, cell))
         kept.remove()
     if inputs.attacks and not wanted:
-        cell = audited(cell)
+        cell = processes.only_first(partial(audited, cell))
     if wanted or not cell.reused:
         for checkpoint in checkpoints_of(inputs, method, cell.result.run_id):
             checkpoint.remove()

@@ -16,7 +16,7 @@ from dataclasses import replace
 from threading import Thread
 from typing import IO
 
-from grun_bench.core import registry
+from grun_bench.core import processes, registry
 from grun_bench.core.environment import for_children
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.progress import say, waiting
@@ -53,7 +53,7 @@ def target_beside(inputs: Inputs) -> Iterator[None]:
 
 def _pays(inputs: Inputs) -> bool:
     models = inputs.models
-    if models.beside is None or models.target is None or models.retain is None:
+    if processes.count() > 1 or None in (models.beside, models.target, models.retain):
         return False
     return filed(inputs, inputs.oracle, place_of(inputs, inputs.oracle)) is None and models.to_make()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench.core import environment as env
+from grun_bench.core import processes
 from grun_bench.core.progress import say
 from grun_bench.methods.saving import is_saved
 from grun_bench.metrics.evaluate import Value, headline_keys, result_fields
@@ -95,8 +96,9 @@ def result_of(
 
 
 def _placed(inputs: Inputs, trained: Trained) -> dict[str, Any]:
-    """What a result says of a model that is spread over devices, or rounded to fewer bits with an adapter beside it."""
-    said: dict[str, Any] = {}
+    """What a result says of a model that is spread over devices, or rounded to fewer bits with an adapter beside it,
+    and of several processes that made it together."""
+    said: dict[str, Any] = {"processes": processes.announced()} if processes.announced() > 1 else {}
     if code := inputs.session.placement.quantise:
         said["quantised"] = code
     if trained.fitted is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from grun_bench.core import registry
+from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.runs.config import RunConfig
@@ -130,6 +130,7 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
 
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
+    processes.join(config.device, bool(config.device_map))
     check(config)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases
@@ -139,6 +140,7 @@ def run_config(config: RunConfig) -> Outcome:
 
 def plan(config: RunConfig) -> Plan:
     """What `run_config` would do, before any weight is touched; nothing is written. Raises as that does."""
+    processes.refuse("run --dry-run")
     check(config, writes=False)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs.plan import plan_of
@@ -148,6 +150,7 @@ def plan(config: RunConfig) -> Plan:
 
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
     """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
+    processes.join(config.device, bool(config.device_map))
     check(config)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases
@@ -157,6 +160,7 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
 
 def pools(task: str, folder: Path, seeds: Sequence[int], shares: Sequence[float], **options: Any) -> Pools:
     """The pools of `meta-eval`: see `grun_bench.runs.pools.make_pools`. Options are fields of RunConfig."""
+    processes.refuse("meta-eval")
     config = RunConfig(unlearner=registry.control("target"), task=task, **options)
     check(config)
     with loaded(from_hub=bool(config.model)):

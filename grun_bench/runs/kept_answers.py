@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from grun_bench.attacks.base import Answers, Attack
+from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.files import remove, write_whole
 from grun_bench.core.progress import say
@@ -28,16 +29,21 @@ class KeptAnswers(UserDict[str, Answers]):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        for path in sorted(folder.glob(f"*{ENDS}")):
+        self.data = processes.only_first(self._read)
+
+    def _read(self) -> dict[str, Answers]:
+        found = {}
+        for path in sorted(self.folder.glob(f"*{ENDS}")):
             try:
-                self.data[path.name.removesuffix(ENDS)] = Answers(load_records(path))
+                found[path.name.removesuffix(ENDS)] = Answers(load_records(path))
             except GrunBenchError:  # whatever it holds, it must not be in the way
                 remove(path)
+        return found
 
     def __setitem__(self, variant: str, answers: Answers) -> None:
         # there are dozens of variants
         self.data[variant] = replace(answers, records=answers.records.summarised())
-        if not answers.missing:
+        if not answers.missing and processes.writes():
             try:
                 write_whole(self.folder / f"{variant}{ENDS}", self.data[variant].records.dumps())
             except GrunBenchError as error:
@@ -45,7 +51,8 @@ class KeptAnswers(UserDict[str, Answers]):
 
     def remove(self) -> None:
         """The attack is filed."""
-        remove(self.folder)
+        if processes.writes():
+            remove(self.folder)
 
 
 def kept_answers(inputs: Inputs, cell: Cell, attack: Attack) -> KeptAnswers:

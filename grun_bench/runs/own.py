@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grun_bench.core import registry
+from grun_bench.core import processes, registry
 from grun_bench.core.environment import OWN_RESULTS, cache_folder
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
 from grun_bench.core.files import write_whole
@@ -52,7 +52,7 @@ def writer_name(config: RunConfig) -> str:
 
 def remember(world: Own) -> None:
     """Keep on this machine where the files lie, so that a row of theirs can be attacked later."""
-    for own in world.files.values():
+    for own in world.files.values() if processes.writes() else ():
         with suppress(GrunBenchError):  # whoever has no cache names the files again
             write_whole(cache_folder() / _PLACES / own.sha256, f"{own.path.resolve()}\n")
 

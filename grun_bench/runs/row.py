@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from grun_bench.core import processes
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.files import locked, write_whole
 from grun_bench.methods.base import Fitted
+from grun_bench.methods.monitor import Monitor
 from grun_bench.methods.saving import save
+from grun_bench.metrics.evaluate import Value
 from grun_bench.metrics.fluency import everywhere
 from grun_bench.metrics.recovery import carry_attacks
 from grun_bench.metrics.stages import STAGES, stage_chart
@@ -22,7 +26,7 @@ from grun_bench.results.result import Cost, Result
 from grun_bench.results.store import filing, read_result
 from grun_bench.runs.curves import monitor_of, stage_curve, training_curve
 from grun_bench.runs.filing import filed, place_of, result_of
-from grun_bench.runs.fit import checkpoints_of, fit
+from grun_bench.runs.fit import Trained, checkpoints_of, fit
 from grun_bench.runs.gates import audit
 from grun_bench.runs.inputs import Inputs, Method
 from grun_bench.runs.outcome import Cell
@@ -38,10 +42,11 @@ def row(
     curves over requests begin. Raises GrunBenchError when its model cannot be saved; the row is filed then.
     """
     path = place_of(inputs, method)
-    there = filed(inputs, method, path)
+    read = partial(filed, inputs, method, path)
+    there = processes.only_first(read)
     if there is None:
         with _alone(path.stem):
-            there = filed(inputs, method, path)  # another process may have made it by now
+            there = processes.only_first(read)  # another process may have made it by now
             if there is None:
                 return _made(inputs, method, retain, target, path)
     return there, None
@@ -49,11 +54,12 @@ def row(
 
 @contextmanager
 def _alone(run_id: str) -> Iterator[None]:
-    """Within this block no other process makes the same row: it waits for it. Where the cache has no locks, it may."""
+    """Within this block no other run makes the same row: it waits for it. Where the cache has no locks, it may."""
     with ExitStack() as stack:
-        with suppress(OSError):
-            lock = cache_folder() / "locks" / f"{run_id}.lock"
-            stack.enter_context(locked(lock, f"another process is making the row {run_id}; waiting for it."))
+        if processes.writes():
+            with suppress(OSError):
+                lock = cache_folder() / "locks" / f"{run_id}.lock"
+                stack.enter_context(locked(lock, f"another process is making the row {run_id}; waiting for it."))
         yield
 
 
@@ -77,19 +83,44 @@ def _made(
         reason = f"training diverged: {trained.error}"
     metrics = [*inputs.metrics, *everywhere(inputs.task.sets)]
     values = values_of(inputs, asked.answers, asked.records if is_oracle else retain, metrics, reason)
-    records = asked.records
+    scored = [*(each for each, _ in earlier), asked]
+    filed = partial(_file, inputs, method, trained, scored, values, cost, path, retain, target, monitor)
+    result = processes.only_first(filed)
+    if trained.fitted and asked_for and inputs.config.save:
+        processes.only_first(partial(_save, inputs, method, trained.fitted, inputs.config.save, path))
+    # no two models at once: those of controls are loaded again in no time
+    fitted = trained.fitted if asked_for and (inputs.config.keep_model or not method.is_control) else None
+    del trained, filed
+    gc.collect()
+    return Cell(result, asked.records, path, reused=False), fitted
+
+
+def _file(
+    inputs: Inputs,
+    method: Method,
+    trained: Trained,
+    scored: Sequence[Asked],
+    values: dict[str, Value],
+    cost: Cost,
+    path: Path,
+    retain: Records | None,
+    target: Records | None,
+    monitor: Monitor | None,
+) -> Result:
+    """The result of a row, filed with all that lies beside it; `scored` has what was asked after each request."""
+    records = scored[-1].records
     with filing(path):
         there = read_result(path) if path.exists() and not inputs.config.overwrite else None
         other_hashes = _other_hashes(inputs, path, there, records)
         saved = save_records(path, records, private=inputs.task.private) if len(records) else None
-        result = result_of(inputs, method, trained, asked, values, cost, saved)
+        result = result_of(inputs, method, trained, scored[-1], values, cost, saved)
         if there:
             there.records = saved if other_hashes else there.records
             carry_attacks(there, result)
         if inputs.data.staged and method.unlearner.sequential and target is not None:
-            scored = [target, *(each.records for each, _ in earlier)]
+            before = [target, *(each.records for each in scored[:-1])]
             last = (records, saved) if saved else None
-            result.curves[STAGES] = stage_curve(inputs, path, scored, retain, last, result.headline)
+            result.curves[STAGES] = stage_curve(inputs, path, before, retain, last, result.headline)
             write_whole(path.with_suffix(".stages.svg"), stage_chart(result))
         audit(path, result)
         if monitor is not None:
@@ -98,13 +129,7 @@ def _made(
             result = there  # its records were not there, or its model
         else:
             write_whole(path, result.dumps())
-    if trained.fitted and asked_for and inputs.config.save:
-        _save(inputs, method, trained.fitted, inputs.config.save, path)
-    # no two models at once: those of controls are loaded again in no time
-    fitted = trained.fitted if asked_for and (inputs.config.keep_model or not method.is_control) else None
-    del trained
-    gc.collect()
-    return Cell(result, records, path, reused=False), fitted
+    return result
 
 
 def _other_hashes(inputs: Inputs, path: Path, there: Result | None, records: Records) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from grun_bench.core import processes
 from grun_bench.core.cache import digest
 from grun_bench.core.errors import DataError, UsageError
 from grun_bench.core.files import write_whole
@@ -174,7 +175,8 @@ class MadeRows:
             edited=found.edited,
             rows=list(found.rows.values()),
         )
-        write_whole(self.path, json.dumps(content.model_dump(), ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(content.model_dump(), ensure_ascii=False, indent=1) + "\n"
+        processes.only_first(lambda: write_whole(self.path, text))
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from grun_bench.core import processes
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.front import check, loaded
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def tune(config: RunConfig, trials: int) -> Tuning:
     """Search the settings of an unlearner: see `grun_bench.tuning.tune.tune`."""
+    processes.refuse("tune")
     check(config)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.tuning.tune import tune as search

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +45,8 @@ class Adapter(ABC):
     plain_calls: PlainCalls | None = None
     #: True when `save_plain` can write what it leaves as a model by itself
     merges = False
+    #: True when its weights can be divided among several processes while they are trained (see `divided`)
+    divides = False
     #: False within `disabled`: what acts while the model runs asks it at each pass
     on = True
 
@@ -94,6 +96,12 @@ class Adapter(ABC):
 
         Nothing to do for an adapter that leaves the base weights alone.
         """
+
+    @contextmanager
+    def divided(self, of: Callable[[nn.Parameter], nn.Parameter]) -> Iterator[None]:
+        """Within this block `of` gives what stands for each weight, of which this process has a part."""
+        raise TypeError(f"{type(self).__name__} says that it divides, and has no divided().")
+        yield
 
     def next_stage(self) -> None:  # noqa: B027
         """Called before each request of a sequence is trained, the first one too; never for a single request.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from grun_bench.core.errors import Refused
 from grun_bench.core.registry import adapter
 from grun_bench.methods.adapters.base import Adapter, layer_index, swapped
+from grun_bench.methods.parts import Part, part_of
 from grun_bench.models.devices import unchangeable
 from grun_bench.models.forward import decoder_layers
 
@@ -23,11 +25,12 @@ class Full(Adapter):
     contains it, as in `mlp.down_proj` (empty: all). `attach` raises Refused where no parameter is left.
     """
 
-    changes_model = True
+    changes_model = divides = True
 
     def __init__(self, *, layers: Sequence[float] = (), weights: str = "") -> None:
         self.layers, self.weights = layers, weights
         self._target: list[Tensor] | None = None
+        self._parts: list[Part] = []
 
     def attach(self, model: PreTrainedModel) -> None:
         blocks = decoder_layers(model)
@@ -55,5 +58,33 @@ class Full(Adapter):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The target if `keep_target` was called; else the model as it is, the target until training starts."""
-        with swapped(self._trained, self._target) if self._target is not None else nullcontext():
+        if self._target is None:
             yield
+            return
+        with _written(self._parts, self._target) if self._parts else swapped(self._trained, self._target):
+            yield
+
+    @contextmanager
+    def divided(self, of: Callable[[nn.Parameter], nn.Parameter]) -> Iterator[None]:
+        whole = self._trained
+        self._trained = [of(weight) for weight in whole]
+        self._parts = [part for each in self._trained if (part := part_of(each))]
+        try:
+            yield
+        finally:
+            self._trained, self._parts = whole, []
+
+
+@contextmanager
+def _written(parts: Sequence[Part], values: Sequence[Tensor]) -> Iterator[None]:
+    """Other values for divided weights within this block, written in place: passes collect them, and keep none."""
+    with torch.no_grad():
+        before = [part.held.clone() for part in parts]
+        for part, value in zip(parts, values, strict=True):
+            part.held.copy_(part.of(value))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for part, value in zip(parts, before, strict=True):
+                part.held.copy_(value)
