@@ -77,6 +77,8 @@ class Placement:
             raise ModelError(f"--device {device}: torch {torch.__version__} has none here ({said}).") from None
         if dtype == "auto":
             dtype = "bfloat16" if found.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        if quantise:
+            quantisation(quantise, dtype)  # what it needs is missed before anything is trained
         return cls(str(found), dtype, trust_remote_code, device_map, quantise)
 
     @property

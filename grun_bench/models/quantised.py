@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
@@ -24,6 +25,8 @@ BLOCK = 64
 
 def quantisation(code: str, dtype: str) -> BitsAndBytesConfig:
     """How transformers is to load a model whose linear layers are rounded to four bits. Raises ModelError."""
+    if transformers.__version__.startswith("4."):
+        raise ModelError(f"--quantise needs transformers 5; {transformers.__version__} is installed.")
     if find_spec("bitsandbytes") is None:
         raise ModelError("--quantise needs bitsandbytes: pip install 'grun-bench[quantisation]'.")
     return BitsAndBytesConfig(
