@@ -41,6 +41,6 @@ def mistyped(text: str) -> str:
 
 
 def _swapped(word: str) -> str:
-    places = sorted(range(1, len(word) - 2), key=lambda at: abs(2 * at + 1 - len(word) + 1))
+    places = sorted(range(1, len(word) - 2), key=lambda at: abs(2 * at + 2 - len(word)))
     at = next((at for at in places if word[at] != word[at + 1]), None)
     return word if at is None else word[:at] + word[at + 1] + word[at] + word[at + 2 :]

@@ -19,6 +19,7 @@ from grun_bench.core import processes
 from grun_bench.core.errors import Refused
 from grun_bench.methods.frozen import RANDOM
 from grun_bench.models.batch import Encoded, collate
+from grun_bench.models.devices import cuda_devices
 from grun_bench.models.forward import decoder_layers, evaluating, forward
 from grun_bench.models.lm import LM
 
@@ -104,8 +105,7 @@ def check_chance(lm: LM, sequences: Sequence[Encoded]) -> None:
     if processes.count() == 1 or not sequences:
         return
     batch = collate(sequences[:1], lm.pad_id).to(lm.device)
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    with evaluating(lm.model), torch.random.fork_rng(devices), torch.no_grad():
+    with evaluating(lm.model), torch.random.fork_rng(cuda_devices(lm.model)), torch.no_grad():
         lm.model.train()
         one, other = (forward(lm.model, batch).logits.float() for _ in range(2))
     # dropout beside the model, as lora's, shows only once something is trained there

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from grun_bench.models.quantised import is_quantised
+
 
 def device_of(module: nn.Module) -> torch.device:
     """The device that a module, or the first part of it that has one, computes on."""
@@ -40,6 +42,15 @@ def is_spread(model: nn.Module) -> bool:
 def is_offloaded(module: nn.Module) -> bool:
     """Whether weights of a module lie elsewhere than where it computes."""
     return any(parameter.device.type == "meta" for parameter in module.parameters())
+
+
+def absent(place: str | int) -> str | None:
+    """Why torch has no such device here, in its words; None if it has."""
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+    return None
 
 
 def cuda_devices(model: nn.Module) -> list[torch.device]:
@@ -92,6 +103,6 @@ UNCHANGEABLE = {
 
 def unchangeable(model: nn.Module) -> str | None:
     """Why the weights of a model cannot be trained, in words; None if they can."""
-    if any(not parameter.is_floating_point() for parameter in model.parameters()):
+    if is_quantised(model):
         return UNCHANGEABLE["quantise"]
     return UNCHANGEABLE["device_map"] if is_spread(model) else None

@@ -18,6 +18,7 @@ from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import any_generation_config, no_bars, quiet
 from grun_bench.core.progress import say
+from grun_bench.models.devices import absent
 from grun_bench.models.lm import LM, usual_prompts
 from grun_bench.models.maps import DeviceMap, first_device, read_map
 from grun_bench.models.memory import empty_model
@@ -70,11 +71,8 @@ class Placement:
             found = torch.device(name)
         except RuntimeError:  # it names two dozen, most of which no build has
             raise ModelError(f"--device {device}: write {DEVICES}.") from None
-        try:
-            torch.empty(0, device=found)
-        except (RuntimeError, AssertionError) as error:
-            said = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-            raise ModelError(f"--device {device}: torch {torch.__version__} has none here ({said}).") from None
+        if said := absent(str(found)):
+            raise ModelError(f"--device {device}: torch {torch.__version__} has none here ({said}).")
         if dtype == "auto":
             dtype = "bfloat16" if found.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
         if quantise:

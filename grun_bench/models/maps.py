@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.models.devices import absent
 
 #: `auto`, or name of a part ("" is all) -> device, `cpu` or `disk`
 DeviceMap = str | Mapping[str, str | int]
@@ -42,11 +42,8 @@ def _check(part: str, place: object) -> None:
         return
     if isinstance(place, bool) or not isinstance(place, str | int):
         raise UsageError(f"--device-map: {part or 'the model'} goes to {place!r}: write a device, cpu or disk.")
-    try:
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        raise ModelError(f"--device-map: {part or 'the model'} goes to {place}, which is not here ({said}).") from None
+    if said := absent(place):
+        raise ModelError(f"--device-map: {part or 'the model'} goes to {place}, which is not here ({said}).")
 
 
 def first_device(device_map: DeviceMap) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from grun_bench.core.environment import expanded, mirrors
+from grun_bench.models.names import folder_of
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of, in_folder
 from grun_bench.runs.own import NO_ATTACKS, files_there, own_task
@@ -87,8 +87,7 @@ def _said(value: Any) -> str:
 def _of_models(row: Result, made: RunConfig) -> Iterator[str]:
     """What the result does not say of the models: where folders lie, and which log stood for a retain model."""
     name = str(made.model or made.target_model).partition("@")[0]
-    places = (expanded(name), *(mirror / name for mirror in mirrors()))
-    if _HASHES.fullmatch("".join(row.reference.get("names", [])[:1])) and not any(place.is_dir() for place in places):
+    if _HASHES.fullmatch("".join(row.reference.get("names", [])[:1])) and folder_of(name) is None:
         yield f"{name} was a folder, and is not found from here: name it by its path."
     if row.reference.get("retain_log"):
         yield "It was compared with a published retain log: give it again with --retain-log."

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from grun_bench.attacks.base import Answers, Attack, Attacked
 from grun_bench.attacks.needed import Needed
@@ -20,7 +21,7 @@ from grun_bench.metrics.recovery import add_attack, average, recoveries, worst
 from grun_bench.results.filed import records_problem, save_records
 from grun_bench.results.metric_key import MEAN
 from grun_bench.results.record import Records
-from grun_bench.results.result import AttackInfo
+from grun_bench.results.result import AttackInfo, Result
 from grun_bench.results.store import filing, read_result
 from grun_bench.runs.fit import checkpoints_of
 from grun_bench.runs.gates import audited
@@ -38,7 +39,7 @@ def attack(
 
     When the last is filed, nothing of the row's training is kept any more.
     """
-    there = processes.only_first(lambda: [_has(cell, each) for each in inputs.attacks])
+    there = processes.only_first(lambda: [has(cell.result, cell.path, each) for each in inputs.attacks])
     wanted = [each for each, has in zip(inputs.attacks, there, strict=True) if not has]
     subject = None
     if wanted and cell.result.status == "ok":
@@ -67,10 +68,10 @@ def attack(
     return cell
 
 
-def _has(cell: Cell, attack: Attack) -> bool:
+def has(result: Result, path: Path, attack: Attack) -> bool:
     """Whether a row has this attack, by version and settings, on all that it is to ask, with the records it left."""
-    info = cell.result.attacks.get(attack.name)
-    if info is None or (attack.everything and info.rows) or records_problem(cell.path, info.variants.values()):
+    info = result.attacks.get(attack.name)
+    if info is None or (attack.everything and info.rows) or records_problem(path, info.variants.values()):
         return False
     return all(getattr(info, key) == value for key, value in attack.identity.items())
 

@@ -21,6 +21,7 @@ from grun_bench.models.memory import Memory, Shape, Weights, training_memory
 from grun_bench.models.protocols import prompts_under
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_result, result_files
+from grun_bench.runs.attack_results import has
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.filing import place_of
 from grun_bench.runs.inputs import Inputs, Method, resolve
@@ -135,13 +136,7 @@ def _methods(inputs: Inputs) -> list[Method]:
 def _row(inputs: Inputs, method: Method) -> PlannedRow:
     path = place_of(inputs, method)
     result = read_result(path) if path.exists() else None
-    there = result.attacks if result else {}
-    left = [
-        each.name
-        for each in inputs.attacks
-        if each.name not in there
-        or any(getattr(there[each.name], key) != value for key, value in each.identity.items())
-    ]
+    left = [each.name for each in inputs.attacks if result is None or not has(result, path, each)]
     again = method is inputs.method and (inputs.config.overwrite or inputs.config.keep_model)
     return PlannedRow(method.name, path.stem, result is not None and not again, left)
 
