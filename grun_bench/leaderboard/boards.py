@@ -12,6 +12,7 @@ from typing import Any
 from grun_bench.core.plugins import Control
 from grun_bench.leaderboard.cells import Cell, with_number
 from grun_bench.leaderboard.filings import Column, Run, canonical
+from grun_bench.leaderboard.ranking import Ends
 from grun_bench.results.filed import TIERS, Tier
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
@@ -43,12 +44,19 @@ class Row:
     pareto: bool
     #: whether it lost too much utility to be ranked by its forgetting
     below: bool
+    #: whether it has no rank because its worst case is not below the target's as far as can be seen
+    not_forgotten: bool
     #: what a reader must know of the row beside its numbers
     marks: Sequence[str]
 
     @property
     def pinned(self) -> bool:
         return self.role is not None
+
+    @property
+    def placed(self) -> bool:
+        """Whether it has a place in the picture: what is ranked, what it is compared with, and what forgot nothing."""
+        return self.pinned or self.rank is not None or self.not_forgotten
 
     @property
     def label(self) -> str:
@@ -104,6 +112,8 @@ class Board:
     #: the utility below which a row has lost too much, and the retain model's worst case
     floor: float | None
     beyond: float | None
+    #: the interval of the target's worst case, that a row's must lie below to be ranked
+    known: Ends | None
     #: whether its rows are submissions whose target and retain rows are not the tree's
     apart: bool
 
@@ -146,7 +156,13 @@ class Board:
 
     @property
     def best(self) -> Row | None:
-        return next((row for row in self.rows if row.rank == 1), None)
+        """The first in the ranking; None where none forgot anything and kept its utility."""
+        return next((row for row in self.rows if row.rank == 1 and not row.below), None)
+
+    @property
+    def methods(self) -> bool:
+        """Whether it has rows beside those of the target and the retain model."""
+        return any(not row.pinned for row in self.rows)
 
     @cached_property
     def under(self) -> dict[str, list[str]]:

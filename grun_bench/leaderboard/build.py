@@ -20,7 +20,7 @@ from grun_bench.tasks.sets import ScoredSets
 
 
 def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
-    """All boards, real ones first, in the order of their keys. `flags`: run id -> why the run is unreliable."""
+    """All boards, real ones and those with methods first. `flags`: run id -> why the run is unreliable."""
     tables: dict[Key, list[Run]] = defaultdict(list)
     sets: dict[Key, ScoredSets] = {}
     for each in filed:
@@ -33,7 +33,7 @@ def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
         for key, runs in tables.items()
         for own, compared in by_controls(runs).items()
     ]
-    return sorted(boards, key=lambda board: (board.toy, bool(board.first.limit), board.key))
+    return sorted(boards, key=lambda board: (board.toy, not board.methods, bool(board.first.limit), board.key))
 
 
 def table_key(result: Result) -> Key:
@@ -88,6 +88,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
         utility=utility,
         floor=ranking.floor,
         beyond=ranking.beyond,
+        known=ranking.known,
         apart=apart,
     )
 
@@ -157,6 +158,7 @@ def _entrant(
         shown=shown,
         role=registry.role_of(name),
         worst=numbers.worst.value,
+        reach=numbers.reach,
         utility=numbers.cells[utility].value if utility else None,
         excluded=tuple(excluded),
         attacked=numbers.attacked,
@@ -178,6 +180,7 @@ def _row(runs: Sequence[Run], entrant: Entrant, numbers: Numbers, standing: Stan
         rank=standing.rank,
         pareto=standing.pareto,
         below=standing.below,
+        not_forgotten=standing.not_forgotten,
         marks=standing.marks,
     )
 

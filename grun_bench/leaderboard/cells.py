@@ -30,14 +30,17 @@ NOTHING = Cell(None)
 class Numbers:
     """A row's cells without attack, by attack and metric, and in the worst case of a metric of forgetting.
 
-    `worst_attack` is the attack that the worst case is under, "" without attack. `attacked`: whether there is a number
-    of that metric under an attack that counts.
+    `worst_attack` is the attack that the worst case is under, "" without attack. `reach` are the ends of its interval
+    as the ranking takes it: of several runs no further apart than those of the runs' own intervals together, so that
+    no row of more seeds is worse off than the worst of them alone; its value, twice, where it has none. `attacked`:
+    whether there is a number of that metric under an attack that counts.
     """
 
     cells: Mapping[Column, Cell]
     attacks: Mapping[str, Mapping[str, Cell]]
     worst: Cell
     worst_attack: str
+    reach: tuple[float, float] | None
     attacked: bool
 
 
@@ -57,7 +60,46 @@ def numbers_of(
         cell = under.get(name, {}).get(lead.metric, NOTHING) if lead else NOTHING
         if cell.value is not None and worst.value is not None and cell.value > worst.value:
             worst, worst_attack = cell, name
-    return Numbers(cells, under, worst, worst_attack, any(name in user for name in with_number(under, lead)))
+    reach = _reach(worst, _own_ends(runs, lead, worst_attack)) if lead else None
+    return Numbers(cells, under, worst, worst_attack, reach, any(name in user for name in with_number(under, lead)))
+
+
+def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[float, float]]:
+    """The ends of each run's own interval of a metric, its value with them."""
+    found = []
+    for run in runs:
+        if attack:
+            value = run.attacks[attack].worst.get(lead.metric) if attack in run.attacks else None
+            interval = run.attacks[attack].intervals.get(lead.metric) if attack in run.attacks else None
+        else:
+            value, interval = run.clean.get(lead), run.result.interval(lead.metric)
+        if value is not None:
+            found.append(_ends(value, interval, run.result.n_samples[run.result.task].get(lead.metric, 0)))
+    return found
+
+
+def _ends(value: float, interval: tuple[float, float] | None, count: int) -> tuple[float, float]:
+    """The interval, the value in any case in it.
+
+    Where all of `count` examples have the same value a bootstrap sees no spread. Of shares, all 1 or all 0, less than
+    3 / count may be otherwise (the rule of three, at 95 %; Hanley and Lippman-Hand 1983, JAMA 249, p. 1743).
+    """
+    if interval is None:
+        return value, value
+    low, high = min(interval[0], value), max(interval[1], value)
+    if low == high and value in (0.0, 1.0) and count:
+        unseen = min(1.0, 3 / count)
+        return (1 - unseen, value) if value else (value, unseen)
+    return low, high
+
+
+def _reach(worst: Cell, own: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    if worst.value is None or not own:
+        return None
+    low, high = min(own)[0], max(each[1] for each in own)
+    if worst.low is None or worst.high is None or worst.over != "seeds":
+        return low, high
+    return max(low, worst.low), min(high, worst.high)
 
 
 def with_number(attacks: Mapping[str, Mapping[str, Cell]], lead: Column | None = None) -> list[str]:

@@ -84,7 +84,7 @@ def page(boards: Sequence[Board], files: dict[str, str], home: str) -> str:
 
 def _board(board: Board, file: str, notes: Notes) -> list[str]:
     lines = [f"## {markdown(words.data_line(board))}", ""]
-    if any(row.rank for row in board.rows):
+    if board.utility and any(row.placed and not row.pinned for row in board.rows):
         lines += [f"![Forgetting against utility]({path_link(file)}.svg)", ""]
     lines += [
         *_headline(board, board.rows, notes),

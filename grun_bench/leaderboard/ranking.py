@@ -10,19 +10,25 @@ from grun_bench.core.plugins import Control
 #: the share of utility that a row must keep to be ranked by its forgetting: of the target's or the retain model's, the
 #: lower, for nobody must keep more than the model that never saw the forget set
 UTILITY_FLOOR = 0.9
+#: the marks of rows that have no rank because they forgot nothing that can be seen
+LIKE_TARGET, ABOVE_TARGET = "not distinguishable from the target", "leaks more than the target"
+#: the ends of an interval
+Ends = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Entrant:
     """What decides a row's rank: forgetting in the worst case (lower is better) and utility (higher is better).
 
-    `excluded` says why it has no rank in any case; `attacked` whether a user's attack left a number.
+    `reach` are the ends of the worst case's interval, None without a worst case. `excluded` says why it has no rank in
+    any case; `attacked` whether a user's attack left a number.
     """
 
     name: str
     shown: str
     role: Control | None
     worst: float | None
+    reach: Ends | None
     utility: float | None
     excluded: tuple[str, ...]
     attacked: bool
@@ -36,6 +42,8 @@ class Standing:
     pareto: bool = False
     #: whether it lost too much utility to be ranked by its forgetting
     below: bool = False
+    #: whether it would be ranked had it forgotten anything that can be seen
+    not_forgotten: bool = False
     marks: tuple[str, ...] = ()
 
 
@@ -43,12 +51,19 @@ class Standing:
 class Ranking:
     """Rows against the target and the retain model.
 
-    `floor` is the utility below which a row has lost too much and `beyond` the retain model's worst case, None without
-    such a row. `by_utility` is False where the task has no metric of utility.
+    A row has a rank only where the interval of its worst case lies below the target's, `known`. Intervals of 95 % that
+    do not meet are stronger evidence than a test at 5 % (of two means with equal errors, independent: p < 0.006), they
+    are in every result file, so all rows are judged by one rule whether their records are there or not, and a reader
+    can check it on the page. Paired tests, which need records and see smaller differences, answer another question:
+    whether a ranked row is told from the first (`told_apart`).
+
+    `floor` is the utility below which a row has lost too much and `beyond` the retain model's worst case. All three are
+    None without such a row: then nothing is asked for. `by_utility` is False where the task has no metric of utility.
     """
 
     floor: float | None
     beyond: float | None
+    known: Ends | None
     by_utility: bool
 
     @classmethod
@@ -58,28 +73,38 @@ class Ranking:
         utilities = [pin.utility for pin in pins.values() if pin.utility is not None]
         whole = pins["target"].utility if by_utility and "target" in pins else None
         floor = None if whole is None else UTILITY_FLOOR * min(utilities)
-        return cls(floor, pins["retain model"].worst if "retain model" in pins else None, by_utility)
+        beyond = pins["retain model"].worst if "retain model" in pins else None
+        return cls(floor, beyond, pins["target"].reach if "target" in pins else None, by_utility)
 
     def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
         """The standing of each; target and retain model have no rank, but the retain model says where it would be."""
-        ranked = [place for place, entrant in enumerate(entrants) if self._ranked(entrant)]
+        unseen = [self._unseen(entrant) for entrant in entrants]
+        compared = [place for place, entrant in enumerate(entrants) if self._compared(entrant)]
+        ranked = [place for place in compared if not unseen[place]]
         points = {place: self._point(entrants[place]) for place in ranked}
         order = sorted(ranked, key=lambda place: self._merit(entrants[place]))
         ranks = {place: rank for rank, place in enumerate(order, 1)}
         found = []
         for place, entrant in enumerate(entrants):
             below = self.floor is not None and self._point(entrant)[1] < self.floor
-            marks = [*entrant.excluded]
-            if place in ranks:
+            marks = [*entrant.excluded, *filter(None, [unseen[place]])]
+            if place in compared:
                 marks += ["below the floor"] * below + ["no attack"] * (not entrant.attacked)
-            elif entrant.role == "retain model" and ranked and self._known(entrant):
+            elif entrant.role == "retain model" and compared and not unseen[place] and self._known(entrant):
                 ahead = sum(self._merit(entrants[other])[:3] < self._merit(entrant)[:3] for other in ranked)
                 marks.append(f"would rank {ahead + 1}")
             pareto = place in ranks and not any(_beats(other, points[place]) for other in points.values())
-            found.append(Standing(ranks.get(place), pareto, below, tuple(marks)))
+            lost = place in compared and place not in ranks
+            found.append(Standing(ranks.get(place), pareto, below, lost, tuple(marks)))
         return found
 
-    def _ranked(self, entrant: Entrant) -> bool:
+    def _unseen(self, entrant: Entrant) -> str:
+        """The mark of a row that forgot nothing that can be seen; "" of any other, and of the target itself."""
+        if entrant.role == "target" or self.known is None or entrant.reach is None or entrant.reach[1] < self.known[0]:
+            return ""
+        return ABOVE_TARGET if entrant.reach[0] > self.known[1] else LIKE_TARGET
+
+    def _compared(self, entrant: Entrant) -> bool:
         return entrant.role is None and not entrant.excluded and self._known(entrant)
 
     def _known(self, entrant: Entrant) -> bool:

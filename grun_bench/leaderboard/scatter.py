@@ -102,7 +102,7 @@ def points(board: Board) -> list[tuple[Row, float, float]]:
     found = []
     for row in board.rows:
         x, y = row.worst.value, row.cells[board.utility].value
-        if x is not None and y is not None and (row.rank or row.pinned):
+        if x is not None and y is not None and row.placed:
             found.append((row, x, y))
     return found
 
@@ -110,7 +110,7 @@ def points(board: Board) -> list[tuple[Row, float, float]]:
 def drawing(board: Board, colours: dict[str, int]) -> str:
     """The picture's elements; "" for a board with nothing to draw. Each point has `data-row`, the row's id."""
     drawn = points(board)
-    if not board.lead or not board.utility or not any(row.rank for row, _, _ in drawn):
+    if not board.lead or not board.utility or all(row.pinned for row, _, _ in drawn):
         return ""
     ys = [y for _, _, y in drawn] + ([board.floor] if board.floor is not None else [])
     across = _Scale.over([x for _, x, _ in drawn], LEFT, WIDTH - RIGHT)

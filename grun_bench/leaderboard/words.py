@@ -7,7 +7,7 @@ import math
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.filings import Column
-from grun_bench.leaderboard.ranking import UTILITY_FLOOR
+from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET, UTILITY_FLOOR
 from grun_bench.metrics.fluency import EVERYWHERE
 from grun_bench.results.tuning import RULE
 from grun_bench.results.words import dataset_label, metric_heading, number
@@ -73,6 +73,23 @@ def costs(row: Row) -> dict[str, str]:
     }
 
 
+def _forgotten(board: Board) -> str:
+    """Which rows of a board with a metric of forgetting have forgotten anything that can be seen."""
+    if board.known is None:
+        return "There is no target row here, so it cannot be said whether a row forgot anything at all."
+    ends = f"[{number(board.known[0])}, {number(board.known[1])}]"
+    text = (
+        f"Ranked are rows of which the interval of the worst case lies below the target model's (here {ends}). One "
+        f"that meets it is “{LIKE_TARGET}”, one above it “{ABOVE_TARGET}”: neither has a rank or is a best row. Of "
+        "several runs the interval is cut where the runs' own end; where all n examples have 0 or 1 it is 3 / n wide; "
+        "without an interval the number itself counts. "
+        "Intervals that do not meet are more than a test at 5 % asks for, and need no records."
+    )
+    if any(row.role == "retain model" and LIKE_TARGET in row.marks for row in board.rows):
+        text += " Here the retain model's meets it too: this board cannot show that anything was forgotten."
+    return text
+
+
 def rules(board: Board) -> list[str]:
     """How this board is ranked, with its own numbers."""
     if board.first.limit:
@@ -87,6 +104,7 @@ def rules(board: Board) -> list[str]:
         "that a user without the weights can make, whichever leaves more. Attacks by an owner of the weights are shown "
         "and do not count."
     )
+    lines.append(_forgotten(board))
     share = f"{100 * UTILITY_FLOOR:.0f} %"
     beyond = "" if board.beyond is None else f" (here {number(board.beyond)})"
     if board.utility:
@@ -96,7 +114,7 @@ def rules(board: Board) -> list[str]:
             lines.append(f"There is no target row here, so no floor of {utility} (elsewhere {kept}) is asked for.")
         else:
             lines.append(
-                f"Rows that keep {kept} (here {number(board.floor)}) come first, those below this "
+                f"Of these, rows that keep {kept} (here {number(board.floor)}) come first, those below this "
                 f"floor after them, by {utility}."
             )
         equals = f" Equals are ordered by {utility}."

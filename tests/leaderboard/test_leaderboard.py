@@ -23,11 +23,12 @@ from scipy import stats
 from synthetic import references, result, store, with_gates
 
 from grun_bench.core.errors import UsageError
+from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.cells import average
 from grun_bench.leaderboard.pages import SITE, outdated, render, write
-from grun_bench.leaderboard.ranking import UTILITY_FLOOR
+from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET, UTILITY_FLOOR
 from grun_bench.leaderboard.tree import read_flags, read_tree
 from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.result import Result
@@ -240,6 +241,133 @@ def test_diverged_and_flagged_rows_have_no_rank_and_say_why() -> None:
     assert ranking(found) == ["grun+npo"]
     assert by_name["lora+ga"].marks == ("diverged",) and by_name["lora+gd"].marks == ("unreliable",)
     assert found.lead and by_name["lora+ga"].cells[found.lead].reason == "training diverged: loss is nan"
+
+
+# --- what is not told from the target ---------------------------------------------------------------------------------
+
+
+def spread(one: Result, low: float, high: float, key: str = "forget_es,none") -> Result:
+    """The result with this interval of its extraction strength."""
+    one.intervals[key] = (low, high)
+    return one
+
+
+def marks_of(found: Board) -> dict[str, list[str]]:
+    return {row.name: [mark for mark in row.marks if "target" in mark or "would" in mark] for row in found.rows}
+
+
+def test_a_row_whose_interval_meets_the_targets_has_no_rank() -> None:
+    """The example that asked for the rule: .935 [.859, .974] beside a target of .978 [.917, 1]."""
+    target = spread(result("none", es=0.978, utility=0.8, seed=None, settings={}), 0.917, 1.0)
+    near = spread(result("grun+npo", es=0.935, utility=0.79), 0.859, 0.974)
+    far = spread(result("lora+npo", es=0.8, utility=0.79), 0.7, 0.916)
+    found = board([target, references()[1], near, far])
+    assert ranking(found) == ["lora+npo"] and found.best and found.best.name == "lora+npo"
+    marks = marks_of(found)
+    assert marks["grun+npo"] == ["not distinguishable from the target"] and marks["lora+npo"] == []
+    assert marks["retain"] == ["would rank 1"] and marks["none"] == []
+    (row,) = [row for row in found.rows if row.name == "grun+npo"]
+    assert row.not_forgotten and not row.pareto and row.placed and found.rows[-1] is row
+    assert found.known == (0.917, 1.0)
+
+
+def test_on_a_small_board_that_forgot_nothing_is_no_best_row(tmp_path: Path) -> None:
+    same = result("lora+npo", es=0.9, utility=0.8)
+    found = board([*references(), same])
+    assert found.best is None and ranking(found) == []
+    assert marks_of(found) == {
+        "none": [],
+        "retain": ["would rank 1"],
+        "lora+npo": ["not distinguishable from the target"],
+    }
+    store([*references(), same], tmp_path / "results")
+    pages = render(tmp_path / "results", tmp_path).pages
+    ((head, line),) = tables(pages["README.md"])
+    assert dict(zip(head, line, strict=True))["best row"] == "-"
+    assert "not distinguishable from the target" in tables(pages["pages/letters/org__small.md"])[0][-2][1]
+
+
+def test_a_row_above_the_target_leaks_more_and_one_without_interval_is_its_number() -> None:
+    worse = spread(result("full+ga", es=0.99), 0.97, 1.0)
+    target = spread(result("none", es=0.9, utility=0.8, seed=None, settings={}), 0.85, 0.95)
+    found = board([target, worse, result("lora+npo", es=0.849), result("lora+ga", es=0.85)])
+    assert ranking(found) == ["lora+npo"]
+    marks = marks_of(found)
+    assert marks["full+ga"] == ["leaks more than the target"]
+    assert marks["lora+ga"] == ["not distinguishable from the target"]
+
+
+def test_examples_that_are_all_alike_have_an_interval_by_the_rule_of_three() -> None:
+    """Of 4 examples that all leak, less than 3/4 may be otherwise, and of 4 that do not as many may leak."""
+    target = spread(result("none", es=1.0, utility=0.8, seed=None, settings={}), 1.0, 1.0)
+    assert ranking(board([target, result("lora+npo", es=0.25), result("lora+ga", es=0.2)])) == ["lora+ga"]
+    half = spread(result("none", es=0.8, utility=0.8, seed=None, settings={}), 0.75, 0.9)
+    none = spread(result("lora+npo", es=0.0), 0.0, 0.0)
+    assert ranking(board([half, none])) == []
+    # the bound is less than 5 % likely to be passed: (1 - 3 / n)^n
+    assert all((1 - 3 / count) ** count < 0.05 for count in range(3, 1000))
+
+
+def test_what_an_attack_brings_back_is_what_is_compared() -> None:
+    attacked = spread(
+        result("grun+npo", es=0.1, attacks={"prefix": ("user", {"a": 0.85})}), 0.8, 0.91, "forget_es,prefix"
+    )
+    found = board([*references(), attacked])
+    assert ranking(found) == [] and "not distinguishable from the target" in marks_of(found)["grun+npo"]
+    owner = result("lora+npo", es=0.1, attacks={"relearn": ("weights", {"8": 0.9})})
+    assert ranking(board([*references(), owner])) == ["lora+npo"]
+
+
+def test_a_row_of_more_seeds_is_no_worse_off_than_its_worst_seed() -> None:
+    """Student's interval of two seeds, 0.05 and 0.2, goes beyond 1; neither seed is near the target."""
+    runs = [spread(result(seed=seed, es=es), es - 0.02, es + 0.1) for seed, es in enumerate((0.05, 0.2))]
+    found = board([*references(), *runs])
+    row = found.rows[-1]
+    assert row.worst.high and row.worst.high > 1 and row.rank == 1
+    assert ranking(board([*references(), runs[0], spread(result(seed=1, es=0.6), 0.5, 0.9)])) == []
+
+
+def test_without_a_target_nothing_is_asked_and_the_page_says_so() -> None:
+    found = board([result("lora+npo", es=0.99), result("grun+npo", es=0.98)])
+    assert ranking(found) == ["grun+npo", "lora+npo"] and found.known is None
+    assert any("no target row here, so it cannot be said" in line for line in words.rules(found))
+
+
+def test_a_retain_model_that_meets_the_target_is_marked_and_has_no_place() -> None:
+    target = spread(result("none", es=0.1, utility=0.8, seed=None, settings={}), 0.02, 0.2)
+    found = board([target, references()[1], result("lora+npo", es=0.01)])
+    assert marks_of(found)["retain"] == ["not distinguishable from the target"]
+    assert ranking(found) == ["lora+npo"]
+    assert any("cannot show that anything was forgotten" in line for line in words.rules(found))
+
+
+def test_a_row_below_the_floor_is_no_best_row() -> None:
+    found = board([*references(), result("lora+ga", es=0.0, utility=0.1)])
+    assert ranking(found) == ["lora+ga"] and found.best is None
+
+
+values = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+#: low, value and high; all 0 or all 1 is a case of its own
+ends = st.tuples(values, values, values).map(sorted).filter(lambda each: sum(each) not in (0, 3))
+
+
+@given(st.lists(ends, min_size=1, max_size=6), st.one_of(st.none(), ends))
+def test_ranked_is_just_what_lies_below_the_target(rows: list[list[float]], target: list[float] | None) -> None:
+    """By the written rule, and ranks have no gap; what is ranked does not hang on what is not."""
+    results = [spread(result(f"u{at}", es=es), low, high) for at, (low, es, high) in enumerate(rows)]
+    pins = []
+    if target:
+        pins = [spread(result("none", es=target[1], utility=0.6, seed=None, settings={}), target[0], target[2])]
+    found = board([*pins, *results])
+    below = [f"u{at}" for at, (_, _, high) in enumerate(rows) if target is None or high < target[0]]
+    assert sorted(ranking(found)) == below
+    assert sorted(row.rank for row in found.rows if row.rank) == list(range(1, len(below) + 1))
+    for row in found.rows:
+        marked = [mark for mark in row.marks if mark in (LIKE_TARGET, ABOVE_TARGET)]
+        assert bool(marked) == row.not_forgotten == (row.name not in [*below, "none"])
+    alone = [one for one in results if one.unlearner.name in below]
+    if alone:
+        assert ranking(board([*pins, *alone])) == ranking(found)
 
 
 def test_a_limited_board_is_not_ranked() -> None:
