@@ -13,9 +13,11 @@ from grun_bench.core.plugins import Control
 from grun_bench.leaderboard.cells import Cell, with_number
 from grun_bench.leaderboard.filings import Column, Run, canonical
 from grun_bench.leaderboard.ranking import Ends
+from grun_bench.leaderboard.themes import by_theme
 from grun_bench.results.filed import TIERS, Tier
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
+from grun_bench.tasks.sets import ScoredSets
 
 #: rows that every table begins with: the target as it is, and the oracle
 PINNED: dict[Control, str] = {"target": "target model", "retain model": "retain model"}
@@ -114,6 +116,8 @@ class Board:
     beyond: float | None
     #: the interval of the target's worst case, that a row's must lie below to be ranked
     known: Ends | None
+    #: the scored sets of its task
+    sets: ScoredSets
     #: whether its rows are submissions whose target and retain rows are not the tree's
     apart: bool
 
@@ -139,6 +143,11 @@ class Board:
     @cached_property
     def others(self) -> list[Column]:
         return [column for column in self.columns if column not in self.headline]
+
+    @cached_property
+    def themes(self) -> dict[str, list[Column]]:
+        """The other metrics by what they are about."""
+        return by_theme(self.others, self.sets)
 
     @property
     def attacked(self) -> bool:

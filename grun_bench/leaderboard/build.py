@@ -89,6 +89,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
         floor=ranking.floor,
         beyond=ranking.beyond,
         known=ranking.known,
+        sets=sets,
         apart=apart,
     )
 

@@ -9,6 +9,8 @@ from grun_bench.results.result import Cost, Result
 from grun_bench.tasks.made import made_words
 from grun_bench.tasks.task import Task
 
+#: in the keys of metrics that count rows
+_COUNT = "forget_quality_n"
 #: the better direction of a metric
 _ARROWS = {True: "↑", False: "↓", None: ""}
 
@@ -20,6 +22,13 @@ def number(value: float | None, digits: int = 3) -> str:
     if value != 0 and abs(value) < 10**-digits:
         return f"{value:.1e}"
     return f"{value:.{digits}f}"
+
+
+def metric_number(metric: str, value: float | None) -> str:
+    """The same of a value of this metric: what is a count of rows is a whole number."""
+    if value is not None and _COUNT in metric and value == int(value):
+        return f"{int(value):,}"
+    return number(value)
 
 
 def heading(result: Result, metric: str) -> str:

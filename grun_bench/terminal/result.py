@@ -15,7 +15,15 @@ from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
-from grun_bench.results.words import dataset_label, heading, made_notes, metric_heading, number, trained_share
+from grun_bench.results.words import (
+    dataset_label,
+    heading,
+    made_notes,
+    metric_heading,
+    metric_number,
+    number,
+    trained_share,
+)
 from grun_bench.runs.config import in_folder
 from grun_bench.terminal.gates import print_gates
 from grun_bench.terminal.listing import facts_table, leaderboard_command, print_table, tell
@@ -129,10 +137,10 @@ def metric_table(result: Result, metrics: Iterable[str], beside: Mapping[Control
     for metric in metrics:
         interval = result.interval(metric)
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
-        others = [number(other.value(metric)) for other in beside.values()]
+        others = [metric_number(metric, other.value(metric)) for other in beside.values()]
         count = result.n_samples[result.task].get(metric, 0)
         least = least_words(metric, count, interval) if result.value(metric) is not None else ""
-        cells = [number(result.value(metric)), shown, str(count or ""), least, *others]
+        cells = [metric_number(metric, result.value(metric)), shown, str(count or ""), least, *others]
         table.add_row(terminal(heading(result, metric)), *cells)
     table.caption = "least seen: a difference between two such rows that a test at 5 % finds 4 times of 5"
     table.caption_justify = "left"
