@@ -16,6 +16,8 @@ MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edi
 TOY = "Toy: the embedded world and its model tiny. These rows show that methods run and say nothing of real models."
 REAL_TITLE, TOY_TITLE = "Real models and data", "Toy results"
 NO_BENCHMARK = "not a benchmark"
+#: boards that nothing was unlearned on
+BARE = "Boards with target and retain rows alone"
 APART = "Compared with target and retain rows of their own, which are not those of this tree: not ranked."
 PARETO = "◆"
 #: how far a row can be trusted -> what the tag means

@@ -455,7 +455,7 @@ def test_an_imported_row_is_called_so_whatever_was_verified(tree: Path) -> None:
     (path,) = store([one], tree)
     (tree / "verified.json").write_text(json.dumps({path.relative_to(tree).as_posix(): mark(path, "re-run")}))
     assert {filed.tier for filed in read_tree(tree) if filed.result.imported} == {"imported"}
-    assert any(line[-1] == "imported (Other)" for line in tables(rendered(tree)["pages/letters/org__small.md"])[0])
+    assert any(line[-1] == "imported (Other)" for line in tables(rendered(tree)["pages/letters/org__small.md"])[1])
 
 
 def move(to: str) -> Change:
@@ -630,11 +630,48 @@ def test_the_overview_names_the_best_row_and_links_to_the_page(tree: Path) -> No
         assert re.search(r"\((.*)\)", cell)[1] in pages  # type: ignore[index]
 
 
+def test_wide_tables_are_parted_by_theme_and_layers_of_gates_fold(tmp_path: Path) -> None:
+    names = ["forget_gate", "forget_gate_layer_3", "retain_probability", "forget_ngram_entropy", "mia_loss", "forget_x"]
+    one, other = result("grun+npo"), result("lora+npo")
+    for each in (one, other):
+        each.higher_is_better[each.task].update(dict.fromkeys(names))
+        each.results[each.task].update({f"{name},none": 0.5 for name in names})
+    other.results[other.task].update({"forget_gate,none": None, "forget_gate_layer_3,none": None})
+    store([*references(), one, other], tmp_path / "results")
+    page = render(tmp_path / "results", tmp_path).pages["pages/letters/org__small.md"]
+    heads = {tuple(table[0][1:]): len(table) - 1 for table in tables(page)[2:]}
+    assert heads == {
+        ("forget x",): 4,
+        ("retain rouge ↑", "retain probability"): 4,
+        ("mia loss",): 4,
+        ("forget ngram entropy",): 4,
+        ("forget gate",): 1,
+        ("forget gate layer 3",): 1,
+        ("false-shut, as usual", "false-shut, worst", "false-open, as usual", "false-open, worst", "AUC, as usual",
+         "picture"): 1,
+    }  # fmt: skip
+    folded = page.partition("<details")[2].partition("</details>")[0]
+    assert "gate layer 3" in folded and "gate layer 3" not in page.replace(folded, "")
+
+
+def test_boards_without_a_method_fold_away_behind_the_others(tmp_path: Path) -> None:
+    results = [*references(task="aaa"), *references(task="bbb"), result(task="bbb"), *references(dataset="embedded")]
+    store(results, tmp_path / "results")
+    pages = render(tmp_path / "results", tmp_path).pages
+    assert [board.first.task for board in boards(results)] == ["bbb", "aaa", "letters"]
+    real, toy = pages["README.md"].split("## Toy results")
+    shown, folded = real.split("<details")
+    assert "[bbb]" in shown and "[aaa]" not in shown and "[aaa]" in folded
+    assert "[letters]" in toy.split("<details")[1]
+    assert [line[0].partition("]")[0] for table in tables(real) for line in table[1:]] == ["[bbb", "[aaa"]
+
+
 def test_the_page_shows_means_intervals_and_notes(tree: Path) -> None:
+    store([result("lora+gd", es=None, seed=0)], tree)
     page = rendered(tree)["pages/letters/org__small.md"]
-    headline, attacks, others = tables(page)
+    headline, costs, attacks, kept = tables(page)
     row = dict(zip(headline[0], next(line for line in headline if line[1].startswith("grun+npo")), strict=True))
-    assert row["forget es ↓"].startswith("0.150") and row["n"] == "2"
+    assert row["forget es ↓"].startswith("0.150")
     half = stats.t.interval(0.95, 1, loc=0, scale=stats.sem([0.1, 0.2]))[1]
     assert f"± {half:.3f}" in row["forget es ↓"]
     assert row["forget es ↓ worst case"].startswith("0.300") and "prefix" in row["forget es ↓ worst case"]
@@ -642,10 +679,13 @@ def test_the_page_shows_means_intervals_and_notes(tree: Path) -> None:
     single = dict(zip(headline[0], next(line for line in headline if line[1].startswith("lora+npo")), strict=True))
     assert "[0.500, 0.700]" in single["utility ↑"] and "no attack" in single["unlearner"]
     assert [line[0] for line in headline[1:3]] == ["", ""] and headline[1][1] == "**target model**"
-    assert row["trainable"] == "1,234,567" and row["train s"] == "61" and row["peak GiB"] == "3.0"
-    assert attacks[0] == ["unlearner", "no attack", "prefix (user)"]
-    gate = others[0].index("forget gate")
-    assert all(line[gate] == "-<sup>1</sup>" for line in others[1:])
+    took = dict(zip(costs[0], next(line for line in costs if line[0] == "grun+npo"), strict=True))
+    assert [took[name] for name in ("n", "trainable", "train s", "peak GiB")] == ["2", "1,234,567", "61", "3.0"]
+    assert attacks[0] == ["unlearner", "no attack", "prefix"] and "under attacks of a user" in page
+    assert kept[0] == ["unlearner", "retain rouge ↑"] and "### What was to be kept" in page
+    # whatever has no number says why
+    missing = dict(zip(headline[0], next(line for line in headline if line[1].startswith("lora+gd")), strict=True))
+    assert missing["forget es ↓"] == "-<sup>1</sup>"
     assert re.search(r"^1\. there is no gate$", page, re.MULTILINE)
     # the rule is on the page, with this board's own numbers
     assert "0.702" in page and "retain model's worst case (here 0.050)" in page
@@ -691,11 +731,11 @@ def test_gated_rows_show_where_their_gates_open(tmp_path: Path) -> None:
     ]
     store([*references(), *rows], tmp_path / "results")
     rendered = render(tmp_path / "results", tmp_path)
-    (shown,) = [table for table in tables(rendered.pages["pages/letters/org__small.md"]) if "picture" in table[0]]
+    means, shown = tables(rendered.pages["pages/letters/org__small.md"])[-2:]
     (picture,) = [path for path in rendered.pages if "gates" in path]
     audited, older = (dict(zip(shown[0], row, strict=True)) for row in shown[1:])
     assert (audited["unlearner"], older["unlearner"]) == ("grun+npo", "grun+idk")
-    assert (audited["forget gate"], older["forget gate"]) == ("0.900", "0.800")
+    assert means == [["unlearner", "forget gate"], ["grun+npo", "0.900"], ["grun+idk", "0.800"]]
     wrong = {name: cell.split(" <sub>") for name, cell in audited.items() if name.startswith("false")}
     assert wrong == {
         "false-shut, as usual": ["0.125", "forget</sub>"],
