@@ -9,6 +9,7 @@ from functools import cache
 from typing import NamedTuple
 
 from grun_bench.leaderboard.filings import Attacked, Column, Run
+from grun_bench.results.result import Result
 
 
 class Cell(NamedTuple):
@@ -76,6 +77,16 @@ def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[floa
         if value is not None:
             found.append(_ends(value, interval, run.result.n_samples[run.result.task].get(lead.metric, 0)))
     return found
+
+
+def worst_ends(result: Result, metric: str) -> tuple[float, float] | None:
+    """The ends of one result's interval of a metric of forgetting in the worst case, as boards take it."""
+    users = ["", *(name for name, info in result.attacks.items() if info.access == "user")]
+    found = [(value, name) for name in users if (value := result.value(metric, name)) is not None]
+    if not found or result.value(metric) is None:
+        return None
+    value, attack = max(found, key=lambda each: each[0])
+    return _ends(value, result.interval(metric, attack), result.n_samples[result.task].get(metric, 0))
 
 
 def _ends(value: float, interval: tuple[float, float] | None, count: int) -> tuple[float, float]:

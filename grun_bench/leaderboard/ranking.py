@@ -16,6 +16,16 @@ LIKE_TARGET, ABOVE_TARGET = "not distinguishable from the target", "leaks more t
 Ends = tuple[float, float]
 
 
+def unseen(reach: Ends | None, known: Ends | None) -> str:
+    """The mark of a row that forgot nothing that can be seen, by the intervals of its and of the target's worst case.
+
+    "" of any other, and where one is not known.
+    """
+    if reach is None or known is None or reach[1] < known[0]:
+        return ""
+    return ABOVE_TARGET if reach[0] > known[1] else LIKE_TARGET
+
+
 @dataclass(frozen=True)
 class Entrant:
     """What decides a row's rank: forgetting in the worst case (lower is better) and utility (higher is better).
@@ -78,31 +88,29 @@ class Ranking:
 
     def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
         """The standing of each; target and retain model have no rank, but the retain model says where it would be."""
-        unseen = [self._unseen(entrant) for entrant in entrants]
+        lost = [self._unseen(entrant) for entrant in entrants]
         compared = [place for place, entrant in enumerate(entrants) if self._compared(entrant)]
-        ranked = [place for place in compared if not unseen[place]]
+        ranked = [place for place in compared if not lost[place]]
         points = {place: self._point(entrants[place]) for place in ranked}
         order = sorted(ranked, key=lambda place: self._merit(entrants[place]))
         ranks = {place: rank for rank, place in enumerate(order, 1)}
         found = []
         for place, entrant in enumerate(entrants):
             below = self.floor is not None and self._point(entrant)[1] < self.floor
-            marks = [*entrant.excluded, *filter(None, [unseen[place]])]
+            marks = [*entrant.excluded, *filter(None, [lost[place]])]
             if place in compared:
                 marks += ["below the floor"] * below + ["no attack"] * (not entrant.attacked)
-            elif entrant.role == "retain model" and compared and not unseen[place] and self._known(entrant):
+            elif entrant.role == "retain model" and compared and not lost[place] and self._known(entrant):
                 ahead = sum(self._merit(entrants[other])[:3] < self._merit(entrant)[:3] for other in ranked)
                 marks.append(f"would rank {ahead + 1}")
             pareto = place in ranks and not any(_beats(other, points[place]) for other in points.values())
-            lost = place in compared and place not in ranks
-            found.append(Standing(ranks.get(place), pareto, below, lost, tuple(marks)))
+            found.append(
+                Standing(ranks.get(place), pareto, below, place in compared and bool(lost[place]), tuple(marks))
+            )
         return found
 
     def _unseen(self, entrant: Entrant) -> str:
-        """The mark of a row that forgot nothing that can be seen; "" of any other, and of the target itself."""
-        if entrant.role == "target" or self.known is None or entrant.reach is None or entrant.reach[1] < self.known[0]:
-            return ""
-        return ABOVE_TARGET if entrant.reach[0] > self.known[1] else LIKE_TARGET
+        return "" if entrant.role == "target" else unseen(entrant.reach, self.known)
 
     def _compared(self, entrant: Entrant) -> bool:
         return entrant.role is None and not entrant.excluded and self._known(entrant)

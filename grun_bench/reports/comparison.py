@@ -72,6 +72,7 @@ def _verdict(found: Verdict) -> dict[str, Any]:
     return {
         "answer": found.answer,
         "grade": found.grade,
+        "mark": found.mark,
         "plain": _leak(found.plain),
         "user": _leak(found.user),
         "users": [_leak(each) for each in found.users],

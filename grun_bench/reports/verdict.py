@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grun_bench.core import registry
-from grun_bench.leaderboard.ranking import UTILITY_FLOOR
+from grun_bench.leaderboard.cells import worst_ends
+from grun_bench.leaderboard.ranking import LIKE_TARGET, UTILITY_FLOOR, unseen
 from grun_bench.metrics.about import leads
 from grun_bench.reports.examples import Returned, returned, texts_gone
 from grun_bench.reports.leaks import Leak, leaks
@@ -46,6 +47,7 @@ class Verdict:
     user and of an owner of the weights find, most first. `whole` are the answers that a user gets back whole, with or
     without attack. `untried` are the attacks that nobody made, by access. None and empty where there is nothing to
     judge by. `moved` is the divergence from the target model on neutral texts, in nats a token, where it was measured.
+    `mark` says that nothing forgotten can be seen beside the target, by the rule of the boards (`ranking`); else "".
     """
 
     answer: str
@@ -58,6 +60,7 @@ class Verdict:
     utility: Utility | None
     untried: dict[str, list[str]]
     moved: float | None = None
+    mark: str = ""
 
     @property
     def users_attacks(self) -> list[str]:
@@ -74,14 +77,14 @@ def verdict(row: Row) -> Verdict:
     user = next((each for each in ordered if each.access != "weights"), None)
     whole = returned(row, ["", *(each.attack for each in users)])
     utility, untried, special = _utility(row), _untried(row), _special(row)
-    moved = _moved(row)
+    moved, mark = _moved(row), "" if special else _mark(row)
     judged = (user, users, owner, whole)
     grade, answer = _answer(*judged)
     if special:
         grade, answer = "none", special
     else:
-        answer += _uncounted(row, grade, whole) + _price(utility, moved)
-    return Verdict(answer, grade, plain, *judged, utility, untried, moved)
+        answer += _marked(mark) + _uncounted(row, grade, whole) + _price(utility, moved)
+    return Verdict(answer, grade, plain, *judged, utility, untried, moved, mark)
 
 
 def _special(row: Row) -> str:
@@ -137,6 +140,19 @@ def _price(utility: Utility | None, moved: float | None) -> str:
     if moved is not None and moved >= MOVED:
         return " The model paid for it: it goes on otherwise from texts that have nothing to do with what was to go."
     return ""
+
+
+def _marked(mark: str) -> str:
+    """The mark in a sentence of its own."""
+    return f" In the worst case it {'is ' if mark == LIKE_TARGET else ''}{mark}." if mark else ""
+
+
+def _mark(row: Row) -> str:
+    result = row.result
+    lead = leads(result.headline, result.higher_is_better[result.task], result.sets)[0]
+    if lead is None or row.target is None:
+        return ""
+    return unseen(worst_ends(result, lead), worst_ends(row.target.result, lead))
 
 
 def _moved(row: Row) -> float | None:

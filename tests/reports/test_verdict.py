@@ -13,6 +13,9 @@ import pytest
 from conftest import Command
 from synthetic import references, result, store
 
+from grun_bench.leaderboard.build import build
+from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET
+from grun_bench.leaderboard.tree import read_tree
 from grun_bench.reports.examples import examples
 from grun_bench.reports.leaks import leaks
 from grun_bench.reports.rows import Row, read_row
@@ -67,6 +70,24 @@ def test_the_retain_model_is_asked_under_the_same_attack(tmp_path: Path) -> None
     retain = result("retain", es=0.05, seed=None, settings={}, attacks={"prefill": ("user", {"words1": 0.3})})
     (_, under) = leaks(row_of(tmp_path, attacked(prefill=("user", 0.3)), target, retain))
     assert under.unknown == 0.3 and under.share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("own", "mark", "said"),
+    [
+        (attacked(prefix=("user", 0.89)), "", "still gets at it."),
+        (attacked(prefix=("user", 0.9)), LIKE_TARGET, "it is not distinguishable from the target."),
+        (attacked(prefix=("user", 0.91)), ABOVE_TARGET, "In the worst case it leaks more than the target."),
+        (attacked(strip=("weights", 0.9)), "", "texts are not."),
+    ],
+)
+def test_what_is_not_told_from_the_target_is_said_as_boards_say_it(
+    tmp_path: Path, own: Result, mark: str, said: str
+) -> None:
+    found = verdict(row_of(tmp_path, own, *references()))
+    assert found.mark == mark and found.answer.endswith(said)
+    (board,) = build(read_tree(tmp_path), {})
+    assert [each for each in board.rows[-1].marks if "target" in each] == [mark] * bool(mark)
 
 
 def test_lost_utility_is_part_of_the_answer(tmp_path: Path) -> None:
