@@ -130,6 +130,14 @@ def mapped(text: str) -> dict[str, str]:
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """The numbers between commas. Raises UsageError for anything else."""
+    try:
+        return tuple(float(each) for each in text.split(",") if each.strip())
+    except ValueError:
+        raise UsageError(f"{option} {text}: must be numbers with commas between, as in 0.5,1.5.") from None
+
+
 def batch_size(text: str) -> int | None:
     if text == "auto":
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, mapped, parsed
+from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, mapped, numbers, parsed
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.runs.config import MAX_SEED, RESULTS, RunConfig, config_of
@@ -167,6 +167,12 @@ def run(
     eval_every: Annotated[
         int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
     ] = None,
+    strengths: Annotated[
+        str,
+        typer.Option(
+            metavar="S,...", help="Score the model weaker and stronger too, as in 0.5,1.5 (0: the target), as a curve."
+        ),
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print rows, steps, tokens, memory and time, and do nothing.")
@@ -179,7 +185,7 @@ def run(
     from grun_bench.runs.front import plan, run_config
 
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
-    config = options.config(machine, unlearner, settings, **beside)
+    config = options.config(machine, unlearner, settings, strengths=numbers("--strengths", strengths), **beside)
     if dry_run:
         from grun_bench.terminal.plan import print_plan
 

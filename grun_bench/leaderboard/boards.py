@@ -14,6 +14,7 @@ from grun_bench.leaderboard.cells import Cell, with_number
 from grun_bench.leaderboard.filings import Column, Run, canonical
 from grun_bench.leaderboard.ranking import Ends
 from grun_bench.leaderboard.themes import by_theme
+from grun_bench.metrics.strengths import STRENGTHS, Place, line
 from grun_bench.results.filed import TIERS, Tier
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
@@ -89,6 +90,17 @@ class Row:
     def attacked_by(self) -> list[str]:
         """The attacks that left a number."""
         return with_number(self.attacks)
+
+    def strengths(self, lead: str, utility: str) -> list[Place]:
+        """Means over the runs of forgetting and utility at other strengths; none where a run lacks a strength."""
+        curves = [run.result.curves.get(STRENGTHS) for run in self.runs]
+        lines = [line(curve, lead, utility) if curve else [] for curve in curves]
+        if len({tuple(at for at, _, _ in each) for each in lines}) != 1:
+            return []
+        return [
+            (places[0][0], *(math.fsum(numbers) / len(places) for numbers in list(zip(*places, strict=True))[1:]))
+            for places in zip(*lines, strict=True)
+        ]
 
     def cost(self, name: str) -> float | None:
         """The mean of a cost over the runs; None where nothing was trained or it is not known."""

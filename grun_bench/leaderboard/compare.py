@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from grun_bench.metrics.evaluate import Value
-from grun_bench.metrics.stages import STAGES
 from grun_bench.results.metric_key import SUMMARIES, MetricKey, parse_filter
 from grun_bench.results.result import Point, Result, key_text
 
@@ -17,6 +16,8 @@ ABSENT, UNKNOWN = "not in the file", "no metric here gives it"
 
 #: metric -> value, by the filter of its key: `none`, an attack, or `<attack>:<variant>`
 Labelled = Mapping[str, Mapping[str, Value]]
+#: points of curves, by the curve's name and their place in it
+Points = Mapping[tuple[str, int], Point]
 #: a version may be a text
 Stated = float | str | None
 #: what a number may differ by, of its key and the two numbers; None where it is not judged
@@ -61,9 +62,9 @@ def compare(
     return Number(f"{what}{key}", one, other, allowed(key, one, other) if both else 0.0)  # type: ignore[arg-type]
 
 
-def compared(result: Result, values: Labelled, stages: Mapping[int, Point], intervals: bool = True) -> list[Number]:
-    """Every number of a result against values by filter and the points of its curve over stages."""
-    numbers = [*_values(result, values), *_details(result, values), *_curves(result, values, stages)]
+def compared(result: Result, values: Labelled, points: Points, intervals: bool = True) -> list[Number]:
+    """Every number of a result against values by filter and the points of its own curves."""
+    numbers = [*_values(result, values), *_details(result, values), *_curves(result, values, points)]
     return [*numbers, *_intervals(result, values)] if intervals else numbers
 
 
@@ -129,15 +130,15 @@ def _signs(directions: Mapping[str, bool | None]) -> dict[str, Stated]:
     return {key: 0.0 if better is None else 1.0 if better else -1.0 for key, better in directions.items()}
 
 
-def _curves(result: Result, labelled: Labelled, stages: Mapping[int, Point]) -> Iterator[Number]:
-    """The points that attacks left and those over stages; a sample measured during training left no records."""
+def _curves(result: Result, labelled: Labelled, points: Points) -> Iterator[Number]:
+    """The points that attacks left and those over stages or strengths; a sample during training left no records."""
     for name, curve in result.curves.items():
         for place, point in enumerate(curve.points):
             if parse_filter(name)[0] in result.attacks:
                 found = {key: value.value for key, value in labelled.get(f"{name}@{point.at}", {}).items()}
                 keys = list(point.values)
-            elif name == STAGES and place in stages:
-                found = stages[place].values
+            elif (name, place) in points:
+                found = points[name, place].values
                 keys = list(dict.fromkeys([*point.values, *found]))
             else:
                 continue

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from grun_bench.leaderboard.derived import completed
+from grun_bench.metrics.strengths import STRENGTHS
 from grun_bench.results.filed import TIERS, Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import AttackInfo, Result, key_text
@@ -64,7 +65,8 @@ def run_of(filed: Filed) -> Run:
     shown = [*result.headline, *own]
     told = [*shown, *(MetricKey(name).recovery.metric for name in shown)]
     attacks = {_label(name, info): _attacked(filed, name, info, shown, told) for name, info in result.attacks.items()}
-    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "curves", "data", "history")}
+    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "data", "history")}
+    kept["curves"] = {name: curve for name, curve in result.curves.items() if name == STRENGTHS}
     counts = result.n_samples[result.task]
     kept["n_samples"] = {result.task: {name: counts[name] for name in result.headline if name in counts}}
     kept["results"] = {result.task: {key_text(name): result.value(name) for name in result.headline}}

@@ -15,6 +15,7 @@ from grun_bench.metrics.evaluate import Value, evaluate, for_protocol, giving
 from grun_bench.metrics.gate_audit import auditable, gate_audit
 from grun_bench.metrics.recovery import average, recoveries, worst
 from grun_bench.metrics.stages import STAGES, Stages, requests_of
+from grun_bench.metrics.strengths import STRENGTHS, Strengths
 from grun_bench.results.filed import Filed, controls
 from grun_bench.results.metric_key import CLEAN, MEAN, MetricKey
 from grun_bench.results.record import Records
@@ -87,7 +88,7 @@ def _recompute(
 ) -> list[Number]:
     try:
         values = recomputed(result, own, retain, target, intervals)
-        return [*compared(result, values, stage_points(result, own, retain), intervals), *_gates(result, own)]
+        return [*compared(result, values, curve_points(result, own, retain), intervals), *_gates(result, own)]
     except GrunBenchError:
         raise
     except Exception as error:  # records are a stranger's, and so may be what no metric was written for
@@ -152,14 +153,18 @@ def _by_filter(result: Result) -> dict[str, list[str]]:
     return found
 
 
-def stage_points(result: Result, own: ByFilter, retain: ByFilter) -> dict[int, Point]:
-    """The points of the curve over the stages of sequential unlearning that have records, by place, from these."""
-    curve = result.curves.get(STAGES)
-    measured = Stages(requests_of(result), _listed(result), result.headline, result.sets, retain.get(CLEAN))
+def curve_points(result: Result, own: ByFilter, retain: ByFilter) -> dict[tuple[str, int], Point]:
+    """The points over the stages of sequential unlearning, or over strengths, that have records, from these."""
+    measured: dict[str, Stages | Strengths] = {
+        STAGES: Stages(requests_of(result), _listed(result), result.headline, result.sets, retain.get(CLEAN)),
+        STRENGTHS: Strengths(_listed(result), result.headline, result.sets, retain.get(CLEAN)),
+    }
     return {
-        place: measured.point(point.at, own[label], point.records)
-        for place, point in enumerate(curve.points if curve else ())
-        if (label := f"{STAGES}@{point.at}") in own
+        (name, place): measured[name].point(point.at, own[label], point.records)
+        for name, curve in result.curves.items()
+        if name in measured
+        for place, point in enumerate(curve.points)
+        if (label := f"{name}@{point.at}") in own
     }
 
 

@@ -113,9 +113,17 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
     if not board.lead or not board.utility or all(row.pinned for row, _, _ in drawn):
         return ""
     ys = [y for _, _, y in drawn] + ([board.floor] if board.floor is not None else [])
-    across = _Scale.over([x for _, x, _ in drawn], LEFT, WIDTH - RIGHT)
-    up = _Scale.over(ys, HEIGHT - BOTTOM, TOP)
+    lines = _lines(board)
+    ends = [point for line in lines.values() for point in line]
+    across = _Scale.over([x for _, x, _ in drawn] + [x for x, _ in ends], LEFT, WIDTH - RIGHT)
+    up = _Scale.over(ys + [y for _, y in ends], HEIGHT - BOTTOM, TOP)
     parts = [*_axes(board, board.lead, board.utility, across, up)]
+    for row, _, _ in drawn:
+        if line := lines.get(row.id):
+            path = "L".join(f"{across(x)} {up(y)}" for x, y in line)
+            # not in STYLE, which every picture has
+            look = 'fill="none" stroke="currentColor" stroke-width="1.2" stroke-dasharray="2 3"'
+            parts.append(f'<path class="c{colours[row.adapter]}" {look} data-row="{row.id}" d="M{path}"/>')
     front = sorted((x, y) for row, x, y in drawn if row.pareto)
     if len(front) > 1:
         path = f"M{across(front[0][0])} {up(front[0][1])}"
@@ -134,6 +142,15 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
         parts.append(f'<text x="{box[0] + 5}" y="{y - 6}">utility floor</text>')
     parts += _names(placed, taken)
     return "".join(parts)
+
+
+def _lines(board: Board) -> dict[str, list[tuple[float, float]]]:
+    """(forgetting, utility) without attack of rows that were scored at other strengths, from the target's on."""
+    if not board.lead or not board.utility:
+        return {}
+    names = board.lead.metric, board.utility.metric
+    found = {row.id: [(x, y) for _, x, y in row.strengths(*names)] for row, _, _ in points(board) if not row.pinned}
+    return {row: line for row, line in found.items() if len(line) > 1}
 
 
 def _axes(board: Board, lead: Column, utility: Column, across: _Scale, up: _Scale) -> list[str]:
@@ -216,6 +233,8 @@ def legend(board: Board, colours: dict[str, int]) -> str:
         parts.append(f'<text x="{x + 15}" y="{HEIGHT + 16}">{html(adapter)}</text>')
         x += 34 + round(6.8 * len(adapter))
     note = "filled: Pareto front; bars: 95 % over seeds"
+    if _lines(board):
+        note += "; dotted: one training at other strengths, without attack"
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT + 16}" text-anchor="end">{note}</text>')
     return "".join(parts)
 

@@ -84,6 +84,11 @@ class Unlearner(ABC):
         """All settings in force, for the result file."""
         return {}
 
+    @property
+    def has_strength(self) -> bool:
+        """Whether what it makes can be had weaker and stronger (see `strength`): weights can always be mixed."""
+        return self.beside is None or self.beside.has_strength
+
     @abstractmethod
     def fit(self, context: FitContext) -> Fitted:
         """Make the unlearned model. Raises Diverged when a loss is not finite."""

@@ -62,6 +62,11 @@ class Pair(Unlearner):
     def settings(self) -> dict[str, Any]:
         return self._settings
 
+    @property
+    def has_strength(self) -> bool:
+        kind = cast(type[Adapter], self._adapter.target)
+        return kind.changes_model or kind.has_strength
+
     def _options(self, target: Callable[..., Any]) -> dict[str, Any]:
         return {name: self._settings.get(name, default) for name, default in options_of(target).items()}
 

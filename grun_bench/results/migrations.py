@@ -30,8 +30,19 @@ def _tuned(data: Data) -> Data:
     return data
 
 
+def _strengths(data: Data) -> Data:
+    """5 -> 6: curves may be over strengths; until then none was."""
+    return data
+
+
 #: schema version -> the step to the next one
-STEPS: dict[int, Callable[[Data], Data]] = {1: _attacks_and_curves, 2: _rows_of_attacks, 3: _gates, 4: _tuned}
+STEPS: dict[int, Callable[[Data], Data]] = {
+    1: _attacks_and_curves,
+    2: _rows_of_attacks,
+    3: _gates,
+    4: _tuned,
+    5: _strengths,
+}
 #: the version that results are written in
 CURRENT = max(STEPS) + 1
 

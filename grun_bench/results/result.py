@@ -105,12 +105,13 @@ class Point(_Part):
 
 
 class Curve(_Part):
-    """Metric values over training steps, relearning steps or the stages of sequential unlearning.
+    """Metric values over training steps, relearning steps, the stages of sequential unlearning or strengths.
 
+    Strengths are in percent of what was unlearned: 0 is the target model, 100 the row itself.
     `best` is the point of a training that `best_step` names; nothing is chosen by it.
     """
 
-    unit: Literal["steps", "stages"]
+    unit: Literal["steps", "stages", "percent"]
     points: list[Point]
     best: int | None = None
 

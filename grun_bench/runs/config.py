@@ -89,6 +89,8 @@ class RunConfig:
     keep_model: bool = False
     #: score a small sample every so many training steps, as a curve
     eval_every: int | None = None
+    #: score the unlearned model at these strengths too, as a curve from the target (0) to it (1) and beyond
+    strengths: tuple[float, ...] = ()
     #: compute what frozen first layers give once, and keep it
     trunk_cache: bool = True
     #: run again what is filed already

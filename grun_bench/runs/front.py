@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
+from grun_bench.metrics.strengths import percents
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_models, check_settings
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
@@ -60,6 +61,8 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
     - `tuning`: where `grun-bench tune` left settings of this unlearner, its folder or a `tuning.jsonl`.
     - `output`: the folder of results. `save`: one for the unlearned model. `keep_model`: it stays in memory, as
       `Outcome.model`. For either of the two a row that is filed is made again, as with `overwrite`.
+    - `strengths`: score the unlearned model at these too, as 0.5 (half of what was unlearned) or 1.5, in a curve of
+      forgetting against utility from the one training: `Outcome.result.curves["strengths"]`.
     - `device_map`: how accelerate spreads a model that is larger than a device: `auto`, or part -> device, cpu or disk.
       `quantise`: `nf4` or `fp4`, the weights of models in four bits, with the adapter in full precision.
     - `seed`, `limit` (the first rows of each data set: a smoke test), `protocol`, `device`, `dtype`,
@@ -121,6 +124,7 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
     given = dict(options)
     for kind, names in _KINDS.items():
         given |= {name: kind(given[name]) for name in names if given.get(name) is not None}
+    given["strengths"] = tuple(given.get("strengths", ()))
     for name in ("attacks", "attack_sets", "utility"):
         if not isinstance(given.get(name, ""), str):
             given[name] = ",".join(given[name])
@@ -207,6 +211,7 @@ def check(config: RunConfig, writes: bool = True) -> None:
         raise unknown("--dtype", config.dtype, DTYPES)
     if config.quantise and config.quantise not in CODES:
         raise unknown("--quantise", config.quantise, CODES)
+    percents(config.strengths)
     check_own(config)
     with registry.including(config.include):
         if config.unlearner:

@@ -147,10 +147,27 @@ def _check_options(config: RunConfig, task: Task, method: Method) -> None:
             raise UsageError(f"{method.name} changes the model's own weights, but {UNCHANGEABLE[option]}.")
     if config.save and not method.unlearner.savable:
         raise UsageError(f"--save: the adapter of {method.name} has no save(); it cannot be kept apart from its model.")
+    if config.strengths:
+        _check_strengths(task, method)
     if config.eval_every and task.stages:
         raise UsageError(f"--eval-every: {task.name} is scored after each of its requests as it is.")
     if config.eval_every and not (task.sets.of("forget") and task.sets.of("retain")):
         raise UsageError(f"--eval-every: the task {task.name} scores no answers of a forget and a retain set.")
+
+
+def _check_strengths(task: Task, method: Method) -> None:
+    """Raises UsageError where what a method makes cannot be had weaker or stronger."""
+    if method.is_control:
+        raise UsageError(f"--strengths: nothing was unlearned in {method.name}, which others are compared with.")
+    if task.stages:
+        raise UsageError(
+            f"--strengths: {task.name} is unlearned request after request, whose curve is over the requests."
+        )
+    if not method.unlearner.has_strength:
+        raise UsageError(
+            f"--strengths: what {method.name} puts beside the model has no strength (has_strength of its class; see "
+            "grun_bench/methods/adapters/base.py)."
+        )
 
 
 def _asked(data: Data) -> Records:

@@ -15,6 +15,7 @@ from grun_bench.methods.baselines import TaskVector
 from grun_bench.methods.made_models import tiny_without_weights
 from grun_bench.methods.shapes import Planned, planned
 from grun_bench.methods.trainer import Pair
+from grun_bench.metrics.strengths import percents
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import without_weights
 from grun_bench.models.memory import Memory, Shape, Weights, training_memory
@@ -101,6 +102,8 @@ def _plan(inputs: Inputs) -> Plan:
     asked = {each.name: _asked(inputs, each) for each in inputs.attacks}
     examples = len(data.examples())
     seconds = {"training": _of_training(inputs, training, earlier), "scoring": _of_scoring(examples, earlier)}
+    if others := len(percents(inputs.config.strengths)):
+        seconds["scoring at other strengths"] = _of_scoring(others * examples, earlier)
     seconds |= {f"attack {name}": _of_attack(name, earlier) for name in asked}
     if inputs.task.measures:
         notes.append("rows of lm-eval's tasks are counted when they are read, and are not among these.")

@@ -24,6 +24,7 @@ from grun_bench.runs.models import unnamed_models
 from grun_bench.runs.outcome import Cell, Outcome
 from grun_bench.runs.row import row
 from grun_bench.runs.session import Session
+from grun_bench.runs.strengths import at_strengths
 from grun_bench.tasks.world import PUBLISHED
 
 
@@ -91,6 +92,8 @@ def execute(inputs: Inputs) -> Outcome:
         cell, fitted = target, target_model
     else:
         cell, fitted = row(inputs, inputs.method, reference, target.records if target else None)
+        if inputs.config.strengths and target:
+            cell, fitted = at_strengths(inputs, cell, target, reference, fitted)
         cell = attack(inputs, cell, inputs.method, target, retain, fitted)
     kept = fitted.lm if fitted and inputs.config.keep_model else None
     return Outcome(cell, target, retain, kept, inputs.config.save)

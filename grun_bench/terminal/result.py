@@ -27,6 +27,7 @@ from grun_bench.results.words import (
 from grun_bench.runs.config import in_folder
 from grun_bench.terminal.gates import print_gates
 from grun_bench.terminal.listing import facts_table, leaderboard_command, print_table, tell
+from grun_bench.terminal.strengths import print_strengths
 
 #: shown beside the headline where a result has them
 _GATES = ("forget_gate", "forget_gate_paraphrased", "retain_gate")
@@ -103,6 +104,7 @@ def _print_tables(
     tell(*powers(result, shown))
     if "training" in result.curves:
         print_table(training_table(result.curves["training"]))
+    print_strengths(result)
     if result.attacks:
         print_table(attack_table(result, attacked))
 

@@ -76,6 +76,13 @@ def test_settings_before_version_5_were_not_tuned() -> None:
     assert tuned is not None and tuned.label == "tuned: 20 trials, validation of small"
 
 
+def test_strengths_before_version_6_were_not_there() -> None:
+    assert read_result(stored(5)).curves == {}
+    curve = read_result(stored(6)).curves["strengths"]
+    assert curve.unit == "percent" and [point.at for point in curve.points] == [0, 50, 100, 150]
+    assert curve.points[2].records == read_result(stored(6)).records
+
+
 def test_the_steps_have_no_gap() -> None:
     assert sorted(STEPS) == list(range(1, CURRENT))
 

@@ -47,8 +47,12 @@ class Adapter(ABC):
     merges = False
     #: True when its weights can be divided among several processes while they are trained (see `divided`)
     divides = False
+    #: True when what it does to the model goes with `times`, or `at_strength` is its own
+    has_strength = False
     #: False within `disabled`: what acts while the model runs asks it at each pass
     on = True
+    #: what a change that is made while the model runs is multiplied by, if it `has_strength` (see `at_strength`)
+    times = 1.0
 
     @property
     def frozen_blocks(self) -> int:
@@ -86,6 +90,15 @@ class Adapter(ABC):
             yield
         finally:
             self.on = True
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Within this block its change is made `strength` times: 0 gives the target model, 1 the unlearned one."""
+        self.times = strength
+        try:
+            yield
+        finally:
+            self.times = 1.0
 
     def acts(self) -> bool:
         """Whether it is on, for what calls back."""

@@ -81,7 +81,7 @@ class Grun(Reft):
         """All requests' edits; the gate logits are those of the trained module, in scoring the largest of all."""
         edited, logits = states.float(), []
         for edits in self.stages:
-            edited, of_stage = cast(nn.ModuleDict, edits)[str(index)](states, edited, self.factor)
+            edited, of_stage = cast(nn.ModuleDict, edits)[str(index)](states, edited, self.times * self.factor)
             logits.append(of_stage)
         told = logits[-1] if torch.is_grad_enabled() else torch.stack(logits).amax(0)
         return edited.to(states.dtype), told

@@ -80,6 +80,8 @@ class Guard(Adapter):
     was lies in the cache, beside keys and values.
     """
 
+    has_strength = True
+
     def __init__(
         self, *, layer: float = 0.25, strength: float = 1.0, threshold: float = 0.55, router: str = ""
     ) -> None:
@@ -158,7 +160,7 @@ class Guard(Adapter):
         if not routes.any():
             return output
         vectors = torch.cat([each.vectors for each in self.clusters]).to(states.device)
-        turned = steered(states, vectors[(routes - 1).clamp(min=0)][:, None], self.strength)
+        turned = steered(states, vectors[(routes - 1).clamp(min=0)][:, None], self.times * self.strength)
         states = torch.where(routes[:, None, None] > 0, turned, states)
         return (states, *output[1:]) if isinstance(output, tuple) else states
 

@@ -227,7 +227,7 @@ class HeldGrun(EveryPosition, Grun):
         held = largest_so_far(logits.float(), earlier, seen)
         edited = states.float()
         for edit, gate in zip(stages, held.unbind(1), strict=True):
-            edited = edited + self.factor * torch.sigmoid(gate)[..., None] * edit.shift(states)
+            edited = edited + self.times * self.factor * torch.sigmoid(gate)[..., None] * edit.shift(states)
         if call.prompt_end is not None:
             told = self._told(held, logits, call.prompt_end.to(states.device), call.kept)
             call.gates[index] = told.to(call.prompt_end.device)

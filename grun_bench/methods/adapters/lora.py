@@ -30,6 +30,7 @@ class Lora(Adapter):
 
     merges = True
     beside_linears = True
+    has_strength = True
 
     def __init__(
         self, *, rank: Count = 4, alpha: Positive = 32.0, dropout: Annotated[float, within(0, 0.99)] = 0.05
@@ -90,4 +91,11 @@ class Lora(Adapter):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         with self.peft.disable_adapter():
+            yield
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        from peft.helpers import rescale_adapter_scale
+
+        with rescale_adapter_scale(self.peft, float(strength)):
             yield

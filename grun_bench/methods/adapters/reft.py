@@ -82,6 +82,7 @@ class Reft(Adapter):
     """
 
     edits_prompt_end = True
+    has_strength = True
 
     def __init__(self, *, rank: Count = 4, layers: Depths = (0.65, 0.8, 1.0)) -> None:
         self.rank, self.layers = rank, layers
@@ -132,7 +133,7 @@ class Reft(Adapter):
 
     def _edit(self, index: int, states: Tensor) -> tuple[Tensor, Tensor | None]:
         """States of the last prompt tokens, edited, and the gate logits that the call is told."""
-        return self.edits[str(index)](states)
+        return self.edits[str(index)](states, factor=self.times)
 
     def _watch(self, model: PreTrainedModel) -> None:
         """Learn of every call of the model where it edits."""

@@ -1,0 +1,60 @@
+"""Lines of one training at other strengths in a board's picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from synthetic import references, result
+
+from grun_bench.leaderboard.boards import Board
+from grun_bench.leaderboard.build import build
+from grun_bench.leaderboard.scatter import palette, picture
+from grun_bench.results.filed import Filed
+from grun_bench.results.result import Curve, Point, Result
+
+LINE = re.compile(r'<path class="c0" [^>]*data-row="(\w+)" d="M([^"]*)"/>')
+
+
+def curved(seed: int, *places: tuple[int, float, float]) -> Result:
+    points = [Point(at=at, values={"forget_es": x, "utility": y}) for at, x, y in places]
+    return result(seed=seed, curves={"strengths": Curve(unit="percent", points=points)})
+
+
+def board(*results: Result) -> Board:
+    filed = [Filed(each, Path(), f"{number}.json", "") for number, each in enumerate((*references(), *results))]
+    (found,) = build(filed, {})
+    return found
+
+
+def test_a_row_with_strengths_has_a_line_from_the_target_to_its_point() -> None:
+    found = board(curved(0, (0, 0.9, 0.8), (50, 0.5, 0.7), (100, 0.1, 0.6)), result("lora+npo"))
+    drawn = picture(found, palette([row.adapter for row in found.rows]))
+    ((row, path),) = LINE.findall(drawn)
+    (own,) = (each for each in found.rows if each.name == "grun+npo")
+    assert row == own.id and "one training at other strengths, without attack" in drawn
+    ends = path.split("L")[0], path.split("L")[-1]
+    centre = re.search(rf'data-row="{own.id}".*?<circle class="dot" cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    assert centre is not None and ends[1] == f"{centre[1]} {centre[2]}"
+    target = re.search(r"<g class=\"pt pin\".*?target model.*?M([\d.]+) ([\d.]+)l8 8", drawn)
+    assert target is not None and ends[0] == f"{target[1]} {float(target[2]) + 8:g}"
+
+
+def test_the_line_of_several_seeds_is_their_mean() -> None:
+    runs = [curved(0, (0, 0.9, 0.8), (100, 0.1, 0.6)), curved(1, (0, 0.9, 0.6), (100, 0.3, 0.4))]
+    (row,) = (each for each in board(*runs).rows if each.name == "grun+npo")
+    first, second = row.strengths("forget_es", "utility")
+    assert first == (0, pytest.approx(0.9), pytest.approx(0.7))
+    assert second == (100, pytest.approx(0.2), pytest.approx(0.5))
+
+
+def test_seeds_without_the_same_strengths_have_no_line() -> None:
+    for other in (result(seed=1), curved(1, (0, 0.9, 0.8), (50, 0.5, 0.7), (100, 0.1, 0.6))):
+        (row,) = (each for each in board(curved(0, (0, 0.9, 0.8), (100, 0.1, 0.6)), other).rows if not each.pinned)
+        assert row.strengths("forget_es", "utility") == []
+
+
+def test_a_board_without_strengths_is_drawn_as_before() -> None:
+    found = board(result(), result("lora+npo"))
+    assert "strengths" not in picture(found, palette([row.adapter for row in found.rows]))
