@@ -157,6 +157,7 @@ COMMANDS = {
     "unknown pair": (["run", "--unlearner", "grum+npo", "--task", "tofu_forget10"], 2),
     "unknown task": (["run", "--unlearner", "npo", "--task", "tofu_forget1"], 2),
     "unknown attack": (["run", "--unlearner", "npo", "--task", "tofu_forget10", "--attacks", "sufix"], 2),
+    "unknown tracker": (["run", "--unlearner", "npo", "--task", "tofu_forget10", "--track", "wanbd"], 2),
     "unknown option": (["run", "--unlearnr", "npo", "--task", "tofu_forget10"], 2),
 }
 

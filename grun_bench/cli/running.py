@@ -56,6 +56,20 @@ class MachineOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackOptions(OptionGroup):
+    """What is told to whom of a run while it is made."""
+
+    track: Annotated[
+        list[str],
+        typer.Option(metavar="NAME,...", help="Follow it in tensorboard, wandb, trackio or mlflow; repeat it."),
+    ] = field(default_factory=list)
+
+    def config(self) -> dict[str, Any]:
+        """What these options are in a RunConfig."""
+        return {"track": ",".join(self.track)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskOptions(OptionGroup):
     """What is to be forgotten, and by which model."""
 
@@ -178,6 +192,7 @@ def run(
         bool, typer.Option("--dry-run", help="Print rows, steps, tokens, memory and time, and do nothing.")
     ] = False,
     *,
+    tracking: TrackOptions,
     machine: MachineOptions,
     as_json: Json = False,
 ) -> None:
@@ -185,7 +200,8 @@ def run(
     from grun_bench.runs.front import plan, run_config
 
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
-    config = options.config(machine, unlearner, settings, strengths=numbers("--strengths", strengths), **beside)
+    curve = numbers("--strengths", strengths)
+    config = options.config(machine, unlearner, settings, strengths=curve, **beside, **tracking.config())
     if dry_run:
         from grun_bench.terminal.plan import print_plan
 
@@ -212,6 +228,7 @@ def attack(
     retain: Annotated[str | None, typer.Option(help="The retain model that the run named.")] = None,
     retain_log: Annotated[Path | None, typer.Option(help="The retain log that the run named.")] = None,
     *,
+    tracking: TrackOptions,
     machine: MachineOptions,
     as_json: Json = False,
 ) -> None:
@@ -238,6 +255,7 @@ def attack(
         attack_sets=attack_sets,
         **models,
         **machine.config() | {"output": path.resolve().parents[3]},
+        **tracking.config(),
     )
     outcome = attack_row(config, row, saved)
     _show(replace(outcome, cell=replace(outcome.cell, reused=False)), config.output, as_json)

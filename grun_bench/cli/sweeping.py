@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from grun_bench.cli.options import parsed, tried
-from grun_bench.cli.running import CommonOptions, MachineOptions
+from grun_bench.cli.running import CommonOptions, MachineOptions, TrackOptions
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.runs.config import MAX_SEED
@@ -32,6 +32,7 @@ def sweep(
     ] = [],  # noqa: B006
     *,
     options: CommonOptions,
+    tracking: TrackOptions,
     machine: MachineOptions,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, each with a device of its own; default: 1.")
@@ -59,15 +60,14 @@ def sweep(
 
     axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": _seeds(seeds), "set": tried(settings)}
     processes.refuse("sweep")
-    place = "the options of sweep"
+    place = file or "the options of sweep"
     if file:
         if any((unlearners, tasks, models, settings, seeds != "0", options != CommonOptions())):
             raise UsageError(f"{file}: the file says what is run; options beside it say where and how.")
         axes, options = _from_file(file)
-        place = str(file)
     elif not unlearners:
         raise UsageError("name what to run, with --unlearner NAME or in a FILE.yaml: `grun-bench sweep --help`.")
-    config = options.config(machine)
+    config = options.config(machine, **tracking.config())
     plan = Plan.of(checked(Grid, axes, place), config)
     if status:
         print_status(plan)

@@ -32,7 +32,10 @@ FOLDER = ".sweep"
 #: seconds between two signs of life of a run, and after how many without one it is taken for dead
 BEAT, DEAD = 5.0, 60.0
 #: fields of RunConfig that decide no number: where and how a run is made
-_ELSEWHERE = ("output", "device", "scoring_batch_size", "trunk_cache", "save", "keep_model", "overwrite", "eval_every")
+_ELSEWHERE = (
+    *("output", "device", "scoring_batch_size", "trunk_cache", "save", "keep_model", "overwrite", "eval_every"),
+    "track",
+)
 
 State = Literal["waiting", "running", "done", "failed", "refused"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "refused", "waiting")

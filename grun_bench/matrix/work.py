@@ -18,7 +18,12 @@ from grun_bench.matrix.cell import Cell, Status
 from grun_bench.runs.front import run_config
 
 #: what other machines must know of the environment that a sweep was begun in
-PASSED_ON = ("GRUN_BENCH_", "HF_", "TOKENIZERS_", "OMP_NUM_THREADS")
+PASSED_ON = (
+    *("GRUN_BENCH_", "HF_", "TOKENIZERS_", "OMP_NUM_THREADS"),
+    # where trackers file what they are sent, without keys
+    *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR", "WANDB_BASE_URL", "TENSORBOARD_LOGGING_DIR"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "TRACKIO_DIR", "TRACKIO_PROJECT", "TRACKIO_SPACE_ID"),
+)
 
 
 def environment() -> dict[str, str]:

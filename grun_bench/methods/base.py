@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class FitContext:
     checkpoint: Checkpoint | None = None
     #: evaluation during training
     monitor: Monitor | None = None
+    #: gets the loss terms of all steps so far, after each step
+    told: Callable[[Sequence[Mapping[str, float]]], None] | None = None
 
     def seconds_since(self, start: float) -> float:
         """Seconds of training since `start` (of `time.perf_counter`), with those before the checkpoint gone on from."""

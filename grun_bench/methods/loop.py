@@ -66,6 +66,7 @@ def optimise(
     checkpoint: Checkpoint | None = None,
     beside: Mapping[str, Stateful] = {},
     after_step: Callable[[int, int], None] | None = None,
+    told: Callable[[Sequence[Mapping[str, float]]], None] | None = None,
 ) -> list[dict[str, float]]:
     """Minimise the sum of the losses over the batches, in their order (all epochs written out).
 
@@ -76,7 +77,7 @@ def optimise(
 
     With a `checkpoint` a training that was killed goes on where its last one was written, and ends with the same
     weights; `beside` is what else changes with the steps and must be kept for that. `after_step(step, total)` is called
-    after each optimiser step, from 1.
+    after each optimiser step, from 1, and `told` before it with the terms of all steps so far.
     """
     weights = parameters if isinstance(parameters, TrainedWeights) else TrainedWeights(parameters)
     optimiser, scale = weights.adamw(schedule.lr, schedule.betas, schedule.weight_decay), LossScale(arithmetic)
@@ -105,6 +106,8 @@ def optimise(
             optimiser.zero_grad(set_to_none=True)
             state.history.append(terms)
             advance(**terms)
+            if told is not None:
+                told(state.history)
             if after_step is not None:
                 after_step(step + 1, total)
             if checkpoint is not None:

@@ -179,6 +179,7 @@ class Pair(Unlearner):
             checkpoint=context.checkpoint,
             beside=beside,
             after_step=partial(monitor.look, step.lm) if monitor else None,
+            told=context.told,
         )
 
     def _attached(self, lm: LM, context: FitContext) -> tuple[Adapter, set[nn.Parameter]]:

@@ -91,6 +91,8 @@ class RunConfig:
     eval_every: int | None = None
     #: score the unlearned model at these strengths too, as a curve from the target (0) to it (1) and beyond
     strengths: tuple[float, ...] = ()
+    #: experiment trackers to follow it in, names with commas between
+    track: str = ""
     #: compute what frozen first layers give once, and keep it
     trunk_cache: bool = True
     #: run again what is filed already

@@ -21,8 +21,13 @@ from grun_bench.runs.inputs import Inputs
 
 def monitor_of(inputs: Inputs) -> Monitor | None:
     """What measures a model during its training; None where that was not asked for."""
-    every = inputs.config.eval_every
-    return Monitor(every, lambda lm: _sample(inputs, lm), watch=inputs.watch) if every else None
+    every, told = inputs.config.eval_every, [inputs.watch, inputs.track.measured if inputs.track else None]
+
+    def watch(step: int, values: dict[str, float | None]) -> None:
+        for each in filter(None, told):
+            each(step, values)
+
+    return Monitor(every, lambda lm: _sample(inputs, lm), watch=watch) if every else None
 
 
 def _sample(inputs: Inputs, lm: LM) -> dict[str, float | None]:

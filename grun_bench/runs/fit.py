@@ -35,10 +35,13 @@ def fit(
     monitor: Monitor | None = None,
     between: Callable[[Fitted], None] | None = None,
     target: Target | None = None,
+    told: Callable[..., None] | None = None,
 ) -> Trained:
     """The model that a method makes of the target model, of which `target` keeps what it says.
 
-    `between` gets what each request but the last left. With `run_id` a killed training goes on from where it was.
+    `between` gets what each request but the last left. `told(terms, before=steps)` is called after each step with the
+    loss terms of all steps of the request, and how many those before it took. With `run_id` a killed training goes on
+    from where it was.
     """
     origin: dict[str, Any] = {}
     requests, seconds = inputs.data.requests(method.unlearner), 0.0
@@ -48,7 +51,8 @@ def fit(
     checkpoints = checkpoints_of(inputs, method, run_id) if run_id else [None] * len(requests)
     try:
         for left, rows, checkpoint in zip(reversed(range(len(requests))), requests, checkpoints, strict=True):
-            fitted = method.unlearner.fit(replace(context, forget=rows, checkpoint=checkpoint))
+            of_this = partial(told, before=len(history)) if told else None
+            fitted = method.unlearner.fit(replace(context, forget=rows, checkpoint=checkpoint, told=of_this))
             # a model that was there already: attacks train it on the protocol's prompts too
             fitted.lm.prompts = prompts_under(inputs.config.protocol, fitted.lm, inputs.task.prompt)
             seconds, history = seconds + fitted.seconds, history + fitted.history

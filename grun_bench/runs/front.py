@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.patches import offline_if_unreachable
+from grun_bench.integrations.trackers import tracker_names
 from grun_bench.metrics.strengths import percents
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_models, check_settings
@@ -67,6 +68,7 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
       `quantise`: `nf4` or `fp4`, the weights of models in four bits, with the adapter in full precision.
     - `seed`, `limit` (the first rows of each data set: a smoke test), `protocol`, `device`, `dtype`,
       `scoring_batch_size`, `eval_every`, `trunk_cache`, `trust_remote_code`: as on the command line.
+    - `track`: experiment trackers to follow it in, `tensorboard`, `wandb`, `trackio` or `mlflow`, one or more.
     - `include`: plugin files, and folders of plugins and task files, for this run alone.
 
     Any other keyword is a setting of the unlearner, as `--set` takes it: `lr=1e-4, batch_size=8`. `settings` holds them
@@ -125,7 +127,7 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
     for kind, names in _KINDS.items():
         given |= {name: kind(given[name]) for name in names if given.get(name) is not None}
     given["strengths"] = tuple(given.get("strengths", ()))
-    for name in ("attacks", "attack_sets", "utility"):
+    for name in ("attacks", "attack_sets", "utility", "track"):
         if not isinstance(given.get(name, ""), str):
             given[name] = ",".join(given[name])
     given["include"] = tuple(map(Path, given.get("include", ())))
@@ -212,6 +214,7 @@ def check(config: RunConfig, writes: bool = True) -> None:
     if config.quantise and config.quantise not in CODES:
         raise unknown("--quantise", config.quantise, CODES)
     percents(config.strengths)
+    tracker_names(config.track)
     check_own(config)
     with registry.including(config.include):
         if config.unlearner:

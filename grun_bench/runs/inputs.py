@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from grun_bench.attacks.base import Attack, make_attacks
 from grun_bench.core import registry
@@ -27,6 +28,9 @@ from grun_bench.runs.session import Session
 from grun_bench.runs.tuned import tuned_settings
 from grun_bench.tasks.task import Task
 
+if TYPE_CHECKING:
+    from grun_bench.runs.track import Track
+
 
 @dataclass(frozen=True)
 class Method:
@@ -48,7 +52,7 @@ class Inputs:
 
     `method` is the unlearner that was asked for. `target` and `oracle`, which give the target and the retain model as
     they are, are what it is compared with; it may be one of them. `log` is a published retain log in place of a retain
-    model. `watch` sees what is measured during a training, as `Monitor` has it.
+    model. `watch` sees what is measured during a training, as `Monitor` has it; `track` too, and each of its steps.
     """
 
     config: RunConfig
@@ -63,6 +67,7 @@ class Inputs:
     metrics: Sequence[str]
     log: ImportedLog | None
     watch: Callable[[int, dict[str, float | None]], None] | None = None
+    track: Track | None = None
 
     def run_id(self, method: Method) -> str:
         """A name for the row of a method with these inputs: the same whenever all that decides its numbers is."""

@@ -70,7 +70,9 @@ def _made(
     monitor = monitor_of(inputs) if asked_for else None
     earlier: list[tuple[Asked, Cost]] = []
     kept = target_of(inputs)
-    trained = fit(inputs, method, path.stem, monitor, lambda fitted: earlier.append(ask_fitted(inputs, fitted)), kept)
+    told = inputs.track.trained if inputs.track and asked_for else None
+    between = lambda fitted: earlier.append(ask_fitted(inputs, fitted))  # noqa: E731
+    trained = fit(inputs, method, path.stem, monitor, between, kept, told)
     asked, cost = Asked(Records([])), Cost(parameters=0)
     if trained.fitted:
         asked, cost = ask_fitted(inputs, trained.fitted, kept)

@@ -25,6 +25,7 @@ from grun_bench.runs.outcome import Cell, Outcome
 from grun_bench.runs.row import row
 from grun_bench.runs.session import Session
 from grun_bench.runs.strengths import at_strengths
+from grun_bench.runs.track import tracked
 from grun_bench.tasks.world import PUBLISHED
 
 
@@ -77,6 +78,14 @@ def execute(inputs: Inputs) -> Outcome:
         say(note)
     if inputs.method is inputs.oracle and inputs.models.retain is None:
         raise Refused(inputs.models.no_retain)
+    with tracked(inputs) as (inputs, track):
+        outcome = _rows(inputs)
+        track(outcome.result)
+    return outcome
+
+
+def _rows(inputs: Inputs) -> Outcome:
+    """The rows in their order."""
     with target_beside(inputs):
         retain, retain_model = _retain_row(inputs)
     reference = retain.records if retain else None

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,20 @@ def test_a_run_of_two_processes(
     environment: Path, hub: Path, command: Callable[..., Any], small_run: list[str], tmp_path: Path
 ) -> None:
     """Target and retain model are the same bits, so are their rows; what was trained is, to what float32 leaves."""
+    track = ["--track", "tensorboard"] if find_spec("tensorboard") else []
     options = [*small_run, "--unlearner", "full+npo", "--batch-size", "2", "--attacks", "prefill", "--set", "lr=1e-4"]
     one, two = tmp_path / "one", tmp_path / "two"
     alone = command(*options, "--output", one)
     assert alone.code == 0, alone.err
-    assert started(told(tmp_path, *options, "--output", two, "--save", tmp_path / "saved")) == [0, 0]
+    assert started(told(tmp_path, *options, *track, "--output", two, "--save", tmp_path / "saved")) == [0, 0]
     check_same(one, two)
     said = [(tmp_path / f"{rank}-{stream}").read_text() for rank in (0, 1) for stream in (1, 2)]
     assert said[0].splitlines()[0] == alone.out.splitlines()[0]
     assert "unlearning full+npo" in said[1] and said[2] == said[3] == ""
     assert (tmp_path / "saved" / "model.safetensors").exists()
+    if track:  # the first alone
+        (tracked,) = (two / ".track" / "tensorboard").iterdir()
+        assert tracked.name.startswith("full+npo-")
 
 
 def flat(value: Any, path: str = "") -> dict[str, float | None]:
@@ -98,7 +103,7 @@ def flat(value: Any, path: str = "") -> dict[str, float | None]:
 
 
 def check_same(one: Path, two: Path) -> None:
-    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.json")) for folder in (one, two)]
+    files = [sorted(path.relative_to(folder) for path in folder.glob("*/*/*/*.json")) for folder in (one, two)]
     assert files[0] == files[1] and len(files[0]) == 3
     for file in files[0]:
         first, second = (json.loads((folder / file).read_text()) for folder in (one, two))
