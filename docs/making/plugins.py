@@ -18,7 +18,7 @@ from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.recipes import in_force
 from grun_bench.tasks.world import PUBLISHED
 from making import filed
-from making.words import cell, code, docstring, page, papers, papers_linked, parts, table
+from making.words import cell, code, docstring, page, papers_linked, parts, sources, table
 
 #: what of its kind each is called on its page
 KINDS: dict[Kind, str] = {"adapter": "Adapter", "objective": "Objective", "unlearner": "Unlearner of its own"}
@@ -73,8 +73,7 @@ def _method_page(root: Path, kind: Kind, plugin: Plugin) -> str:
     texts += ["## Settings", _settings(plugin, in_force(options_of(plugin.target), [plugin.name], PUBLISHED.sections))]
     if kind != "unlearner":
         texts += ["## Training by default", _in_force(kind, plugin.name)]
-    if numbers := papers(inspect.getdoc(plugin.target) or ""):
-        texts += ["## Source", "\n".join(f"- [arXiv {each}](https://arxiv.org/abs/{each})" for each in numbers)]
+    texts += sources(inspect.getdoc(plugin.target) or "", plugin.name)
     texts += ["## Cost", _cost(plugin)]
     if took := filed.training(root, plugin.name):
         texts += ["Of the project's own rows, medians over seeds and settings:", took]
@@ -158,8 +157,7 @@ def _attack_page(root: Path, plugin: Plugin) -> str:
         "## What is asked",
         _asked(plugin),
     ]
-    if numbers := papers(module + (inspect.getdoc(plugin.target) or "")):
-        texts += ["## Source", "\n".join(f"- [arXiv {each}](https://arxiv.org/abs/{each})" for each in numbers)]
+    texts += sources(f"{module}\n{inspect.getdoc(plugin.target) or ''}", plugin.name)
     if took := filed.attacking(root, plugin.name):
         texts += ["## Cost", "Of the project's own rows, medians over methods and seeds:", took]
     return page(plugin.name, *texts)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from grun_bench.core.papers import numbers, paper
+
 _ARXIV = re.compile(r"(?<![\w/])(?:arXiv:? ?)?(\d{4}\.\d{5})\b")
 
 
@@ -22,9 +24,15 @@ def parts(of: object) -> tuple[str, str]:
     return first.strip(), rest.strip("\n")
 
 
-def papers(text: str) -> list[str]:
-    """The numbers of the papers on arXiv that a text names."""
-    return list(dict.fromkeys(_ARXIV.findall(text)))
+def sources(text: str, name: str) -> list[str]:
+    """A section on the papers on arXiv that a text names, and how they are cited; nothing where it names none."""
+    found = [paper(number) for number in numbers(text)]
+    if not found:
+        return []
+    lines = [f"- {each.words().removesuffix(each.number)}[{each.number}]({each.address})" for each in found]
+    entries = "\n".join(each.bibtex() for each in found)
+    cited = f"As BibTeX, which `grun-bench cite {name}` prints:"
+    return ["## Source", "\n".join(lines), cited, f"```bibtex\n{entries}\n```"]
 
 
 def papers_linked(text: str) -> str:

@@ -62,6 +62,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": reading.convert,
     "export": exporting.export,
     "leaderboard": reading.leaderboard,
+    "cite": reading.cite,
     "test": contributing.test_plugin,
     "submit": contributing.submit,
     "verify": contributing.verify,

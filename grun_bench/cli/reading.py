@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -134,12 +135,31 @@ def convert(
 
 def leaderboard(
     tree: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = RESULTS.parent,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the pages; with --format the file, or else it is printed.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail on a broken result, a wrong number or an old page.")
     ] = False,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="markdown|latex|csv", help="Tables alone, in this format.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="With --format: the boards of this task.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="With --format: the boards of this model.")] = None,
+    table: Annotated[
+        str | None,
+        typer.Option("--table", help="With --format: ranking (if none is named), cost, ..., or all."),
+    ] = None,
 ) -> None:
-    """Render the result files as Markdown, CSV and one HTML page."""
+    """Render the result files as Markdown, CSV and one HTML page, or print tables of boards."""
+    if form is not None:
+        if check:
+            raise UsageError("--check looks at the pages and --format prints tables: ask for one of them.")
+        _print_tables(tree, form, task, model, table, out)
+        return
+    if alone := [f"--{name}" for name, given in (("task", task), ("model", model), ("table", table)) if given]:
+        raise UsageError(f"{', '.join(alone)}: choose among tables, so --format is needed with it.")
+    out = RESULTS.parent if out is None else out
     if check:
         from grun_bench.core.escaping import clean
         from grun_bench.leaderboard.check import check as check_tree
@@ -159,3 +179,37 @@ def leaderboard(
     rendered = render(tree, out)
     write(rendered, out)
     print(f"{out / 'README.md'}: {rendered.runs} results in {len(rendered.pages)} files; {out / SITE} has all.")
+
+
+def _print_tables(
+    tree: Path, form: str, task: str | None, model: str | None, table: str | None, out: Path | None
+) -> None:
+    from grun_bench.core.files import write_whole
+    from grun_bench.leaderboard.exports import export
+    from grun_bench.leaderboard.tables import RANKING
+
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out {out}: is a folder; with --format name the file.")
+    text = export(tree, form, task, model, table or RANKING)
+    if out is None:
+        print(text, end="")
+    else:
+        write_whole(out, text)
+        print(f"tables: {out}")
+
+
+def cite(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Unlearners (grun+npo), adapters, attacks, metrics.")
+    ],
+    include_path: Include = [],  # noqa: B006
+) -> None:
+    """Print the papers that methods, attacks and metrics are from, as BibTeX."""
+    from grun_bench.core.sources import papers_of
+
+    found = papers_of(names)
+    for paper in dict.fromkeys(each for papers in found.values() for each in papers):
+        print(paper.bibtex())
+    for name, papers in found.items():
+        if not papers:
+            print(f"{name}: its source names no paper.", file=sys.stderr)

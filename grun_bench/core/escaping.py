@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as _html
 import json
 import re
+import unicodedata
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -12,6 +13,19 @@ from urllib.parse import quote, urlsplit
 _MARKS = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|:(?=//)|(?<=[wW]{3})\.")
 #: what would begin a numbered list
 _NUMBERED = re.compile(r"^(\d{1,9})(?=[.)])")
+#: what means something in LaTeX, and signs of pages -> what is set
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}",
+    "<": "$<$", ">": "$>$", "|": "$|$", "[": "{[}", "]": "{]}",
+    **{char: f"\\{char}" for char in "{}$&#%_"},
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "·": r"$\cdot$", "≥": r"$\geq$", "…": r"\ldots{}",
+    "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "‘": r"\textquoteleft{}", "’": r"\textquoteright{}",
+    "–": "--", "—": "---", "\u2212": "$-$",
+}  # fmt: skip
+#: combining accents -> LaTeX's commands
+_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u030c": "v"} | {
+    "\u0327": "c"
+}
 
 
 def clean(text: str, limit: int = 1000) -> str:
@@ -52,6 +66,28 @@ def cell(text: str) -> str:
     """Text in a CSV file that a spreadsheet opens: nothing that begins as a formula does."""
     text = clean(text, limit=10_000)
     return "'" + text if text[:1] in ("=", "+", "-", "@") else text
+
+
+def latex(text: str) -> str:
+    """Text as plain words in LaTeX, in a table too: no command, no group, no ligature of hyphens or quotes.
+
+    Accents become commands and arrows mathematics, so that every engine sets them; what is in no font of theirs, as
+    other scripts are not, becomes a question mark.
+    """
+    text = clean(text)
+    pairs = zip(text, f"{text[1:]} ", strict=False)
+    said = "".join(_LATEX.get(char, char) + "{}" * (char == after and char in "-',") for char, after in pairs)
+    return "".join(char if char.isascii() else "?" for char in accents_set(said))
+
+
+def accents_set(text: str) -> str:
+    """The text with accents as LaTeX's commands; other characters stay as they are."""
+    found = ""
+    for char in text:
+        base, *accents = list(unicodedata.normalize("NFD", char))
+        known = len(accents) == 1 and base.isascii() and accents[0] in _ACCENTS
+        found += f"{{\\{_ACCENTS[accents[0]]}{{{base}}}}}" if known else char
+    return found
 
 
 def script(data: Any) -> str:

@@ -51,6 +51,8 @@ class Entry:
     declared: Mapping[str, Any] = field(default_factory=dict)
     #: the names of its settings; None where its source alone does not say them
     settings: tuple[str, ...] | None = None
+    #: what it says of itself, with what the file of an attack says first; None where its source alone does not say it
+    docstring: str | None = None
 
     @property
     def builtin(self) -> bool:
@@ -131,17 +133,17 @@ def _scan(path: Path, content: bytes) -> list[Entry]:
         raise UsageError(
             f"{path}, line {error.lineno}: {error.msg}. The file given with --include-path must be Python."
         ) from None
-    module, found = _module_name(path, content), []
+    module, of_file, found = _module_name(path, content), ast.get_docstring(tree) or "", []
     for node in tree.body:
         for call in getattr(node, "decorator_list", []):
             if not isinstance(call, ast.Call) or not call.args or not isinstance(call.args[0], ast.Constant):
                 continue
             called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
             if called in CLASSES:
-                summary = (ast.get_docstring(node) or "").split("\n")[0]  # type: ignore[arg-type]
-                found.append(
-                    Entry(called, str(call.args[0].value), summary, path, module, _literals(call), keywords(node))
-                )
+                own = ast.get_docstring(node) or ""  # type: ignore[arg-type]
+                summary, said = own.split("\n")[0], f"{of_file}\n\n{own}" if called == "attack" else own
+                name = str(call.args[0].value)
+                found.append(Entry(called, name, summary, path, module, _literals(call), keywords(node), said))
     return found
 
 

@@ -23,6 +23,9 @@ from grun_bench.tasks.sets import ScoredSets
 if TYPE_CHECKING:
     from grun_bench.metrics.row_values import RowValues
 
+#: the beginning of the mark of a row that may be as good or bad as the first
+NOT_TOLD = "not told from rank 1"
+
 
 def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> list[Row]:
     """The rows, with a mark on those whose forgetting no paired test tells from that of the first in the ranking.
@@ -41,7 +44,7 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
     values = [_values(row, lead.metric, names, sets) for row in ranked]
     tests = adjusted([compare(lead.metric, each, values[0]) for each in values[1:]])
     marks = {
-        row.id: f"not told from rank 1, q {test.q:.2f}"
+        row.id: f"{NOT_TOLD}, q {test.q:.2f}"
         for row, test in zip(ranked[1:], tests, strict=True)
         if test.q is not None and test.q >= LEVEL
     }

@@ -22,7 +22,7 @@ from grun_bench.models.quantised import is_quantised
 
 @adapter("lora")
 class Lora(Adapter):
-    """Low-rank updates of the linear layers (Hu et al. 2021), through peft.
+    """Low-rank updates of the linear layers (LoRA, arXiv 2106.09685), through peft.
 
     Defaults are the baseline of the GRUN paper's code: rank 4, alpha 32, dropout 0.05, all linear layers but the
     vocabulary head.
