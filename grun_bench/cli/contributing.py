@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +18,20 @@ from grun_bench.runs.config import RESULTS
 
 def test_plugin(
     name: Annotated[str, typer.Argument(help="An adapter, objective, metric, unlearner or attack.")],
+    kbench: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLONE",
+            help="Hold grun, or a folder that `run --save` wrote, against the port in a clone of K-Bench.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON instead of tables.")] = False,
     include_path: Include = [],  # noqa: B006
 ) -> None:
     """Check that a plugin keeps the contract of its kind, on a small random model."""
+    if kbench is not None:
+        _test_kbench(name, kbench, as_json)
+        return
     kinds = [kind for kind in registry.KINDS if name in registry.entries(kind)]
     if not kinds:
         known = [known for kind in registry.KINDS for known in registry.names(kind)]
@@ -26,13 +39,38 @@ def test_plugin(
     from grun_bench.plugin_checks.check import check
     from grun_bench.terminal.listing import print_rows
 
-    failed = 0
-    for kind in kinds:
-        rows = [(checked.what, checked.problem or "ok") for checked in check(kind, name)]
-        failed += sum(problem != "ok" for _, problem in rows)
-        print_rows(f"{kind} {name}", ("contract", "result"), rows)
-    if failed:
+    checked = {kind: list(check(kind, name)) for kind in kinds}
+    if as_json:
+        print(json.dumps([{"kind": kind} | asdict(each) for kind, rows in checked.items() for each in rows], indent=1))
+    for kind, rows in checked.items() if not as_json else ():
+        print_rows(f"{kind} {name}", ("contract", "result"), [(each.what, each.problem or "ok") for each in rows])
+    if failed := sum(each.problem is not None for rows in checked.values() for each in rows):
         raise GrunBenchError(f"{name} breaks {failed} of its contracts.")
+
+
+def _test_kbench(subject: str, clone: Path, as_json: bool) -> None:
+    if not Path(subject).is_dir() and subject not in registry.names("adapter"):
+        raise unknown(
+            "adapter", subject, registry.names("adapter"), "--kbench takes `grun` or a folder of `run --save`."
+        )
+    from grun_bench.core.patches import offline_if_unreachable
+    from grun_bench.plugin_checks.kbench import conformance
+    from grun_bench.terminal.listing import print_rows
+
+    with offline_if_unreachable():
+        found = conformance(subject, clone)
+    if as_json:
+        print(json.dumps(asdict(found) | {"ok": found.ok}, indent=1))
+    else:
+        rows = [
+            (each.what, each.dtype, f"{each.largest:.2g}", f"{each.allowed:.2g}", "ok" if each.ok else "differs")
+            for each in found.checks
+        ]
+        title = f"{subject} here and in K-Bench ({found.commit or 'no commit'})"
+        print_rows(title, ("check", "dtype", "difference", "allowed", "result"), rows)
+    if not found.ok:
+        failed = sum(not each.ok for each in found.checks)
+        raise GrunBenchError(f"K-Bench's port differs from {subject} in {failed} of {len(found.checks)} checks.")
 
 
 def submit(
