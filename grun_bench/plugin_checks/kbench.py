@@ -258,7 +258,7 @@ def _checks(fitted: Fitted, saved: Path, port: Port, work: Path) -> list[Differe
     found = [
         ("edited layers", len(layers ^ set(edits)), 0),
         ("edits elsewhere", sum(each.elsewhere() for each in (*ours, *theirs)), 0),
-        ("gates", max(gates), STEPS * step),
+        ("gates", float(torch.tensor(gates).max()), STEPS * step),
         ("logits", _apart(ours, theirs), of_logits),
         ("logits, port taken off", _apart(plain, after), 0),
         ("weights, read back", read_back, STEPS * torch.finfo(torch.float32).eps),
@@ -316,7 +316,8 @@ def _read_back(adapter: Grun, folder: Path, out: Path) -> float:
     before = weights()
     import_pyreft([folder], "model", out)
     adapter.stages.load_state_dict(load_tensors(out / ADAPTER_FILE))
-    return max(float((now - then).abs().max()) for now, then in zip(weights(), before, strict=True))
+    apart = [(now - then).abs().max() for now, then in zip(weights(), before, strict=True)]
+    return float(torch.stack(apart).max())
 
 
 # --- passes -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -199,6 +200,14 @@ def test_a_plugin_that_keeps_its_contract(command: Command, tmp_path: Path, name
     said = command("test", name, "--include-path", tmp_path / "broken.py")
     assert said.code == 0, said.out + said.err
     assert "ok" in said.out
+
+
+def test_the_checks_as_json_are_those_of_the_table(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    said = command("test", "percent", "--include-path", tmp_path / "broken.py", "--json")
+    rows = json.loads(said.out)
+    assert said.code == 1 and {row["kind"] for row in rows} == {"metric"}
+    assert f"breaks {sum(row['problem'] is not None for row in rows)} of" in said.err
 
 
 def test_an_unknown_plugin_names_the_near_ones(command: Command) -> None:

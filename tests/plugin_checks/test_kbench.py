@@ -136,6 +136,8 @@ def test_the_forward_written_by_hand_is_ours(command: Callable[..., Said], tmp_p
             {"skips": "False", "at": "slice(self.last, self.last + 1) if states.shape[1] > 1 else slice(0, 1)"},
             {"generations"},
         ),
+        # an adapter that gives no number agrees with nothing, whichever prompt it is of
+        ({"gate": "torch.nan if self.last % 2 else 1"}, {"edits elsewhere", "gates", "logits"}),
         ({"keys": "[1:]"}, {"edited layers", "gates", "logits"}),
         # of a hook that is left on, whatever is asked of the model then is wrong too
         ({"kept": "[1:]"}, {"logits, port taken off", "logits, read back"}),
