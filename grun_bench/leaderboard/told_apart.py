@@ -37,6 +37,9 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
     ranked = sorted((row for row in rows if row.rank), key=lambda row: row.rank or 0)
     if lead is None or len(ranked) < 2 or any(row.runs[0].result.toy for row in ranked):
         return list(rows)
+    recorded = [all(_records(run, lead.metric, row.worst_attack) for run in row.runs) for row in ranked]
+    if not recorded[0] or not any(recorded[1:]):
+        return list(rows)
     from grun_bench.metrics.evaluate import giving  # these load scipy
     from grun_bench.metrics.paired import adjusted, compare
 
