@@ -37,7 +37,7 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
     ranked = sorted((row for row in rows if row.rank), key=lambda row: row.rank or 0)
     if lead is None or len(ranked) < 2 or any(row.runs[0].result.toy for row in ranked):
         return list(rows)
-    recorded = [all(_records(run, lead.metric, row.worst_attack) for run in row.runs) for row in ranked]
+    recorded = [all(_is_there(run, lead.metric, row.worst_attack) for run in row.runs) for row in ranked]
     if not recorded[0] or not any(recorded[1:]):
         return list(rows)
     from grun_bench.metrics.evaluate import giving  # these load scipy
@@ -92,17 +92,30 @@ def _of_run(run: Run, metric: str, attack: str, names: Sequence[str], sets: Scor
     return MissingReference(kept) if isinstance(kept, str) else {(name, index): value for name, index, value in kept}
 
 
+def _is_there(run: Run, metric: str, attack: str) -> bool:
+    """Whether a run has such records, be they what they may: most trees have none of toy rows."""
+    named, file = _named(run, metric, attack)
+    return named is not None and file.with_name(named.file).is_file()
+
+
 def _records(run: Run, metric: str, attack: str) -> tuple[RecordsFile, Path] | None:
-    """The records of a run without attack, or under the variant of an attack that is its worst; None without any."""
+    """The same with their file, where they are those that the result names; None where they are not."""
+    named, file = _named(run, metric, attack)
+    if named is None or records_problem(file, [named]):
+        return None
+    return named, file.with_name(named.file)
+
+
+def _named(run: Run, metric: str, attack: str) -> tuple[RecordsFile | None, Path]:
+    """The records of a run without attack, or under the variant of an attack that is its worst, and the file beside
+    which they lie; None where the result names none."""
     filed = run.filings[0]
     named, file = run.result.records, filed.file
     if attack:
         if (made := run.attacks.get(attack)) is None:
-            return None
+            return None, file
         worst = made.worst.get(metric)
         variant = next((name for name, values in made.variants.items() if values.get(metric) == worst), None)
         named = made.info.variants.get(variant) if variant is not None else None
         file = filed.root / made.place / filed.file.name
-    if named is None or records_problem(file, [named]):
-        return None
-    return named, file.with_name(named.file)
+    return named, file
