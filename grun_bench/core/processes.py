@@ -82,9 +82,11 @@ def join(device: str, spread: bool = False) -> None:
     """Meet the other processes, if there are any; from here on they work together.
 
     `device` is what the run was asked to run on; each process takes a GPU of its own. Raises UsageError where there are
-    not enough, and for a model that is to be `spread` over them.
+    not enough, for a model that is to be `spread` over them, and for a launcher that started one in the place of many.
     """
     global _joined
+    if announced() == 1:
+        _check_accelerate()
     if announced() == 1 or _joined is not None:
         return
     if spread:
@@ -103,6 +105,15 @@ def join(device: str, spread: bool = False) -> None:
     distributed.init_process_group(backend, store=store, rank=number, world_size=size, timeout=_PATIENCE)
     _joined = _Joined(distributed.PrefixStore("grun-bench", store))
     atexit.register(distributed.destroy_process_group)
+
+
+def _check_accelerate() -> None:
+    """`accelerate launch --cpu` (1.15) says where processes are to meet, and starts one: others it leaves to MPI."""
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and os.environ.get("MASTER_ADDR"):
+        raise UsageError(
+            "accelerate launch --cpu starts one process, whatever --num_processes says: start them by `accelerate "
+            "launch --multi_gpu --num_processes N -m grun_bench run ... --device cpu`, or by torchrun."
+        )
 
 
 def _take_gpu(device: str, gpus: int) -> None:

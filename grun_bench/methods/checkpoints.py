@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,11 @@ from grun_bench.core.progress import say
 
 #: seconds of training between two checkpoints, and how many times longer it must be than writing one takes
 EVERY, TIMES = 60.0, 20
+#: what tells trainings of one name apart that end with other weights on every machine
+DECISIVE = "decisive"
+#: what a checkpoint's bits hang on, in words, and how a run comes to have what a checkpoint was made with
+_NAMES = {"threads": "threads", "commit": "the code of commit", "packages": "packages"}
+_AGAIN = {"threads": "OMP_NUM_THREADS={}", "commit": "git checkout {}"}
 
 
 class Stateful(Protocol):
@@ -46,8 +51,10 @@ class Checkpoint:
     The path must tell all that decides the training apart. It is read as tensors and plain data, so it runs no code.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: Mapping[str, Any] = {}, siblings: str = "") -> None:
         self.path = path
+        #: what decides the bits of weights beside the settings, and a pattern of checkpoints of this name under others
+        self._made, self._siblings = made, siblings
         #: of training before this process went on with it
         self.seconds = 0.0
         self._start = self._written = time.monotonic()
@@ -56,7 +63,10 @@ class Checkpoint:
     def begin(self, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
         """The state to go on from; None where there is none, or none of a training that `fits`. Training begins now."""
         state = None
-        if self.path.exists():
+        if not self.path.exists():
+            if processes.first() and (told := next(filter(None, map(self._told, self._others())), None)):
+                say(told)
+        else:
             try:
                 # each of several processes takes its part out of the file
                 mapped = processes.count() > 1
@@ -69,6 +79,25 @@ class Checkpoint:
                 say(f"{self.path} cannot be used ({reason}): training begins anew.")
         self._start = self._written = time.monotonic()
         return state
+
+    def _others(self) -> list[Path]:
+        """Checkpoints of this name under another number of threads or the like."""
+        return sorted(self.path.parent.glob(self._siblings)) if self._siblings else []
+
+    def _told(self, other: Path) -> str | None:
+        """Why another checkpoint is not gone on from, and what would; None where it is of another training."""
+        try:
+            made = torch.load(other, map_location="cpu", weights_only=True, mmap=True).get("made", {})
+        except Exception:  # whatever bytes it holds, it must not be in the way
+            return None
+        differ = [key for key in self._made if made.get(key) != self._made[key]]
+        if not made or DECISIVE in differ:
+            return None
+        pairs = [(_NAMES.get(key, key), _short(made.get(key)), _short(self._made[key])) for key in differ]
+        words = ", ".join(f"{name} {theirs}, not {own}" for name, theirs, own in pairs)
+        ways = [_AGAIN[key].format(_short(made.get(key))) for key in differ if key in _AGAIN]
+        on = f"; to go on from it: {', '.join(ways)}" if len(ways) == len(differ) else ""
+        return f"{other} is of this training, but with {words}: training begins anew{on}."
 
     def offer(self, state: Callable[[], dict[str, Any]]) -> None:
         """Keep the state if it is time to."""
@@ -84,7 +113,8 @@ class Checkpoint:
         try:
             with part_of(self.path) as part:
                 with part.open("xb") as file:
-                    torch.save(state | {"seconds": self.seconds + now - self._start}, file)
+                    kept = {"seconds": self.seconds + now - self._start, "made": dict(self._made)}
+                    torch.save(state | kept, file)
                     file.flush()
                     os.fsync(file.fileno())
                 part.replace(self.path)
@@ -104,17 +134,22 @@ class Checkpoint:
 
 def checkpoint_of(name: str, device: str, **decisive: Any) -> Checkpoint:
     """Where a training goes on from. `name` and `decisive` tell apart what decides it; what decides bits is added."""
-    return Checkpoint(Path(f"{place_of(name, device, **decisive)}.pt"))
+    made = {DECISIVE: digest(decisive)} | _flat(_bits(device))
+    return Checkpoint(Path(f"{place_of(name, device, **decisive)}.pt"), made, f"{name}-{'[0-9a-f]' * 8}.pt")
 
 
 def place_of(name: str, device: str, **decisive: Any) -> Path:
     """A path without an ending for what is kept of something under way; it is told apart as in `checkpoint_of`."""
-    bits = {
-        "packages": env.packages(),
-        "commit": _commit(),
-        "hardware": env.hardware() | {"device": device},
-    }
-    return _folder() / f"{name}-{digest(bits | decisive)[:8]}"
+    return _folder() / f"{name}-{digest(_bits(device) | decisive)[:8]}"
+
+
+def _bits(device: str) -> dict[str, Any]:
+    """What decides the bits of weights beside settings and data."""
+    return {"packages": env.packages(), "commit": _commit(), "hardware": env.hardware() | {"device": device}}
+
+
+def _flat(bits: Mapping[str, Any]) -> dict[str, Any]:
+    return {"commit": bits["commit"], "packages": digest(bits["packages"]), **bits["hardware"]}
 
 
 @cache
@@ -122,6 +157,11 @@ def _commit() -> str | None:
     """That of the code as it was loaded: another may be checked out while it runs."""
     commit: str | None = env.git_state()["commit"]
     return commit
+
+
+def _short(value: Any) -> str:
+    """A commit or a hash by its beginning."""
+    return str(value)[:8]
 
 
 def forget_checkpoints(name: str) -> None:

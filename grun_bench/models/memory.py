@@ -153,14 +153,14 @@ def _beside(training: Training, size: int) -> int:
 def kept_by_block(shape: Shape, kept: Kept, size: int, dropout: bool = False) -> int:
     """Bytes that a decoder block keeps of one token for its backward pass.
 
-    With h the hidden size, f the inner one, a and k the widths of queries and keys: RMSNorm keeps its input, h each of
-    two, in float32; attention its queries, keys, values and output, 2 a + 2 k; the gated MLP the gate, its SiLU and the
-    other half, 3 f. `inputs` are the two normalised states, attention's output and the product of the MLP, 2 h + a + f;
-    where updates are in another dtype than the model, in float32, each linear layer has its own copy of its input, and
-    with dropout that and a mask of the same size. `weights` are those inputs and the normalised states before they are
-    scaled, 2 h.
+    With h the hidden size, f the inner one, a the width of queries: RMSNorm keeps its input, h each of two, in float32;
+    attention its queries, keys, values and output, 4 a, for keys that several queries share are repeated where rows are
+    padded; the gated MLP the gate, its SiLU and the other half, 3 f. `inputs` are the two normalised states,
+    attention's output and the product of the MLP, 2 h + a + f; where updates are in another dtype than the model, in
+    float32, each linear layer has its own copy of its input, and with dropout that and a mask of the same size.
+    `weights` are those inputs and the normalised states before they are scaled, 2 h.
     """
-    norms, attention, inner = 2 * shape.hidden, 2 * (shape.attention + shape.keys), 3 * shape.intermediate
+    norms, attention, inner = 2 * shape.hidden, 4 * shape.attention, 3 * shape.intermediate
     inputs = 2 * shape.hidden + shape.attention + shape.intermediate
     found = norms * 4 + (attention + inner) * size
     if kept == "weights":

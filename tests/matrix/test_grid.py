@@ -151,6 +151,9 @@ def test_a_file_says_what_options_say(command: object, tmp_path: Path) -> None:
     assert said[0].out == said[1].out and "9 runs: 9 waiting" in said[0].out
 
 
+SLURM = ["--unlearner", "npo", "--task", "tofu_forget10", "--cluster", "slurm"]
+
+
 @pytest.mark.parametrize(
     ("keys", "options", "parts"),
     [
@@ -163,6 +166,8 @@ def test_a_file_says_what_options_say(command: object, tmp_path: Path) -> None:
         (None, ["--task", "tofu_forget10"], ["--unlearner NAME"]),
         (None, ["--unlearner", "npo", "--task", "tofu_forget10", "--resource", "time=3"], ["add --cluster"]),
         (None, ["--unlearner", "npo", "--task", "tofu_forget10", "--cluster", "slrum"], ["did you mean slurm"]),
+        (None, [*SLURM, "--resource", "time=2"], ["time=2", "90 s before", "less than 5 minutes"]),
+        (None, [*SLURM, "--resource", "time=1-00:00:00"], ["minutes as a whole number"]),
     ],
 )
 def test_odd_sweeps_are_refused(

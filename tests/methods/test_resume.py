@@ -20,7 +20,7 @@ from torch import Tensor
 
 from grun_bench.methods import checkpoints
 from grun_bench.methods.base import FitContext, Fitted
-from grun_bench.methods.checkpoints import Checkpoint
+from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of
 from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.monitor import Monitor
 from grun_bench.models.lm import LM
@@ -160,6 +160,44 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     torch.save({"seconds": 0.0, "bad": Bad()}, path)
     assert Checkpoint(path).begin(lambda state: True) is None
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"threads": 7}, "threads 7, not 1: training begins anew; to go on from it: OMP_NUM_THREADS=7."),
+        ({"commit": "0123456789abcdef"}, "the code of commit 01234567, not "),
+        ({"threads": 7, "commit": "0123456789abcdef"}, "to go on from it: git checkout 01234567, OMP_NUM_THREADS=7."),
+        ({"gpu": "H100"}, "gpu H100, not None: training begins anew."),
+        ({"decisive": "another"}, None),
+    ],
+)
+def test_a_checkpoint_of_other_threads_or_code_is_told_of(
+    make_lm: Callable[..., LM],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    changed: dict[str, Any],
+    says: str | None,
+) -> None:
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "_commit", lambda: "f" * 40)
+    monkeypatch.setattr(checkpoints.env, "packages", dict)
+    here = checkpoint_of("run-0", "cpu")
+    assert here.begin(lambda state: True) is None and here.write({"history": []})
+    there = here.path.with_name("run-0-01234567.pt")
+    kept = torch.load(here.path, weights_only=True)
+    torch.save(kept | {"made": kept["made"] | changed}, there)
+    here.remove()
+    # one of another request or another run is not of this name
+    torch.save(kept, here.path.with_name("run-0-1-01234567.pt"))
+    capfd.readouterr()
+    assert checkpoint_of("run-0", "cpu").begin(lambda state: True) is None
+    said = capfd.readouterr().err
+    if says is None:
+        assert said == ""
+    else:
+        assert f"{there} is of this training, but with " in said and says in said and said.count("\n") == 1
 
 
 def test_where_none_can_be_written_training_goes_on(

@@ -145,15 +145,38 @@ def test_what_is_no_run_is_refused(command: Callable[..., Any], monkeypatch: pyt
     assert said.code == 2 and "--device-map in 2 processes" in said.err
 
 
-def test_torchrun(environment: Path, small_run: list[str], tmp_path: Path) -> None:
-    """As a user starts it."""
-    options = [*small_run[:-2], "--unlearner", "none", "--output", str(tmp_path), "--json"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN = "torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint localhost:0"
+#: what it does not need to be told it would say that it was not
+ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0"
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [pytest.param(TORCHRUN, id="torchrun"), pytest.param(ACCELERATE, marks=pytest.mark.slow, id="accelerate")],
+)
+def test_launchers(environment: Path, results: Path, small_run: list[str], tmp_path: Path, launcher: str) -> None:
+    """As a user starts it; the row is that of one process."""
+    options = [*small_run[:-2], "--unlearner", "none", "--output", str(tmp_path), "--device", "cpu", "--json"]
+    options += ["--batch-size", "2"]
     done = subprocess.run(
-        [*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "grun_bench", *options],
+        [sys.executable, "-m", *launcher.split(), "-m", "grun_bench", *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["hardware"]["processes"] == 2
+    made = json.loads(done.stdout)
+    assert made["hardware"]["processes"] == 2
+    (alone,) = (json.loads(path.read_text()) for path in results.rglob("none/*.json"))
+    assert made["run_id"] == alone["run_id"]
+    assert flat(made["results"]) == pytest.approx(flat(alone["results"]), rel=1e-5)
+
+
+def test_one_process_in_the_place_of_many_is_refused(
+    command: Callable[..., Any], small_run: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As accelerate leaves its environment with --cpu --num_processes 2."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    said = command(*small_run, "--unlearner", "none", "--output", tmp_path)
+    assert said.code == 2 and "accelerate launch --cpu starts one process" in said.err

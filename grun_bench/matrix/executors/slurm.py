@@ -23,6 +23,10 @@ from grun_bench.matrix.work import work
 
 #: minutes that a run has before it is stopped and queued again, unless `time` says otherwise, and how often that may be
 MINUTES, TIMES = 240, 20
+#: seconds before the limit at which submitit has Slurm ask a job to stop
+ASKED = 90
+#: the least minutes: what is left of fewer goes by in loading torch and models, and the job is queued again as it was
+LEAST = 5
 #: jobs of one array; Slurm's own default allows 1,000
 ARRAY = 1000
 #: seconds between two looks at the queue, and how long what a job wrote may take to be seen here once it is gone
@@ -42,10 +46,18 @@ class Slurm:
     _cells: dict[str, Cell] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises UsageError without submitit, without Slurm, and for a limit of time that is no number of minutes."""
+        """Raises UsageError without submitit, without Slurm, and for a limit of time that is no number of minutes, or
+        too short to come further in."""
+        minutes = self.resources.get("time", MINUTES)
+        if not isinstance(minutes, int):
+            raise UsageError(f"--resource time={minutes}: write minutes as a whole number.")
+        if minutes < LEAST:
+            raise UsageError(
+                f"--resource time={minutes}: a run is asked to stop {ASKED} s before its limit, and has to load torch "
+                f"and its models, and take a step, before that; with less than {LEAST} minutes it would be queued "
+                "again and again without coming further."
+            )
         _submitit()
-        if not isinstance(self.resources.get("time", MINUTES), int):
-            raise UsageError(f"--resource time={self.resources['time']}: write minutes as a whole number.")
 
     @property
     def _name(self) -> str:
@@ -87,6 +99,7 @@ class Slurm:
         slurm.update_parameters(
             job_name=self._name,
             time=self.resources.get("time", MINUTES),
+            signal_delay_s=ASKED,
             array_parallelism=self.jobs or len(cells),
             # srun does not take it over from sbatch
             srun_args=[f"--cpus-per-task={cpus}"] if cpus else [],
