@@ -28,8 +28,11 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 
 
 def boards(root: Path) -> dict[str, str]:
-    """The boards' pages -> their places on the site."""
-    found = [path.relative_to(root).as_posix() for path in sorted((root / "leaderboards").glob("*/*/*.md"))]
+    """The boards' pages -> their places on the site, in the order in which the overview names them."""
+    overview = (root / "leaderboards" / "README.md").read_text(encoding="utf-8")
+    paths = sorted((root / "leaderboards").glob("*/*/*.md"))
+    paths.sort(key=lambda path: overview.find(path.relative_to(root / "leaderboards").as_posix()))
+    found = [path.relative_to(root).as_posix() for path in paths]
     return {path: path.replace("leaderboards/", "boards/", 1) for path in found}
 
 

@@ -44,6 +44,7 @@ def _facts(board: Board, row: Row) -> dict[str, str | int]:
         "limit": first.limit or "",
         "rank": row.rank or "",
         "pareto": int(row.pareto),
+        "not forgotten": int(row.not_forgotten),
         "unlearner": text(row.name),
         "settings": text(json.dumps(row.settings, sort_keys=True)),
         **({"tuned": text(row.tuned)} if board.tuned else {}),

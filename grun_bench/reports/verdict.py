@@ -13,6 +13,7 @@ from grun_bench.metrics.about import leads
 from grun_bench.reports.examples import Returned, returned, texts_gone
 from grun_bench.reports.leaks import Leak, leaks
 from grun_bench.reports.rows import Row
+from grun_bench.results.result import Result
 
 #: how bad it is: `bad` a user gets at it, `part` at some of it, `hidden` an owner of the weights does, `good` nobody
 #: does who tried, `open` something was not tried, `none` there is nothing to judge
@@ -77,7 +78,7 @@ def verdict(row: Row) -> Verdict:
     user = next((each for each in ordered if each.access != "weights"), None)
     whole = returned(row, ["", *(each.attack for each in users)])
     utility, untried, special = _utility(row), _untried(row), _special(row)
-    moved, mark = _moved(row), "" if special else _mark(row)
+    moved, mark = _moved(row), "" if special else mark_of(row.result, row.target.result if row.target else None)
     judged = (user, users, owner, whole)
     grade, answer = _answer(*judged)
     if special:
@@ -147,12 +148,12 @@ def _marked(mark: str) -> str:
     return f" In the worst case it {'is ' if mark == LIKE_TARGET else ''}{mark}." if mark else ""
 
 
-def _mark(row: Row) -> str:
-    result = row.result
+def mark_of(result: Result, target: Result | None) -> str:
+    """The mark of boards for a result that forgot nothing that can be seen beside the target's; "" for any other."""
     lead = leads(result.headline, result.higher_is_better[result.task], result.sets)[0]
-    if lead is None or row.target is None:
+    if lead is None or target is None or registry.role_of(result.unlearner.name) == "target":
         return ""
-    return unseen(worst_ends(result, lead), worst_ends(row.target.result, lead))
+    return unseen(worst_ends(result, lead), worst_ends(target, lead))
 
 
 def _moved(row: Row) -> float | None:

@@ -13,6 +13,7 @@ from grun_bench.core.plugins import Control
 from grun_bench.metrics.power import ks_words, least_words
 from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
+from grun_bench.reports.verdict import mark_of
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
 from grun_bench.results.words import (
@@ -89,6 +90,8 @@ def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -
     print_table(facts_table("result " + result.run_id, facts))
     print_table(facts_table("settings", result.unlearner.settings))
     _print_tables(result, result.metrics(), {}, beside)
+    if mark := mark_of(result, beside.get("target")):
+        tell(f"in the worst case: {mark}")
     print_gates(result, path)
     reasons = ((MetricKey.parse(text), reason) for text, reason in result.reasons.items())
     tell(*(f"{key.metric}: {reason}" for key, reason in reasons if not key.attack), *made_notes(result))
