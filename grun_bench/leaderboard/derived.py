@@ -14,7 +14,7 @@ from grun_bench.leaderboard.kept_numbers import kept_numbers
 from grun_bench.metrics.fluency import everywhere
 from grun_bench.results.filed import Filed, records_problem
 from grun_bench.results.record import load_records
-from grun_bench.results.result import Result
+from grun_bench.results.result import Result, key_text
 
 if TYPE_CHECKING:
     from grun_bench.metrics.evaluate import Value
@@ -30,9 +30,11 @@ def completed(filed: Filed) -> Filed:
     again.
     """
     result = filed.result
-    stated = set(result.metrics())
-    names = [name for name, keys in everywhere(result.sets).items() if stated.isdisjoint(keys)]
-    if not names or result.toy or result.records is None or not filed.beside(result.records).exists():
+    if result.toy or result.records is None:
+        return filed
+    stated = result.results[result.task]
+    names = [name for name, keys in everywhere(result.sets).items() if not any(key_text(key) in stated for key in keys)]
+    if not names or not filed.beside(result.records).exists():
         return filed
     named, file = result.records, filed.beside(result.records)
 
