@@ -43,6 +43,8 @@ ELSEWHERE = {
     "decay": "weight_decay",
     "lrschedulertype": "decay",
     "scheduler": "decay",
+    "optim": "optimiser",
+    "optimizer": "optimiser",
     "maxlength": "text_length",
     "gamma": "forget_weight",
     "alpha": "retain_weight",

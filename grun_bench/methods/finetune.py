@@ -66,7 +66,7 @@ def finetune(
     """Full fine-tuning on answers, in place, with linear decay. Raises Diverged."""
     sequences = lm.encoded(pairs)
     batches = list(shuffled_batches(sequences, recipe.epochs, recipe.batch_size, Random(seed)))
-    schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
+    schedule = Schedule(recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup, optimiser=recipe.optimiser)
     torch.manual_seed(seed)
     with divided(lm):
         lm.model.train()

@@ -18,6 +18,7 @@ from grun_bench.core.errors import Diverged
 from grun_bench.core.progress import bar, say
 from grun_bench.core.signals import Postponed, postponed
 from grun_bench.methods.checkpoints import Checkpoint, RandomState, Stateful
+from grun_bench.methods.optimisers import USUAL
 from grun_bench.methods.trained_weights import LossScale, TrainedWeights
 
 #: what is of no use after the last step
@@ -30,7 +31,7 @@ HOLDS = {torch.float16: " in float16, which holds no number above 65,504 (bfloat
 
 @dataclass(frozen=True)
 class Schedule:
-    """Settings of the optimiser (AdamW).
+    """Settings of the optimiser (AdamW, or one of `optimisers`).
 
     `warmup` is a share of all steps, of which the first has a rate of 0 with `warmup_from_zero`, else of one part;
     `decay` is `linear` or `cosine`, to zero, or `constant`; `clip` bounds the gradient's norm; gradients of
@@ -45,6 +46,12 @@ class Schedule:
     decay: str = "linear"
     clip: float = 1.0
     accumulate: int = 1
+    optimiser: str = USUAL
+
+    @property
+    def of_optimiser(self) -> dict[str, Any]:
+        """What `TrainedWeights.adamw` takes."""
+        return {name: getattr(self, name) for name in ("lr", "betas", "weight_decay", "optimiser")}
 
     def factor(self, step: int, total: int) -> float:
         """The learning rate of optimiser step `step` (from 0) of `total`, as a share of `lr`."""
@@ -80,7 +87,7 @@ def optimise(
     after each optimiser step, from 1, and `told` before it with the terms of all steps so far.
     """
     weights = parameters if isinstance(parameters, TrainedWeights) else TrainedWeights(parameters)
-    optimiser, scale = weights.adamw(schedule.lr, schedule.betas, schedule.weight_decay), LossScale(arithmetic)
+    optimiser, scale = weights.adamw(**schedule.of_optimiser), LossScale(arithmetic)
     total = math.ceil(len(batches) / schedule.accumulate)
     where = f"of {total}{HOLDS.get(arithmetic, '')}"
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule.factor(step, total))

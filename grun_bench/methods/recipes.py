@@ -13,6 +13,7 @@ import yaml
 
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.settings import LATER, Count, NotNegative, Positive, Share, at_least, one_of
+from grun_bench.methods.optimisers import OPTIMISERS, USUAL
 from grun_bench.methods.trained_weights import WAYS
 
 #: what a recipe says of few rows and of other models holds unless one of these is set: who sets them means them
@@ -39,6 +40,8 @@ class Recipe:
     retain: str | None = None
     #: what weights of a model below float32 are kept in (see `trained_weights`); no setting of a model in float32
     trained_as: Annotated[str, one_of(*WAYS)] = WAYS[0]
+    #: AdamW, or bitsandbytes' with its means in 8 bits, in paged memory, or both (see `optimisers`)
+    optimiser: Annotated[str, one_of(*OPTIMISERS), LATER] = USUAL
     #: optimiser steps, the epochs going on until then; 0: as many as the epochs make
     steps: Annotated[int, at_least(0), LATER] = 0
     #: optimiser steps at the least: of few rows batches are smaller, and where single rows are not enough the epochs go

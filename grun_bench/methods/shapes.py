@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.alternates import LONGER
 from grun_bench.methods.draws import Draw, Sequences, draw_batches, encode, encode_rows, uses
+from grun_bench.methods.optimisers import PAGED
 from grun_bench.methods.refusals import REFUSALS
 from grun_bench.methods.trainer import Pair
 from grun_bench.models.batch import Encoded, common_length
@@ -80,6 +81,8 @@ def training_of(
         buffers=adapter.buffer_bytes,
         trunk=trunk,
         target=adapter.changes_model and "target" in pair.needs,
+        bits8=pair.recipe.optimiser.endswith("8bit"),
+        paged=pair.recipe.optimiser in PAGED,
     )
 
 

@@ -27,9 +27,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from grun_bench.core import processes
+from grun_bench.methods.optimisers import USUAL, adamw, check_optimiser
 from grun_bench.methods.parts import Part, part_of
 from grun_bench.results.run_id import BASE
 
@@ -85,12 +86,15 @@ class TrainedWeights:
         self._held = [each if part is None else part.held for each, part in pairs]
         self.values = [self._value(each, way == "float32") for each in self._held]
 
-    def adamw(self, lr: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:
-        """AdamW (arXiv 1711.05101) of the values."""
+    def adamw(self, lr: float, betas: tuple[float, float], weight_decay: float, optimiser: str = USUAL) -> Optimizer:
+        """AdamW (arXiv 1711.05101) of the values. Raises Refused for an `optimiser` that there is not for them."""
         options: dict[str, Any] = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
+        divides = any(part is not None for part in self._parts)
+        device = self.values[0].device.type if self.values else "cpu"
+        check_optimiser(optimiser, device, self._way, divides)
         if self._way == "compensated":
             return CompensatedAdamW(self.values, **options, parts=self._parts)
-        return AdamW(self.values, **options)
+        return adamw(optimiser, self.values, **options)
 
     @staticmethod
     def _value(held: Tensor, copied: bool) -> nn.Parameter:

@@ -47,7 +47,7 @@ class Pair(Unlearner):
         self._adapter, self._objective, self._settings = adapter, objective, settings
         self.label = f"{adapter.name}+{objective.name}"
         kind = cast(type[Adapter], adapter.target)
-        self.changes_model = kind.changes_model
+        self.changes_model, self.divides = kind.changes_model, kind.divides
         self.savable = kind.changes_model or kind.save is not Adapter.save
         self.recipe = Recipe(**self._options(Recipe))
         self._retain = retain_term(self.recipe.retain) if self.recipe.retain_weight else None
@@ -160,6 +160,7 @@ class Pair(Unlearner):
             accumulate=recipe.accumulate,
             decay=recipe.decay,
             warmup_from_zero=recipe.warmup_from_zero,
+            optimiser=recipe.optimiser,
         )
         beside: dict[str, Stateful] = {}
         if isinstance(step.objective, nn.Module):

@@ -27,6 +27,9 @@ FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: `methods/trained_weights`); a weight in float32 has no copy
 BESIDE = {"float32": 4 + 4 + 8, "compensated": 2 + 2 + 6, "own": 2 + 4}
 BESIDE_FLOAT32 = 4 + 8
+#: of these AdamW's two means; in 8 bits they have a float32 for each 256 (see `methods/optimisers`)
+MEANS = {"float32": 8, "own": 4}
+MEANS_8BIT = 2 * (1 + 4 / 256)
 
 #: what the backward pass needs of a block: `through`, where gradients only pass; `inputs`, those of its linear layers
 #: too, for updates beside them; `weights`, what its own weights' gradients take
@@ -109,6 +112,9 @@ class Training:
     trunk: int = 0
     #: whether the target's trained weights are kept beside those that change
     target: bool = False
+    #: whether AdamW's means are in 8 bits, and whether they can be paged to host memory
+    bits8: bool = False
+    paged: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,8 @@ def training_memory(
     size, trained = BYTES[dtype], training.own + training.full_precision
     states = training.own * (BESIDE_FLOAT32 if size == 4 else BESIDE[training.way])
     states += training.full_precision * (4 + BESIDE_FLOAT32)
+    less, host = _other_means(training, size)
+    states -= less
     # what a pass leaves is gone in the optimiser's step, where torch has one more number a weight on GPUs (foreach)
     passing = activations(shape, training, size) + _logits(shape, training, size, kind)
     stepping = trained * 4 if kind == "cuda" else 0
@@ -142,7 +150,20 @@ def training_memory(
     }
     if kind == "cpu":
         return Memory(device | {"frozen parts": training.trunk})
-    return Memory(device, {"frozen parts": training.trunk})
+    return Memory(device, {"frozen parts": training.trunk} | ({"paged means": host} if host else {}))
+
+
+def _other_means(training: Training, size: int) -> tuple[int, int]:
+    """Bytes that the device is spared by means in 8 bits or in paged memory, and those that can be on the host.
+
+    Paged ones are on the device only as far as there is room.
+    """
+    if not (training.bits8 or training.paged):
+        return 0, 0
+    of_own = MEANS["own" if size < 4 and training.way == "own" else "float32"]
+    usual = training.own * of_own + training.full_precision * MEANS["float32"]
+    kept = int((training.own + training.full_precision) * (MEANS_8BIT if training.bits8 else MEANS["float32"]))
+    return (usual, kept) if training.paged else (usual - kept, 0)
 
 
 def _beside(training: Training, size: int) -> int:

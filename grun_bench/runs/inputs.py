@@ -14,7 +14,9 @@ from grun_bench.integrations.logs.log import ImportedLog
 from grun_bench.integrations.logs.reading import check_reference, read_reference
 from grun_bench.methods.base import Unlearner
 from grun_bench.methods.make import make_unlearner
+from grun_bench.methods.optimisers import check_optimiser
 from grun_bench.methods.trained_weights import training_dtype
+from grun_bench.methods.trainer import Pair
 from grun_bench.metrics.evaluate import for_protocol
 from grun_bench.models import protocols
 from grun_bench.models.devices import UNCHANGEABLE
@@ -96,6 +98,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     task = session.world.load(config.task, config.include)
     method = method or _method(config, session, task)
     _check_options(config, task, method)
+    _check_optimisers(task, method, session)
     names = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
     of_attacks = {key: value for key, value in config.overrides.items() if "." in key}
     everything = registry.attack_names(config.attack_sets, names) if config.attack_sets else []
@@ -158,6 +161,15 @@ def _check_options(config: RunConfig, task: Task, method: Method) -> None:
         raise UsageError(f"--eval-every: {task.name} is scored after each of its requests as it is.")
     if config.eval_every and not (task.sets.of("forget") and task.sets.of("retain")):
         raise UsageError(f"--eval-every: the task {task.name} scores no answers of a forget and a retain set.")
+
+
+def _check_optimisers(task: Task, method: Method, session: Session) -> None:
+    """Raises Refused for an optimiser that there is not here, before any weight is touched."""
+    device = session.placement.device
+    if isinstance(pair := method.unlearner, Pair):
+        check_optimiser(pair.recipe.optimiser, device, pair.recipe.trained_as, pair.divides)
+    if task.finetune is not None:
+        check_optimiser(task.finetune.optimiser, device)
 
 
 def _check_strengths(task: Task, method: Method) -> None:

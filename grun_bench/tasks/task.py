@@ -44,6 +44,10 @@ def _asking(prompt: str) -> str:
 Prompt = Annotated[str, AfterValidator(_asking)]
 
 
+#: what weights are trained with, the usual one first (see `methods/optimisers.py`)
+Optimiser = Literal["adamw", "adamw8bit", "paged", "paged8bit"]
+
+
 class FineTuning(_Strict):
     """How a target or retain model is made from `--model`."""
 
@@ -52,6 +56,13 @@ class FineTuning(_Strict):
     batch_size: int = Field(ge=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     warmup: float = Field(default=0.0, ge=0, le=1)
+    optimiser: Optimiser = "adamw"
+
+    @model_serializer(mode="wrap")
+    def _said(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the usual optimiser: models and rows that were made before there were others keep their keys."""
+        said: dict[str, Any] = fields(self)
+        return {key: value for key, value in said.items() if (key, value) != ("optimiser", "adamw")}
 
 
 class KnownModels(_Strict):
