@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from grun_bench.core.papers import numbers, paper
-
-_ARXIV = re.compile(r"(?<![\w/])(?:arXiv:? ?)?(\d{4}\.\d{5})\b")
+from grun_bench.core.papers import NUMBER, numbers, paper
 
 
 def docstring(of: object) -> str:
@@ -40,7 +38,7 @@ def papers_linked(text: str) -> str:
         return f"[{found[0]}](https://arxiv.org/abs/{found[1]})"
 
     lines = text.split("\n")
-    return "\n".join(line if line.startswith("    ") else _ARXIV.sub(link, line) for line in lines)
+    return "\n".join(line if line.startswith("    ") else NUMBER.sub(link, line) for line in lines)
 
 
 def cell(value: Any) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from grun_bench.core.escaping import accents_set
 
-_NUMBER = re.compile(r"(?<![\w/.])(?:arXiv:? ?)?(\d{4}\.\d{5})(?![\d.]\d)\b")
+#: a paper's number, alone or after "arXiv"
+NUMBER = re.compile(r"(?<![\w/.])(?:arXiv:? ?)?(\d{4}\.\d{5})(?![\d.]\d)\b")
 #: words that say nothing as the first of a title
 _SMALL = frozenset({"a", "an", "the", "on", "of"})
 
@@ -64,7 +65,7 @@ class Paper:
 
 def numbers(text: str) -> list[str]:
     """The numbers of the papers that a text names, in its order."""
-    return list(dict.fromkeys(_NUMBER.findall(text)))
+    return list(dict.fromkeys(NUMBER.findall(text)))
 
 
 def paper(number: str) -> Paper:

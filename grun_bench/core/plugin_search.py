@@ -53,6 +53,8 @@ class Entry:
     settings: tuple[str, ...] | None = None
     #: what it says of itself, with what the file of an attack says first; None where its source alone does not say it
     docstring: str | None = None
+    #: the first line of its file
+    theme: str = ""
 
     @property
     def builtin(self) -> bool:
@@ -134,6 +136,7 @@ def _scan(path: Path, content: bytes) -> list[Entry]:
             f"{path}, line {error.lineno}: {error.msg}. The file given with --include-path must be Python."
         ) from None
     module, of_file, found = _module_name(path, content), ast.get_docstring(tree) or "", []
+    theme = of_file.split("\n")[0].rstrip(".")
     for node in tree.body:
         for call in getattr(node, "decorator_list", []):
             if not isinstance(call, ast.Call) or not call.args or not isinstance(call.args[0], ast.Constant):
@@ -143,7 +146,7 @@ def _scan(path: Path, content: bytes) -> list[Entry]:
                 own = ast.get_docstring(node) or ""  # type: ignore[arg-type]
                 summary, said = own.split("\n")[0], f"{of_file}\n\n{own}" if called == "attack" else own
                 name = str(call.args[0].value)
-                found.append(Entry(called, name, summary, path, module, _literals(call), keywords(node), said))
+                found.append(Entry(called, name, summary, path, module, _literals(call), keywords(node), said, theme))
     return found
 
 

@@ -91,6 +91,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
         known=ranking.known,
         sets=sets,
         apart=apart,
+        sets=sets,
     )
 
 

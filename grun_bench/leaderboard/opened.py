@@ -1,26 +1,33 @@
-"""What an opened row of the HTML page shows: its runs, attacks, settings and other metrics, as plain data."""
+"""What an opened row of the HTML page shows: its answers, attacks, metrics, settings and runs, as plain data."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from grun_bench.core.escaping import clean, path_link, web_link
 from grun_bench.leaderboard import gates, words
+from grun_bench.leaderboard.answers import Answers
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import NOTHING, Cell
-from grun_bench.leaderboard.filings import Column, Run, plain
+from grun_bench.leaderboard.filings import Attacked, Column, Run, plain
+from grun_bench.leaderboard.glossary import metric_of, place, place_of_metric
 from grun_bench.leaderboard.tree import read_card
 from grun_bench.metrics.gate_words import HEADINGS, head, lines, named, not_asked, numbers_of
 from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
+from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import RecordsFile
-from grun_bench.results.words import number
+from grun_bench.results.words import metric_number, number
 
-#: a cell: text, or text with the address that it links to
+#: a cell: text, or text with the address that it links to (`h`) or the entry of the glossary that explains it (`g`)
 Part = str | dict[str, str]
+#: a title, a table, and how it is shown: `fold`ed, as long `texts`, or a `picture` in its place
 Block = dict[str, Any]
+#: what is in the keys of the metrics of one layer, and the column of metrics that are of no one set
+_LAYER, _OVERALL = "_layer_", "overall"
 
 
 class Opened:
@@ -31,54 +38,37 @@ class Opened:
         self.cards: dict[str, list[list[Part]]] = {}
 
     def board(self, board: Board) -> dict[str, list[Block]]:
-        """Row id -> blocks."""
-        headline = [clean(words.heading(board, column)) for column in board.headline]
-        others = [clean(words.heading(board, column)) for column in board.others]
-        return {row.id: list(self._blocks(board, row, headline, others)) for row in board.rows}
+        """Row id -> blocks, the folded ones last."""
+        answers = Answers(board)
+        return {
+            row.id: sorted(self._blocks(board, row, answers), key=lambda block: block.get("fold", 0))
+            for row in board.rows
+        }
 
-    def _blocks(self, board: Board, row: Row, headline: list[str], others: list[str]) -> Iterator[Block]:
-        columns = ["seed", "status", *headline, "source", "date", "harness", "device", "result", "records"]
-        yield _block("Runs", columns, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
-        notes = [f"unreliable: {reason}" for reason in dict.fromkeys(row.flags)]
-        missing = [(name, row.cells[column]) for name, column in zip(headline, board.headline, strict=True)]
-        notes += [f"{name}: {cell.reason}" for name, cell in missing if cell.value is None]
-        if notes:
-            yield _block("Notes", [], [[clean(note)] for note in notes])
-        filings = {filed.submission: filed for run in row.runs for filed in run.filings if filed.submission}
-        for name in sorted(filings):
-            yield _block(f"Submission {clean(name)}", [], self._card(filings[name]))
-        if row.attacks:
-            own = dict.fromkeys(metric for name in row.attacks for metric in board.under[name])
-            metrics = list(dict.fromkeys([*(column.metric for column in board.headline), *own]))
-            named = [
-                *headline,
-                *(clean(words.heading(board, Column(metric, "1"))) for metric in metrics[len(headline) :]),
-            ]
-            columns = ["attack", "access", *named, "recovery", "settings", "records"]
-            yield _block("Attacks", columns, list(self._attacks(board, row, metrics)))
-        if gates.is_gated(board, row):
-            yield from self._gates(row)
+    def _blocks(self, board: Board, row: Row, answers: Answers) -> Iterator[Block]:
+        yield from _notes(board, row)
+        if told := answers.of(row):
+            seed = f", seed {row.runs[0].result.seed}" if len(row.runs) > 1 else ""
+            yield _block(f"What is said to questions of the forget set{seed}", told[0], told[1:], texts=1)
+        yield from _attacks(board, row)
+        yield from _metrics(board, row)
         settings = [[clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())]
         if row.tuned:
             settings.insert(0, [clean(row.tuned), ""])
         if settings:
             yield _block("Settings", [], settings)
-        cells = [(name, row.cells[column]) for name, column in zip(others, board.others, strict=True)]
-        if cells:
-            yield _block("Other metrics", [], [[name, number(cell.value), _spread(cell)] for name, cell in cells])
+        yield self._runs(board, row)
+        yield from self._variants(board, row)
+        if gates.is_gated(board, row):
+            yield from _gates(row)
+        filings = {filed.submission: filed for run in row.runs for filed in run.filings if filed.submission}
+        for name in sorted(filings):
+            yield _block(f"Submission {clean(name)}", [], self._card(filings[name]))
 
-    def _gates(self, row: Row) -> Iterator[Block]:
-        """Where a row's gates open, and what they were not read under."""
-        found = gates.audited(row)
-        if found:
-            name = f"Gates{gates.seed(found)}"
-            yield _block(name, [], []) | {"picture": _address(gates.picture(row, found))}
-            for opens, heading in HEADINGS.items():
-                rows = [[clean(named(*each)), *numbers_of(spread)] for *each, spread in lines(found.gates, opens)]
-                yield _block(f"{name}, {heading}", head(opens), rows)
-        attacks = {name.partition(" v")[0] for name in row.attacks}
-        if missing := not_asked(attacks, found.gates if found else {}, row.runs[0].result.run_id):
-            yield _block("What gates were not read under", [], [[clean(missing)]])
+    def _runs(self, board: Board, row: Row) -> Block:
+        headline = [_heading(board, column) for column in board.headline]
+        columns = ["seed", "status", *headline, "source", "date", "harness", "device", "result", "records"]
+        return _block("Runs", columns, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
 
     def _filing(self, board: Board, run: Run, filed: Filed) -> list[Part]:
         result = filed.result
@@ -96,28 +86,27 @@ class Opened:
             self._records(filed.place, result.records),
         ]
 
-    def _records(self, place: str, records: RecordsFile | None) -> Part:
+    def _records(self, folder: str, records: RecordsFile | None) -> Part:
         if records is None:
             return "none"
-        return {"t": f"{records.count} rows", "h": path_link(f"{self.results}/{place}/{records.file}")}
+        return {"t": f"{records.count} rows", "h": path_link(f"{self.results}/{folder}/{records.file}")}
 
-    def _attacks(self, board: Board, row: Row, metrics: Sequence[str]) -> Iterator[list[Part]]:
-        for name, cells in row.attacks.items():
-            first = next(run.attacks[name] for run in row.runs if name in run.attacks)
-            recovery = cells.get(MetricKey(board.lead.metric).recovery.metric, NOTHING) if board.lead else NOTHING
-            shown = [cells.get(metric, NOTHING) for metric in metrics]
-            settings = ", ".join(f"{key}={plain(value)}" for key, value in first.info.settings.items())
-            yield [clean(name), board.access[name], *map(_value, shown), _value(recovery), clean(settings), ""]
-            for variant, values in first.variants.items():
-                numbers = (number(values.get(metric)) for metric in metrics)
-                yield [
-                    f"· {clean(variant)}",
-                    "",
-                    *numbers,
-                    "",
-                    "",
-                    self._records(first.place, first.info.variants[variant]),
-                ]
+    def _variants(self, board: Board, row: Row) -> Iterator[Block]:
+        """Each attack's ways of asking, by the metrics that show it; of several runs the first that was attacked."""
+        for metrics, names in _by_metrics(board, row).items():
+            rows: list[list[Part]] = []
+            for name in names:
+                first = _first(row, name)
+                for variant, values in first.variants.items():
+                    numbers = (number(values.get(metric)) for metric in metrics)
+                    records = self._records(first.place, first.info.variants[variant])
+                    rows.append([_attack(name), clean(variant), *numbers, records])
+            columns = ["attack", "way of asking", *(_heading(board, Column(each, "1")) for each in metrics), "records"]
+            yield _block("Attacks, each way of asking", columns, rows, fold=1)
+        settings = {name: _first(row, name).info.settings for name in row.attacks}
+        listed = [[_attack(name), clean(_words(given))] for name, given in settings.items() if given]
+        if listed:
+            yield _block("Settings of attacks", ["attack", "settings"], listed, fold=1)
 
     def _card(self, filed: Filed) -> list[list[Part]]:
         name = filed.submission
@@ -126,8 +115,130 @@ class Opened:
         return self.cards[name]
 
 
-def _block(title: str, head: Sequence[str], rows: Sequence[Sequence[Part]]) -> Block:
-    return {"title": title, "head": head, "rows": rows}
+def _notes(board: Board, row: Row) -> Iterator[Block]:
+    """Why a row is not to be trusted, and what of the headline it has no number of."""
+    notes = [f"unreliable: {reason}" for reason in dict.fromkeys(row.flags)]
+    missing = [(column, row.cells[column]) for column in board.headline]
+    notes += [f"{words.heading(board, column)}: {cell.reason}" for column, cell in missing if cell.value is None]
+    if notes:
+        yield _block("Notes", [], [[clean(note)] for note in notes])
+
+
+def _attacks(board: Board, row: Row) -> Iterator[Block]:
+    for metrics, names in _by_metrics(board, row).items():
+        lead = MetricKey(board.lead.metric).recovery.metric if board.lead and board.lead.metric in metrics else ""
+        rows: list[list[Part]] = []
+        for name in names:
+            cells = row.attacks[name]
+            values = [_value(metric, cells.get(metric, NOTHING)) for metric in metrics]
+            recovery = [_value(lead, cells.get(lead, NOTHING))] if lead else []
+            rows.append([_attack(name), board.access[name], *values, *recovery])
+        shown: list[Part] = [_heading(board, Column(metric, "1")) for metric in metrics]
+        shown += [{"t": "recovery", "g": place("column", "recovery")}] if lead else []
+        title = "Attacks" if lead else "Attacks with measures of their own"
+        yield _block(title, ["attack", "access", *shown], rows)
+
+
+def _by_metrics(board: Board, row: Row) -> dict[tuple[str, ...], list[str]]:
+    """The row's attacks by the metrics that show them: the headline's, or an attack's own."""
+    headline = tuple(column.metric for column in board.headline)
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in row.attacks:
+        own = tuple(board.under[name])
+        found[headline if set(own) & set(headline) else own].append(name)
+    return {metrics: names for metrics, names in found.items() if metrics}
+
+
+def _metrics(board: Board, row: Row) -> Iterator[Block]:
+    """The metrics beside the headline by theme: a line for each metric, a column for each set."""
+    themes: dict[str, dict[str, dict[str, Column]]] = {}
+    layers: dict[str, dict[str, Column]] = {}
+    missing: dict[str, list[str]] = defaultdict(list)
+    for column in board.others:
+        if row.cells[column].value is None:
+            missing[row.cells[column].reason].append(words.plain(board, column))
+            continue
+        scored, label, theme = _split(board, column)
+        found = layers if _LAYER in column.metric else themes.setdefault(theme, {})
+        found.setdefault(label, {})[scored] = column
+    yield from _metric_table(board, row, "Other metrics", themes)
+    yield from _metric_table(board, row, "Gates, layer by layer", {"": layers}, fold=1)
+    if missing:
+        listed = [[clean(", ".join(names)), clean(reason)] for reason, names in missing.items()]
+        yield _block("Not measured", ["metrics", "why"], listed, fold=1)
+
+
+def _metric_table(
+    board: Board, row: Row, title: str, themes: dict[str, dict[str, dict[str, Column]]], fold: int = 0
+) -> Iterator[Block]:
+    """Metrics of several themes, whose names stand alone in a line."""
+    there = {name for labels in themes.values() for columns in labels.values() for name in columns}
+    order = [_OVERALL, *(each.name for each in board.sets.sets)]
+    sets = sorted(there, key=lambda name: (order.index(name) if name in order else len(order), name))
+    rows: list[list[Part]] = []
+    for theme, labels in themes.items():
+        rows += [[clean(theme)]] if theme else []
+        for label, columns in labels.items():
+            metric = next(iter(columns.values())).metric
+            cells = [_value(columns[name].metric, row.cells[columns[name]]) if name in columns else "" for name in sets]
+            rows.append([{"t": clean(label), "g": place_of_metric(metric)}, *cells])
+    if there:
+        head = ["metric", *(clean(name.replace("_", " ")) for name in sets)]
+        yield {"title": title, "head": head, "rows": rows, **({"fold": fold} if fold else {})}
+
+
+def _split(board: Board, column: Column) -> tuple[str, str, str]:
+    """The set of a metric's key, the rest of its name, and its theme."""
+    entry = metric_of(column.metric)
+    if entry is None:
+        return _OVERALL, words.plain(board, column), "Without a definition here"
+    metric, known = (plain_name(each, board.first.protocol) for each in (column.metric, entry.name))
+    before, _, after = metric.partition(known)
+    label = f"{known}{after}{'' if column.version == '1' else f' (v{column.version})'}".replace("_", " ")
+    return before.rstrip("_") or _OVERALL, label, entry.theme.partition(":")[0]
+
+
+def _gates(row: Row) -> Iterator[Block]:
+    """Where a row's gates open, and what they were not read under."""
+    found = gates.audited(row)
+    if found:
+        name = f"Gates{gates.seed(found)}"
+        yield _block(name, [], [], fold=1) | {"picture": _address(gates.picture(row, found))}
+        for opens, heading in HEADINGS.items():
+            rows = [[clean(named(*each)), *numbers_of(spread)] for *each, spread in lines(found.gates, opens)]
+            yield _block(f"{name}, {heading}", head(opens), rows, fold=1)
+    attacks = {name.partition(" v")[0] for name in row.attacks}
+    if missing := not_asked(attacks, found.gates if found else {}, row.runs[0].result.run_id):
+        yield _block("What gates were not read under", [], [[clean(missing)]], fold=1)
+
+
+def _block(title: str, head: Sequence[Part], rows: Sequence[Sequence[Part]], **shown: int) -> Block:
+    """A block without the columns that are empty in every row."""
+    kept = [place for place in range(len(rows[0]) if rows else 0) if any(row[place] not in ("", "-") for row in rows)]
+    return {
+        "title": title,
+        "head": [head[place] for place in kept] if head else [],
+        "rows": [[row[place] for place in kept] for row in rows],
+        **{name: value for name, value in shown.items() if value},
+    }
+
+
+def _heading(board: Board, column: Column) -> Part:
+    text = clean(words.heading(board, column))
+    entry = place_of_metric(column.metric)
+    return {"t": text, "g": entry} if entry else text
+
+
+def _first(row: Row, attack: str) -> Attacked:
+    return next(run.attacks[attack] for run in row.runs if attack in run.attacks)
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={plain(value)}" for key, value in settings.items())
+
+
+def _attack(name: str) -> Part:
+    return {"t": clean(name), "g": place("attack", name.partition(" v")[0])}
 
 
 def _address(svg: str) -> str:
@@ -135,12 +246,8 @@ def _address(svg: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def _spread(cell: Cell) -> str:
-    return words.interval(cell) or clean(cell.reason)
-
-
-def _value(cell: Cell) -> str:
-    return f"{number(cell.value)} {words.interval(cell)}".rstrip()
+def _value(metric: str, cell: Cell) -> str:
+    return f"{metric_number(metric, cell.value)} {words.interval(cell)}".rstrip()
 
 
 def _part(value: Any) -> Part:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from grun_bench.core import untrusted
@@ -46,8 +47,13 @@ class Rendered:
     """
 
     pages: dict[str, str]
-    site: str
     runs: int
+    _make_site: Callable[[], str]
+
+    @cached_property
+    def site(self) -> str:
+        with collection_paused():
+            return self._make_site()
 
 
 def render(tree: Path, out: Path) -> Rendered:
@@ -87,7 +93,7 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
     pages[MANIFEST] = json.dumps({path: _sha256(text.encode()) for path, text in pages.items()}, indent=1) + "\n"
     results = Path(os.path.relpath(tree, out)).as_posix()
     runs = sum(board.runs for board in boards)
-    return Rendered(pages, site(by_page, colours, results), runs)
+    return Rendered(pages, runs, lambda: site(by_page, colours, results))
 
 
 def outdated(pages: dict[str, str], out: Path) -> dict[str, str]:

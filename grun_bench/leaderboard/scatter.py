@@ -236,7 +236,7 @@ def legend(board: Board, colours: dict[str, int]) -> str:
     if _lines(board):
         note += "; dotted: one training at other strengths, without attack"
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT + 16}" text-anchor="end">{note}</text>')
-    return "".join(parts)
+    return f'<g class="legend">{"".join(parts)}</g>'
 
 
 def picture(board: Board, colours: dict[str, int]) -> str:

@@ -1,22 +1,30 @@
-"""Boards -> one self-contained HTML page. Its tables are plain HTML; a script sorts, filters and opens rows."""
+"""Boards -> one self-contained HTML page: it explains what it shows, sorts, filters and opens rows.
+
+What rows show once they are opened is packed in the page, and so are its tables where they are many: no file beside it
+is asked for, so that it works from a disk too.
+"""
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from grun_bench.core.escaping import html, script
 from grun_bench.core.plugins import Control
-from grun_bench.leaderboard import scatter, words
+from grun_bench.leaderboard import glossary, scatter, words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
+from grun_bench.leaderboard.filings import plain
 from grun_bench.leaderboard.least import LEAST, least_differences, least_rule
 from grun_bench.leaderboard.opened import Opened
 from grun_bench.results.words import number
 
 _HERE = Path(__file__).parent
+#: characters of tables that stand in the page as they are; more are packed
+PLAIN = 600_000
 #: the classes of the rows of target and retain model, which have marks of their own in the style
 _SHAPES: dict[Control, str] = {"target": "target", "retain model": "retain"}
 
@@ -27,24 +35,33 @@ def site(pages: Mapping[str, Sequence[Board]], colours: dict[str, int], results:
     style = scatter.theme(":root") + scatter.STYLE + _asset("site.css")
     code = _asset("site.js")
     opened = Opened(results)
-    details = {board.id: opened.board(board) for board in boards}
+    packed = {f"rows-{board.id}": script(opened.board(board)) for board in boards}
+    shown = _parts(boards, colours)
+    if len(shown) > PLAIN:
+        packed["packed-boards"], shown = shown, f"<noscript>{html(words.NO_SCRIPT)}</noscript>"
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src '{_pin(style)}'; script-src '{_pin(code)}'",
         "marker": words.MARKER,
         "style": style,
         "script": code,
+        "lede": html(words.LEDE),
         "tasks": _options(board.first.task for board in boards),
         "models": _options(board.first.model for board in boards),
         "adapters": _options(row.adapter for board in boards for row in board.rows if not row.pinned),
-        "intervals": html(words.INTERVALS),
-        "tiers": "".join(f"<dt>{_tag(tier)}</dt><dd>{html(text)}</dd>" for tier, text in words.TIERS.items()),
-        "boards": _sections(boards, colours),
-        "details": script(details),
+        "boards": shown,
+        "glossary": glossary.glossary(boards),
+        "packed": "\n".join(_packed(name, text) for name, text in packed.items()),
     }
     text = _asset("site.html")
     pieces = text.split("@@")
     # every second piece is a name: what is put in is never searched for names
     return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+
+
+def _packed(name: str, text: str) -> str:
+    """Text as a block that runs nothing and is unpacked when it is wanted; the same text gives the same block."""
+    content = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+    return f'<script type="text/plain" id="{name}">{content}</script>'
 
 
 def _asset(name: str) -> str:
@@ -60,17 +77,26 @@ def _options(names: Iterable[str]) -> str:
     return "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in sorted(set(names)))
 
 
-def _sections(boards: Sequence[Board], colours: dict[str, int]) -> str:
-    parts, toy = [], None
-    for board in boards:
-        if board.toy != toy:
-            toy = board.toy
-            note = f"<p>{html(words.TOY)}</p>" if toy else ""
-            kind = "toy" if toy else "real"
-            heading = words.TOY_TITLE if toy else words.REAL_TITLE
-            parts.append(f'<div class="part {kind}" data-part="{kind}"><h2>{heading}</h2>{note}</div>')
-        parts.append(_section(board, colours))
+def _parts(boards: Sequence[Board], colours: dict[str, int]) -> str:
+    """Real boards, then toy ones; those that have no method yet are folded away at the end of each."""
+    parts: list[str] = []
+    for toy, title in ((False, words.REAL_TITLE), (True, words.TOY_TITLE)):
+        held = [board for board in boards if board.toy == toy]
+        if not held:
+            continue
+        note = f'<p class="warning">{html(words.TOY)}</p>' if toy else ""
+        sections = "\n".join(_section(board, colours) for board in held if _has_methods(board))
+        if bare := [board for board in held if not _has_methods(board)]:
+            names = html(", ".join(dict.fromkeys(board.first.task for board in bare)))
+            inside = "\n".join(_section(board, colours) for board in bare)
+            sections += f'<details class="bare"><summary>{words.BARE}: {names}</summary>{inside}</details>'
+        kind = "toy" if toy else "real"
+        parts.append(f'<section class="part {kind}" data-part="{kind}"><h2>{title}</h2>{note}{sections}</section>')
     return "\n".join(parts)
+
+
+def _has_methods(board: Board) -> bool:
+    return any(not row.pinned for row in board.rows)
 
 
 def _section(board: Board, colours: dict[str, int]) -> str:
@@ -79,24 +105,33 @@ def _section(board: Board, colours: dict[str, int]) -> str:
     view = f'viewBox="0 0 {scatter.WIDTH} {scatter.HEIGHT + 32}"'
     figure = f'<svg class="plot" {view} role="group" aria-label="Forgetting against utility">{drawn}' if drawn else ""
     figure += f"{scatter.legend(board, colours)}</svg>" if drawn else ""
-    rules = "".join(f"<li>{html(line)}</li>" for line in [*words.rules(board), least_rule(board)] if line)
     toy = '<span class="badge">toy</span>' if board.toy else ""
     data = html(words.data_line(board))
     head, sides = _head(board)
     rows = "\n".join(_row(board, row, colours) for row in board.rows)
-    above = f"<figure>{figure}</figure>" if figure else ""
-    above += (
-        f'<details class="rules"{" open" if figure else ""}><summary>How rows are ranked</summary>'
-        f"<ul>{rules}</ul></details>"
-    )
     return (
         f'<section class="board" id="b-{board.id}" data-board="{board.id}" data-task="{html(first.task)}" '
         f'data-model="{html(first.model)}" data-part="{"toy" if board.toy else "real"}">\n'
         f'<h3>{toy}{html(first.task)} <span class="model">{html(first.model)}</span></h3><p class="meta">{data}</p>\n'
-        f'<div class="above">{above}</div>\n'
+        f"{_above(figure)}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Table"><table><thead><tr>{head}</tr></thead>\n'
-        f'<tbody data-sides="{sides}">{rows}</tbody>{_foot(board, sides)}</table></div>\n</section>'
+        f"<tbody>{rows}</tbody>{_foot(board, sides)}</table></div>\n{_rules(board)}</section>"
     )
+
+
+def _above(figure: str) -> str:
+    """The picture, with how it is read beside it."""
+    if not figure:
+        return ""
+    lines = "".join(f"<li>{html(line)}</li>" for line in words.READING)
+    reading = f'<details class="reading" open><summary>How to read it</summary><ul>{lines}</ul></details>'
+    return f'<div class="above"><figure>{figure}</figure>{reading}</div>\n'
+
+
+def _rules(board: Board) -> str:
+    lines = [line for line in [*words.rules(board), least_rule(board)] if line]
+    shown = "".join(f"<li>{html(line)}</li>" for line in lines)
+    return f'<details class="rules"><summary>How rows are ranked</summary><ul>{shown}</ul></details>\n'
 
 
 def _foot(board: Board, sides: int) -> str:
@@ -110,20 +145,30 @@ def _foot(board: Board, sides: int) -> str:
 
 
 def _head(board: Board) -> tuple[str, int]:
-    """The header cells, and how many there are. `data-first` is the direction in which a first click sorts."""
-    columns: list[tuple[str, str]] = [("rank", "up"), ("unlearner", "text")]
+    """The header cells, and how many there are. `data-first` is the direction in which a first click sorts, `data-key`
+    the column's name in the page's address."""
+    columns = [("rank", "rank", "up", "column-rank"), ("unlearner", "unlearner", "text", "column-unlearner")]
     if board.lead and board.attacked:
-        columns.append((f"{words.heading(board, board.lead)} worst case", "up"))
+        columns.append(("worst", f"{words.heading(board, board.lead)} worst case", "up", "column-worst case"))
     for column in board.headline:
-        columns.append((words.heading(board, column), "down" if board.directions.get(column.metric) else "up"))
-    columns += [("n", "down"), ("attacks", "down"), *((name, "up") for name in words.costs(board.rows[0]))]
-    columns.append(("source", "text"))
+        first = "down" if board.directions.get(column.metric) else "up"
+        columns.append((column.metric, words.heading(board, column), first, glossary.place_of_metric(column.metric)))
+    columns += [(name, name, "down", f"column-{name}") for name in ("n", "attacks")]
+    columns += [(name, name, "up", f"column-{name}") for name in words.costs(board.rows[0])]
+    columns.append(("source", "source", "text", "column-source"))
     cells = "".join(
-        f'<th scope="col" class="{_side(name)}" aria-sort="none">'
-        f'<button type="button" data-first="{first}">{_unbroken(html(name))}</button></th>'
-        for name, first in columns
+        f'<th scope="col" class="{_side(name)}" aria-sort="none"><button type="button" data-key="{html(key)}" '
+        f'data-first="{first}"{_described(entry)}>{_unbroken(html(name))}</button></th>'
+        for key, name, first, entry in columns
     )
     return cells, len(columns)
+
+
+def _described(entry: str) -> str:
+    """The attribute that says where a heading is explained."""
+    if entry.startswith("column-"):
+        entry = glossary.place("column", entry.removeprefix("column-"))
+    return f' aria-describedby="{html(entry)}-tip"' if entry else ""
 
 
 def _unbroken(name: str) -> str:
@@ -148,7 +193,7 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
             f'<button type="button" class="open" aria-expanded="false"><span class="swatch"></span>'
             f'<span class="label">{html(row.label)}</span></button>',
             f'<span class="shown">{html(row.shown)}</span>' if row.shown else "",
-            *(f'<span class="mark">{html(mark)}</span>' for mark in row.marks),
+            *(f'<span class="mark">{html(mark).replace(" q ", " q&nbsp;")}</span>' for mark in row.marks),
         ]
     )
     cells = [_td(f"{pareto}{rank}", row.rank, "rank"), f'<td class="l name">{name}</td>']
@@ -156,11 +201,13 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
         under = f'<span class="under">{html(row.worst_attack)}</span>' if row.worst_attack else ""
         cells.append(_number(row.worst, under))
     cells += [_number(row.cells[column]) for column in board.headline]
-    costs = (row.cost(name) for name in ("trainable_parameters", "training_seconds", "training_peak_bytes"))
     cells += [_td(str(count), count) for count in (len(row.runs), len(row.attacked_by))]
-    cells += [_td(text, value) for text, value in zip(words.costs(row).values(), costs, strict=True)]
+    trained, *costs = (row.cost(name) for name in ("trainable_parameters", "training_seconds", "training_peak_bytes"))
+    cells.append(_td(words.short_count(trained), trained))
+    cells += [_td(text, value) for text, value in zip([*words.costs(row).values()][1:], costs, strict=True)]
     cells.append(f'<td class="l">{_tag(row.tier)}</td>')
-    text = html(" ".join([row.name, row.label, row.shown, *row.marks, *row.attacks]).lower())
+    settings = (f"{name}={plain(value)}" for name, value in row.settings.items())
+    text = html(" ".join([row.name, row.label, row.shown, *row.marks, *row.attacks, *settings]).lower())
     return (
         f'<tr class="{" ".join(classes)}" data-row="{row.id}" data-adapter="{html(row.adapter)}" '
         f'data-settings="{"" if row.pinned else "tuned" if row.tuned else "default"}" data-text="{text}">'

@@ -78,7 +78,7 @@ def _in_all(place: tuple[str, int], of_runs: Sequence[Mapping[tuple[str, int], f
 def _of_run(run: Run, metric: str, attack: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
     """The metric of each example that a run's records give, without attack or under the worst of one."""
     absent = MissingReference("its records are not there.")
-    if (there := _records(run, metric, attack)) is None:
+    if (there := records_behind(run, metric, attack)) is None:
         return absent
     named, file = there
 
@@ -98,7 +98,7 @@ def _is_there(run: Run, metric: str, attack: str) -> bool:
     return named is not None and file.with_name(named.file).is_file()
 
 
-def _records(run: Run, metric: str, attack: str) -> tuple[RecordsFile, Path] | None:
+def records_behind(run: Run, metric: str, attack: str) -> tuple[RecordsFile, Path] | None:
     """The same with their file, where they are those that the result names; None where they are not."""
     named, file = _named(run, metric, attack)
     if named is None or records_problem(file, [named]):

@@ -15,6 +15,25 @@ from grun_bench.results.words import dataset_label, metric_heading, number
 MARKER = "Rendered by `grun-bench leaderboard` from the result files. Do not edit: run it again."
 TOY = "Toy: the embedded world and its model tiny. These rows show that methods run and say nothing of real models."
 REAL_TITLE, TOY_TITLE = "Real models and data", "Toy results"
+#: what a newcomer reads first on the page of all boards
+LEDE = (
+    "A language model has learned texts that it should not know (the forget set). Each method changes the model so "
+    "that it forgets them, and should leave everything else as it was. Measured is what is left of the forget set when "
+    "it is asked for, also under attacks of somebody who may only ask; how useful the model still is; and what the "
+    "change cost. Two models stand beside the methods: the target model, before anything was forgotten, and the retain "
+    "model, trained without the forget set, which is what perfect unlearning would give."
+)
+#: how the picture of a board is read
+READING = (
+    "Each point is a method. Up: the model is more useful. Left: less is left of what was to be forgotten, under the "
+    "worst attack of a user. The best place is above left.",
+    "◆ target model: before unlearning. ▲ retain model: never saw the forget set. A good method is near the ▲.",
+    "Filled points are on the Pareto front: no other is at least as good in both and better in one.",
+    "Below the dashed line a model has lost too much utility to be ranked by its forgetting.",
+    "Click a point or a row to open it; a heading sorts, and says what it means.",
+)
+BARE = "No method yet, target and retain model only"
+NO_SCRIPT = "These tables need a script. README.md beside this page has all boards without one."
 NO_BENCHMARK = "not a benchmark"
 #: boards that nothing was unlearned on
 BARE = "Boards with target and retain rows alone"
@@ -64,6 +83,16 @@ def interval(cell: Cell) -> str:
 
 def cost(value: float | None, unit: float = 1.0, digits: int = 0) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value / unit:,.{digits}f}"
+
+
+def short_count(value: float | None) -> str:
+    """A count in three figures, as in `135M`: k, M and B are thousands, millions and billions."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    for unit, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{sign}"
+    return f"{value:.0f}"
 
 
 def costs(row: Row) -> dict[str, str]:

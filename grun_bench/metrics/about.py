@@ -52,6 +52,12 @@ def leads(
     return next(low, None), next(high, None)
 
 
+def defined_by(key: str, known: Mapping[str, Entry]) -> Entry | None:
+    """The metric that gives a key its number: of those whose names are part of it the longest; None for none."""
+    names = [name for name in known if f"_{name}_" in f"_{key}_"]
+    return known[max(names, key=len)] if names else None
+
+
 #: the least and the greatest value of a metric
 Bounds = tuple[float, float]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.escaping import clean, html
+from grun_bench.metrics.about import defined_by
 from grun_bench.metrics.power import ks_words
 from grun_bench.reports.examples import Example, Said, examples
 from grun_bench.reports.leaks import Leak
@@ -154,9 +155,8 @@ def numbers(row: Row) -> str:
 
 def _meaning(result: Result, metric: str) -> str:
     """What a metric is by its own words, why it has no value, and what a p of forget quality can say."""
-    known = registry.entries("metric")
-    names = [name for name in known if f"_{name}_" in f"_{metric}_"]
-    told = known[max(names, key=len)].summary if names else ""
+    entry = defined_by(metric, registry.entries("metric"))
+    told = entry.summary if entry else ""
     power = ks_words(metric, result.n_samples[result.task].get(metric, 0)) if result.value(metric) is not None else ""
     return " ".join(filter(None, (told, result.reason(metric), power)))
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic import references, result, store, with_gates
 
+from grun_bench.core import registry
+from grun_bench.leaderboard import site
 from grun_bench.leaderboard.pages import render, write
-from grun_bench.results.result import TunedBy, UnlearnerInfo
+from grun_bench.results.filed import save_records
+from grun_bench.results.record import Continuation, Generation, Record, Records
+from grun_bench.results.result import RecordsFile, Result, TunedBy, UnlearnerInfo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -38,7 +44,7 @@ NASTY = "<img src=x onerror=document.title='hacked'>&lt;b&gt;"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three boards: five ranked rows with attacks, a toy one, and one of another task."""
+    """Four boards: of ranked rows with attacks and answers, of another task, toy ones, and one without a method."""
     out = tmp_path_factory.mktemp("leaderboards")
     tree = out / "results"
     attacks: dict[str, Any] = {"prefix": ("user", {"please": 0.4, "role": 0.2}), "relearn": ("weights", {"8": 0.8})}
@@ -49,7 +55,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result("full+idk", es=0.5, utility=0.79, settings={"lr": 0.5}),
         result("full+idk", es=0.6, utility=0.7, settings={"lr": 0.25}),
     ]
-    store([*references(), *rows, *references(dataset="embedded"), result("reft+npo", dataset="embedded")], tree)
+    rows = [answering(one, tree) for one in (*references(), *rows)]
+    store(
+        [*references(task="bare"), *rows, *references(dataset="embedded"), result("reft+npo", dataset="embedded")], tree
+    )
     gated = with_gates(result("grun+gd", task="words"), 0.9, none={"forget": 0.1, "retain": 0.2})
     tuned = TunedBy(trials=20, on="validation of words", seed=1000)
     chosen = UnlearnerInfo(name="grun+gd", settings={"lr": 0.5}, tuned=tuned)
@@ -61,6 +70,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (bundle / "card.json").write_text(json.dumps(card))
     write(render(tree, out), out)
     return out
+
+
+def answering(one: Result, tree: Path) -> Result:
+    """The result with records in the tree: each model says its name, and under attack how it was asked."""
+    name = one.unlearner.name
+    path = tree / one.task / one.model.replace("/", "__") / name / f"{one.run_id}.json"
+
+    def save(said: str, *parts: str) -> RecordsFile:
+        rows = [
+            Record("forget", n, f"question {n}?", Continuation(f"right {n}"), generation=Generation(said))
+            for n in range(4)
+        ]
+        return save_records(path, Records(rows), *parts)
+
+    attacks = {
+        attack: info.model_copy(
+            update={"variants": {way: save(f"{name} asked by {way}", attack, way) for way in info.variants}}
+        )
+        for attack, info in one.attacks.items()
+    }
+    return one.model_copy(update={"records": save(f"{name} asked"), "attacks": attacks})
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +111,31 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, folder: Path) -> Any:
-    browser.get((folder / "index.html").as_uri())
+    visit(browser, folder)
     return browser
+
+
+def visit(browser: Any, folder: Path, address: str = "") -> None:
+    """Load the page, anew, with this behind the #, and wait until it is ready."""
+    browser.get("about:blank")
+    browser.get(f"{(folder / 'index.html').as_uri()}{'#' if address else ''}{address}")
+    until(lambda: browser.execute_script("return document.documentElement.dataset.ready"))
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """What comes when it is true, within five seconds."""
+    for _ in range(100):
+        if found := true():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("did not come true")
+
+
+def opened(find: Callable[..., list[Any]], within: Any) -> Any:
+    """The one opened row of a board, once it is filled."""
+    until(lambda: find(".blocks > *", within))
+    (more,) = find("tr.more", within)
+    return more
 
 
 @pytest.fixture
@@ -123,7 +176,11 @@ def test_the_page_asks_for_nothing_and_nothing_goes_wrong(page: Any, folder: Pat
     requests = [message["params"] for message in sent if message["method"] == "Network.requestWillBeSent"]
     # the browser's own start page asks too
     asked = {each["request"]["url"] for each in requests if not each["documentURL"].startswith("chrome:")}
-    assert (folder / "index.html").as_uri() in asked and asked <= {(folder / "index.html").as_uri(), "data:,"}
+    assert (folder / "index.html").as_uri() in asked and asked <= {
+        (folder / "index.html").as_uri(),
+        "data:,",
+        "about:blank",
+    }
     assert not [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
     assert page.title == "Unlearning leaderboards"
     assert (
@@ -159,7 +216,7 @@ def test_a_click_on_a_heading_sorts_and_keeps_the_references_on_top(page: Any, f
 
 
 def test_filters_leave_what_fits(page: Any, find: Find) -> None:
-    assert len(find(".board")) == 3 and page.find_element("id", "count").text == "15 rows"
+    assert len(find(".board")) == 3 and page.find_element("id", "count").text == "17 rows"
     choose(page, "adapter", "lora")
     assert names(find, board(find)) == ["target model", "retain model", "lora+npo", "lora+ga"]
     points = {one.get_attribute("data-row") for one in find("g.pt", board(find))}
@@ -180,21 +237,26 @@ def test_filters_leave_what_fits(page: Any, find: Find) -> None:
     assert len(find(".board")) == 1
     choose(page, "settings", "all")
     choose(page, "model", "org/small")
-    assert len(find(".board")) == 3
+    assert len(find(".board")) == 4
 
 
 def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find, folder: Path) -> None:
     of = board(find)
     grun = row(find, of, "grun+npo")
     find(".open", grun)[0].click()
-    (more,) = find("tr.more", of)
-    assert [one.text for one in find("h4", more)] == ["Runs", "Attacks", "Settings", "Other metrics"]
+    more = opened(find, of)
+    titles = [one.text for one in find("h4, summary", more)]
+    assert titles[0].startswith("What is said to questions of the forget set")
+    assert titles[1:5] == ["Attacks", "Other metrics", "Settings", "Runs"]
+    assert titles[5:] == ["Not measured", "Attacks, each way of asking", "Settings of attacks"]
+    for fold in find("summary", more):
+        fold.click()
     runs = [
         [cell.text for cell in line.find_elements("css selector", "td")]
-        for line in find(".blocks > div:first-child tbody tr", more)
+        for line in more.find_elements("xpath", ".//h4[text()='Runs']/..//tbody/tr")
     ]
     assert [line[0] for line in runs] == ["0", "1"] and runs[1][2] == "0.200"
-    for wanted in ("prefix", "· please", "relearn", "weights", "words=3", "lr", "0.001"):
+    for wanted in ("prefix", "please", "relearn", "weights", "words=3", "lr", "0.001"):
         assert wanted in more.text
     links = [one.get_attribute("href") for one in find("a", more)]
     stored = [link for link in links if link.endswith(".json")]
@@ -210,7 +272,9 @@ def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find
 def test_a_gated_row_shows_where_its_gates_open(page: Any, find: Find) -> None:
     words = board(find, "words")
     find(".open", row(find, words, "grun+gd"))[0].click()
-    (more,) = find("tr.more", words)
+    more = opened(find, words)
+    for fold in find("summary", more):
+        fold.click()
     (picture,) = find("img", more)
     assert picture.get_property("complete") and picture.get_property("naturalWidth") == 760
     lines = [line.text.split() for line in find("tbody tr", more)]
@@ -229,7 +293,7 @@ def test_a_point_shows_its_row_and_opens_it(page: Any, find: Find) -> None:
     assert tip.text.startswith("lora+npo\n") and "0.300" in tip.text and "0.740" in tip.text
     assert "on" in lora.get_attribute("class").split()
     point.click()
-    (more,) = find("tr.more", of)
+    more = opened(find, of)
     assert more.find_element("xpath", "preceding-sibling::tr[1]").get_attribute("data-row") == lora.get_attribute(
         "data-row"
     )
@@ -238,7 +302,7 @@ def test_a_point_shows_its_row_and_opens_it(page: Any, find: Find) -> None:
 def test_a_submission_shows_its_card_as_text(page: Any, find: Find) -> None:
     of = board(find)
     find(".open", row(find, of, NASTY.replace("/", "")))[0].click()
-    (more,) = find("tr.more", of)
+    more = opened(find, of)
     assert "Submission nasty" in more.text and NASTY in more.text
     links = {one.text: one.get_attribute("href") for one in find("a", more)}
     assert links["https://arxiv.org/abs/2502.17823"] == "https://arxiv.org/abs/2502.17823"
@@ -246,32 +310,203 @@ def test_a_submission_shows_its_card_as_text(page: Any, find: Find) -> None:
     assert page.title == "Unlearning leaderboards"
 
 
-@pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_legible(page: Any, find: Find, scheme: str, width: int) -> None:
-    """Nothing sticks out sideways, and text stands out from its ground by 4.5 to 1 (WCAG 2.1, 1.4.3)."""
+def test_answers_stand_side_by_side(find: Find) -> None:
+    """Of the first seed: target model, the row, the row under its worst attack, retain model."""
+    of = board(find)
+    find(".open", row(find, of, "grun+npo"))[0].click()
+    table = find(".texts", opened(find, of))[0]
+    told = dict(
+        zip(
+            (one.text for one in find("th", table)),
+            (one.text for one in find("tbody tr:first-child td", table)),
+            strict=True,
+        )
+    )
+    assert told == {
+        "question": "question 0?",
+        "right answer": "right 0",
+        "target model": "none asked",
+        "grun+npo": "grun+npo asked",
+        "grun+npo under prefix": "grun+npo asked by please",
+        "retain model": "retain asked",
+    }
+
+
+def test_a_board_without_a_method_is_folded_away(page: Any, find: Find) -> None:
+    (fold,) = find(".bare > summary")
+    assert "bare" in fold.text and not find('.board[data-task="bare"]')
+    first = find(".board")[0]
+    assert first.get_attribute("data-task") == "letters" and first.get_attribute("data-part") == "real"
+    choose(page, "task", "bare")
+    assert names(find, board(find, "bare")) == ["target model", "retain model"] and len(find(".board")) == 1
+
+
+def test_the_address_keeps_what_is_shown(page: Any, find: Find, folder: Path) -> None:
+    """Filters, order, opened rows: typed, read from the address, and again on another page of the same address."""
+    of = board(find)
+    page.find_element("id", "search").send_keys("npo")
+    next(one for one in find("th button", of) if one.text.startswith("utility")).click()
+    find(".open", row(find, of, "lora+npo"))[0].click()
+    opened(find, of)
+    shown, address = names(find, of), page.current_url.partition("#")[2]
+    assert "search=npo" in address and ".utility.descending" in address and "open=" in address
+    visit(page, folder, address)
+    of = board(find)
+    assert names(find, of) == shown and page.find_element("id", "search").get_attribute("value") == "npo"
+    before = opened(find, of).find_element("xpath", "preceding-sibling::tr[1]")
+    assert find(".label", before)[0].text == "lora+npo" and before.get_attribute("class").startswith("row")
+    # going on to another address of the page, as back and forward do
+    page.execute_script("location.hash = 'adapter=grun'")
+    until(lambda: names(find, board(find)) == ["target model", "retain model", "grun+npo"])
+    assert not find("tr.more") and not find('th[aria-sort="descending"]')
+    visit(page, folder, "about=g-metric-gate")
+    assert page.switch_to.active_element.get_attribute("id") == "g-metric-gate"
+
+
+def test_an_address_that_names_nothing_shows_the_page(page: Any, folder: Path, find: Find) -> None:
+    page.get_log("browser")  # what earlier tests left
+    visit(page, folder, "sort=x.y.z,&open=%3Cb%3E&about=g-nothing&task=none&search=%27%22%3E%3Cimg%20src=x")
+    assert find("#empty") and not [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_settings_are_found(page: Any, find: Find) -> None:
+    page.find_element("id", "search").send_keys("lr=0.25")
+    assert names(find, board(find)) == ["target model", "retain model", "full+idk"]
+
+
+def test_the_keyboard_alone_is_enough(page: Any, find: Find, folder: Path) -> None:
+    """Tab to a heading, whose meaning shows, sort by it, open a row, reach a link in it and close it again."""
+    from selenium.webdriver import ActionChains, Keys
+
+    def press(*keys: str) -> Any:
+        ActionChains(page).send_keys(*keys).perform()
+        return page.switch_to.active_element
+
+    def reach(true: Callable[[Any], bool]) -> Any:
+        for _ in range(60):
+            if true(one := press(Keys.TAB)):
+                return one
+        raise AssertionError("not reached")
+
+    heading = reach(lambda one: one.get_attribute("data-key") == "n")
+    (tip,) = find("#tip")
+    described = page.find_element("id", heading.get_attribute("aria-describedby"))
+    assert tip.text == described.get_property("textContent") and "seeds" in tip.text
+    press(Keys.ESCAPE)
+    assert not find("#tip")
+    press(Keys.ENTER)
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+    button = reach(lambda one: one.get_attribute("class") == "open")
+    press(Keys.ENTER)
+    more = opened(find, board(find))
+    assert button.get_attribute("aria-expanded") == "true"
+    reach(lambda one: one.tag_name == "a" and one in find("a", more))
+    button.send_keys(Keys.ENTER)
+    assert not find("tr.more")
+    point = reach(lambda one: one.tag_name == "g") if not find("g.pt:focus") else find("g.pt:focus")[0]
+    assert point.get_attribute("role") == "button"
+
+
+def test_every_heading_says_what_it_is(page: Any, find: Find) -> None:
+    """Of metrics as their docstrings say, which the glossary has whole."""
+    told = page.execute_script(
+        """
+        return [...document.querySelectorAll('th button')].map((button) => {
+          const entry = document.getElementById(button.getAttribute('aria-describedby'));
+          return [button.dataset.key, entry && entry.textContent];
+        })
+        """
+    )
+    unknown = {key for key, text in told if not text}
+    assert unknown == {"forget_es", "utility"}  # no metrics of the package
+    assert dict(told)["forget_quality"] == registry.entries("metric")["forget_quality"].summary
+    whole = page.find_element("id", "g-metric-gate").get_property("textContent")
+    assert "sigmoid(g(h))" in whole and "forget gate" in whole
+
+
+@contextmanager
+def seen(page: Any, width: int, scheme: str) -> Iterator[None]:
+    """The page at a width, in light or dark."""
     emulate = page.execute_cdp_cmd
     emulate("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     emulate(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     )
     try:
-        assert page.execute_script("return document.documentElement.scrollWidth") <= width
-        colours = page.execute_script(
-            """
-            const clear = (e) => /rgba\\(0, 0, 0, 0\\)|transparent/.test(getComputedStyle(e).backgroundColor);
-            const ground = (e) => (e.parentElement && clear(e) ? ground(e.parentElement) : e);
-            const texts = 'h1, h3, .meta, .label, .ci, .shown, .mark, .tag, th button, td, .part p, li';
-            return [...document.querySelectorAll(texts)].filter((e) => e.offsetParent).map((e) => [
-              e.className || e.tagName, getComputedStyle(e).color, getComputedStyle(ground(e)).backgroundColor]);
-            """
-        )
-        assert len(colours) > 50
-        low = {(what, text, ground) for what, text, ground in colours if contrast(text, ground) < 4.5}
-        assert not low
+        yield
     finally:
         emulate("Emulation.clearDeviceMetricsOverride", {})
         emulate("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_legible(page: Any, find: Find, folder: Path, scheme: str, width: int) -> None:
+    """Nothing sticks out sideways, no number is broken, and every text stands out from its ground by 4.5 to 1 (WCAG
+    2.1, 1.4.3), with rows of three kinds opened, all folds too, and a tip shown."""
+    with seen(page, width, scheme):
+        ids = [one.get_attribute("data-row") for one in page.find_elements("css selector", "tr.row")]
+        visit(page, folder, f"open={','.join(ids)}")
+        until(lambda: len(page.find_elements("css selector", "tr.more .blocks > *")) > len(ids))
+        page.execute_script("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        page.execute_script("document.querySelector('th button').focus()")
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        broken, colours = page.execute_script(
+            r"""
+            const clear = (e) => /rgba\(0, 0, 0, 0\)|transparent/.test(getComputedStyle(e).backgroundColor);
+            const ground = (e) => (e.parentElement && clear(e) ? ground(e.parentElement) : e);
+            const broken = [], colours = new Set();
+            const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+            for (let text = walk.nextNode(); text; text = walk.nextNode()) {
+              const e = text.parentElement;
+              if (!text.data.trim() || !e.checkVisibility() || /SCRIPT|STYLE|OPTION/.test(e.tagName)) continue;
+              const svg = e.closest('svg');
+              const own = getComputedStyle(e);
+              colours.add([e.className.baseVal ?? (e.className || e.tagName), svg ? own.fill : own.color,
+                getComputedStyle(ground(svg || e)).backgroundColor].join('|'));
+              for (const found of text.data.matchAll(/[-\d.,e]*\d( \/ |, )?[\d.e-]*/g)) {
+                const range = document.createRange();
+                range.setStart(text, found.index);
+                range.setEnd(text, found.index + found[0].length);
+                const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.bottom)));
+                if (lines.size > 1 && e.closest('table:not(.texts)')) broken.push(text.data);
+              }
+            }
+            return [broken, [...colours]];
+            """
+        )
+        assert not broken
+        assert len(colours) > 20
+        low = {each for each in colours if contrast(*each.split("|")[1:]) < 4.5}
+        assert not low
+
+
+def test_on_a_phone_filters_are_folded(page: Any, find: Find, folder: Path) -> None:
+    with seen(page, 390, "light"):
+        visit(page, folder)
+        assert not find("#search")
+        (fold,) = find(".filters summary")
+        fold.click()
+        assert find("#search") and find("#task")
+        visit(page, folder, "adapter=lora")  # what is filtered is not hidden
+        assert find("#adapter")
+    visit(page, folder)
+    assert find("#search") and not find(".filters summary")
+
+
+def test_many_tables_are_packed_and_work_as_few_do(
+    browser: Any, folder: Path, find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "PLAIN", 0)
+    (tmp_path / "index.html").write_text(render(folder / "results", tmp_path).site)
+    visit(browser, tmp_path, "adapter=lora")
+    of = board(find)
+    assert names(find, of) == ["target model", "retain model", "lora+npo", "lora+ga"]
+    find(".open", row(find, of, "lora+npo"))[0].click()
+    assert (
+        "lr" in opened(find, of).text
+        and "lora+npo" not in (tmp_path / "index.html").read_text().partition("<main>")[2].partition("glossary")[0]
+    )
 
 
 def contrast(one: str, other: str) -> float:
