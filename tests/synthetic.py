@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,15 @@ def store(results: list[Result], folder: Path) -> list[Path]:
         paths.append(place / f"{one.run_id}.json")
         paths[-1].write_text(one.dumps())
     return paths
+
+
+def unpacked(site: str) -> str:
+    """The page of all boards with what is packed in it as text."""
+    return re.sub(
+        r'(<script type="text/plain" id="[\w-]+">)([\w+/=]+)(?=</script>)',
+        lambda block: block[1] + gzip.decompress(base64.b64decode(block[2])).decode(),
+        site,
+    )
 
 
 def references(**changes: Any) -> list[Result]:

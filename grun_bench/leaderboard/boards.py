@@ -132,8 +132,6 @@ class Board:
     sets: ScoredSets
     #: whether its rows are submissions whose target and retain rows are not the tree's
     apart: bool
-    #: the sets that its task scores
-    sets: ScoredSets
 
     @cached_property
     def id(self) -> str:

@@ -91,7 +91,6 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
         known=ranking.known,
         sets=sets,
         apart=apart,
-        sets=sets,
     )
 
 

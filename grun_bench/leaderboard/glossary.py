@@ -29,8 +29,8 @@ _PARTS: dict[Kind, str] = {
 #: the columns that are no metrics
 COLUMNS = {
     "rank": "Place among the rows that may be compared: less is left of the forget set under the worst attack of a "
-    f"user, among rows that keep enough utility. {words.PARETO}: on the Pareto front, no other ranked row is at least "
-    "as good in both numbers and better in one.",
+    "user, among rows that keep enough utility. Rows that cannot be told from the target model have none. "
+    f"{words.PARETO}: on the Pareto front, no other ranked row is at least as good in both numbers and better in one.",
     "unlearner": "The method, as adapter+objective: what may change, and what is optimised. Below the name are the "
     "settings in which the rows of a method differ, and what must be known beside the numbers. The target model is the "
     "model before unlearning; the retain model is one that never saw the forget set.",

@@ -14,6 +14,7 @@ from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import NOTHING, Cell
 from grun_bench.leaderboard.filings import Attacked, Column, Run, plain
 from grun_bench.leaderboard.glossary import metric_of, place, place_of_metric
+from grun_bench.leaderboard.themes import LAYERS
 from grun_bench.leaderboard.tree import read_card
 from grun_bench.metrics.gate_words import HEADINGS, head, lines, named, not_asked, numbers_of
 from grun_bench.results.filed import Filed
@@ -26,8 +27,8 @@ from grun_bench.results.words import metric_number, number
 Part = str | dict[str, str]
 #: a title, a table, and how it is shown: `fold`ed, as long `texts`, or a `picture` in its place
 Block = dict[str, Any]
-#: what is in the keys of the metrics of one layer, and the column of metrics that are of no one set
-_LAYER, _OVERALL = "_layer_", "overall"
+#: the column of metrics that are of no one set
+_OVERALL = "overall"
 
 
 class Opened:
@@ -159,10 +160,10 @@ def _metrics(board: Board, row: Row) -> Iterator[Block]:
             missing[row.cells[column].reason].append(words.plain(board, column))
             continue
         scored, label, theme = _split(board, column)
-        found = layers if _LAYER in column.metric else themes.setdefault(theme, {})
+        found = layers if column in board.themes.get(LAYERS, []) else themes.setdefault(theme, {})
         found.setdefault(label, {})[scored] = column
     yield from _metric_table(board, row, "Other metrics", themes)
-    yield from _metric_table(board, row, "Gates, layer by layer", {"": layers}, fold=1)
+    yield from _metric_table(board, row, LAYERS, {"": layers}, fold=1)
     if missing:
         listed = [[clean(", ".join(names)), clean(reason)] for reason, names in missing.items()]
         yield _block("Not measured", ["metrics", "why"], listed, fold=1)

@@ -85,18 +85,14 @@ def _parts(boards: Sequence[Board], colours: dict[str, int]) -> str:
         if not held:
             continue
         note = f'<p class="warning">{html(words.TOY)}</p>' if toy else ""
-        sections = "\n".join(_section(board, colours) for board in held if _has_methods(board))
-        if bare := [board for board in held if not _has_methods(board)]:
+        sections = "\n".join(_section(board, colours) for board in held if board.methods)
+        if bare := [board for board in held if not board.methods]:
             names = html(", ".join(dict.fromkeys(board.first.task for board in bare)))
             inside = "\n".join(_section(board, colours) for board in bare)
             sections += f'<details class="bare"><summary>{words.BARE}: {names}</summary>{inside}</details>'
         kind = "toy" if toy else "real"
         parts.append(f'<section class="part {kind}" data-part="{kind}"><h2>{title}</h2>{note}{sections}</section>')
     return "\n".join(parts)
-
-
-def _has_methods(board: Board) -> bool:
-    return any(not row.pinned for row in board.rows)
 
 
 def _section(board: Board, colours: dict[str, int]) -> str:
@@ -184,7 +180,7 @@ def _row(board: Board, row: Row, colours: dict[str, int]) -> str:
     classes = ["row", f"pinned {_SHAPES[row.role]}" if row.role else f"c{colours[row.adapter]}"]
     if row.flags:
         classes.append("flagged")
-    if row.below and not row.pinned:
+    if (row.below or row.not_forgotten) and not row.pinned:
         classes.append("below")
     rank = str(row.rank) if row.rank else ""
     pareto = f'<span class="pareto" title="on the Pareto front">{words.PARETO}</span>' if row.pareto else ""

@@ -32,7 +32,6 @@ READING = (
     "Below the dashed line a model has lost too much utility to be ranked by its forgetting.",
     "Click a point or a row to open it; a heading sorts, and says what it means.",
 )
-BARE = "No method yet, target and retain model only"
 NO_SCRIPT = "These tables need a script. README.md beside this page has all boards without one."
 NO_BENCHMARK = "not a benchmark"
 #: boards that nothing was unlearned on
