@@ -161,12 +161,12 @@ started = time.perf_counter()
 from grun_bench.leaderboard.pages import render, write
 tree, out = Path(sys.argv[1]), Path(sys.argv[2])
 rendered = render(tree, out)
-write(rendered.pages, out)
+write(rendered, out)
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({
     "runs": rendered.runs,
     "pages": len(rendered.pages),
-    "html": len(rendered.pages["index.html"]),
+    "html": len(rendered.site.encode()),
     "seconds": time.perf_counter() - started,
     "cpu": used.ru_utime + used.ru_stime,
     "peak": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),

@@ -15,7 +15,6 @@ from grun_bench.core.limits import at_most
 from grun_bench.leaderboard.boards import PINNED, Board, Row
 from grun_bench.leaderboard.filings import Run
 from grun_bench.leaderboard.kept_numbers import kept_numbers
-from grun_bench.leaderboard.recompute import allowed_seconds
 from grun_bench.leaderboard.told_apart import records_behind
 from grun_bench.results.record import Records, load_records
 from grun_bench.results.texts import texts_of
@@ -61,6 +60,8 @@ class Answers:
         there = records_behind(run, self.board.lead.metric, attack) if self.board.lead else None
         if there is None:
             return {}
+        from grun_bench.leaderboard.recompute import allowed_seconds  # loads scipy, and most rows need none of it
+
         named, file = there
         sets = self.board.sets
         try:

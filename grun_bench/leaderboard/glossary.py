@@ -59,6 +59,7 @@ def place(kind: str, name: str) -> str:
     return f"g-{kind}-{name}".replace(" ", "-")
 
 
+@cache
 def place_of_metric(key: str) -> str:
     """The id of the entry of a key's metric; "" without one."""
     entry = metric_of(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from grun_bench.core.escaping import clean, path_link, web_link
@@ -21,10 +22,13 @@ from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import RecordsFile
-from grun_bench.results.words import metric_number, number
+from grun_bench.results.words import metric_number
 
-#: a cell: text, or text with the address that it links to (`h`) or the entry of the glossary that explains it (`g`)
-Part = str | dict[str, str]
+#: a number: in thousandths, as a page with thousands of rows has hundreds of thousands; text where that is too coarse
+Number = int | str
+#: a cell: text; a link with its text (`t`; without one the name of the file) and its address (`h`) or the entry of
+#: the glossary that explains it (`g`); or a number, alone or with half of its interval behind it, or with both ends
+Part = Number | dict[str, str] | list[Number]
 #: a title, a table, and how it is shown: `fold`ed, as long `texts`, or a `picture` in its place
 Block = dict[str, Any]
 #: the column of metrics that are of no one set
@@ -69,7 +73,9 @@ class Opened:
     def _runs(self, board: Board, row: Row) -> Block:
         headline = [_heading(board, column) for column in board.headline]
         columns = ["seed", "status", *headline, "source", "date", "harness", "device", "result", "records"]
-        return _block("Runs", columns, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
+        return _short(
+            _block("Runs", columns, [self._filing(board, run, filed) for run in row.runs for filed in run.filings])
+        )
 
     def _filing(self, board: Board, run: Run, filed: Filed) -> list[Part]:
         result = filed.result
@@ -78,12 +84,12 @@ class Opened:
         return [
             "-" if result.seed is None else str(result.seed),
             result.status if filed is run.filings[0] else "attacks only",
-            *(number(result.value(column.metric)) for column in board.headline),
+            *(_number(column.metric, result.value(column.metric)) for column in board.headline),
             clean(f"{filed.tier}{f', {result.imported.tool}' if result.imported else ''}"),
             clean(result.date[:10]),
             clean(f"{str(result.git.get('commit') or 'installed')[:10]}{dirty}"),
             clean(" ".join(device)),
-            {"t": clean(result.run_id), "h": path_link(f"{self.results}/{filed.path}")},
+            {"h": path_link(f"{self.results}/{filed.path}")},
             self._records(filed.place, result.records),
         ]
 
@@ -99,11 +105,11 @@ class Opened:
             for name in names:
                 first = _first(row, name)
                 for variant, values in first.variants.items():
-                    numbers = (number(values.get(metric)) for metric in metrics)
+                    numbers = (_number(metric, values.get(metric)) for metric in metrics)
                     records = self._records(first.place, first.info.variants[variant])
-                    rows.append([_attack(name), clean(variant), *numbers, records])
+                    rows.append([clean(name), clean(variant), *numbers, records])
             columns = ["attack", "way of asking", *(_heading(board, Column(each, "1")) for each in metrics), "records"]
-            yield _block("Attacks, each way of asking", columns, rows, fold=1)
+            yield _short(_block("Attacks, each way of asking", columns, rows, fold=1))
         settings = {name: _first(row, name).info.settings for name in row.attacks}
         listed = [[_attack(name), clean(_words(given))] for name, given in settings.items() if given]
         if listed:
@@ -159,7 +165,7 @@ def _metrics(board: Board, row: Row) -> Iterator[Block]:
         if row.cells[column].value is None:
             missing[row.cells[column].reason].append(words.plain(board, column))
             continue
-        scored, label, theme = _split(board, column)
+        scored, label, theme = _split(column, board.first.protocol)
         found = layers if column in board.themes.get(LAYERS, []) else themes.setdefault(theme, {})
         found.setdefault(label, {})[scored] = column
     yield from _metric_table(board, row, "Other metrics", themes)
@@ -188,14 +194,17 @@ def _metric_table(
         yield {"title": title, "head": head, "rows": rows, **({"fold": fold} if fold else {})}
 
 
-def _split(board: Board, column: Column) -> tuple[str, str, str]:
+@cache
+def _split(column: Column, protocol: str) -> tuple[str, str, str]:
     """The set of a metric's key, the rest of its name, and its theme."""
     entry = metric_of(column.metric)
+    version = "" if column.version == "1" else f" (v{column.version})"
+    metric = plain_name(column.metric, protocol)
     if entry is None:
-        return _OVERALL, words.plain(board, column), "Without a definition here"
-    metric, known = (plain_name(each, board.first.protocol) for each in (column.metric, entry.name))
+        return _OVERALL, f"{metric}{version}".replace("_", " "), "Without a definition here"
+    known = plain_name(entry.name, protocol)
     before, _, after = metric.partition(known)
-    label = f"{known}{after}{'' if column.version == '1' else f' (v{column.version})'}".replace("_", " ")
+    label = f"{known}{after}{version}".replace("_", " ")
     return before.rstrip("_") or _OVERALL, label, entry.theme.partition(":")[0]
 
 
@@ -224,6 +233,18 @@ def _block(title: str, head: Sequence[Part], rows: Sequence[Sequence[Part]], **s
     }
 
 
+def _short(block: Block) -> Block:
+    """The block with what its addresses begin with said once."""
+    links = [part for row in block["rows"] for part in row if isinstance(part, dict) and "h" in part]
+    first, last = min(part["h"] for part in links), max(part["h"] for part in links)
+    shared = next(
+        (place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first)
+    )
+    for part in links:
+        part["h"] = part["h"][shared:]
+    return block | {"base": first[:shared]}
+
+
 def _heading(board: Board, column: Column) -> Part:
     text = clean(words.heading(board, column))
     entry = place_of_metric(column.metric)
@@ -247,8 +268,22 @@ def _address(svg: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def _value(metric: str, cell: Cell) -> str:
-    return f"{metric_number(metric, cell.value)} {words.interval(cell)}".rstrip()
+def _value(metric: str, cell: Cell) -> Part:
+    """A number with its interval, as `words.interval` says it."""
+    if cell.value is None or cell.low is None or cell.high is None:
+        return _number(metric, cell.value)
+    ends = (cell.high - cell.value,) if cell.over == "seeds" else (cell.low, cell.high)
+    return [_number(metric, cell.value), *(_number("", each) for each in ends)]
+
+
+def _number(metric: str, value: float | None) -> Number:
+    if value is not None and 0.001 <= value < 1:  # nearly all of hundreds of thousands
+        return int(f"{value:.3f}".replace(".", ""))
+    return _thousandths(metric_number(metric, value))
+
+
+def _thousandths(text: str) -> Number:
+    return int(text.replace(".", "")) if text[-4:-3] == "." and text[-3:].isdigit() else text
 
 
 def _part(value: Any) -> Part:

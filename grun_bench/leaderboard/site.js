@@ -8,12 +8,11 @@ async function unpacked(id) {
   const bytes = Uint8Array.from(atob(by(id).textContent), (char) => char.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
-/** Board id -> its rows' blocks, unpacked once. */
-const details = new Map();
-function blocksOf(board) {
-  const id = board.dataset.board;
-  if (!details.has(id)) details.set(id, unpacked(`rows-${id}`).then(JSON.parse));
-  return details.get(id);
+/** Row id -> its blocks, unpacked once. */
+let details;
+async function blocksOf(row) {
+  if (!details) details = unpacked("packed-rows").then(JSON.parse);
+  return (await details)[row.dataset.row];
 }
 
 // --- what the page holds: boards, and of each its rows in their own order with their marks in the picture ---
@@ -63,6 +62,12 @@ function filter() {
   by("empty").hidden = shown > 0;
 }
 
+/** What a cell is sorted by; null for none. */
+function numberOf(cell) {
+  const value = parseFloat(cell.dataset.v === undefined ? cell.textContent : cell.dataset.v);
+  return Number.isNaN(value) ? null : value;
+}
+
 // --- sorting: the pinned rows stay on top, missing numbers at the end ---
 const heads = (board) => all("th[aria-sort] button", board.element);
 function sort(board, key, order) {
@@ -74,8 +79,7 @@ function sort(board, key, order) {
   const text = button && button.dataset.first === "text";
   const value = (row) => {
     const cell = row.cells[place];
-    if (text) return cell.textContent;
-    return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
+    return text ? cell.textContent : numberOf(cell);
   };
   const keyed = rows.map((row) => [button ? value(row) : 0, row]);
   keyed.sort(([a], [b]) => {
@@ -106,33 +110,40 @@ function make(tag, text, parent) {
   if (parent) parent.append(element);
   return element;
 }
-const isNumber = (text) => /^[-–·\d]/.test(text) && /^[-–±[\]\s,.\d%e+]+$/.test(text);
-function fill(cell, part) {
-  if (typeof part === "string") {
-    cell.textContent = part;
-    if (isNumber(part)) cell.className = "r";
+/** The text of a cell: numbers come in thousandths, with half of an interval or its two ends behind them. */
+function textOf(part) {
+  if (typeof part === "string") return part;
+  if (typeof part === "number") return (part / 1000).toFixed(3);
+  if (!Array.isArray(part)) return part.t || part.h.split("/").pop().replace(/\.json$/, "");
+  const [value, ...ends] = part.map(textOf);
+  return ends.length > 1 ? `${value} [${ends.join(", ")}]` : ends.length ? `${value} ± ${ends[0]}` : value;
+}
+const isNumber = (part) => typeof part === "number" || Array.isArray(part) || (typeof part === "string" && /^[-\d.,]+$/.test(part));
+function fill(cell, part, base = "") {
+  if (isNumber(part)) cell.className = "r";
+  if (typeof part === "string" || isNumber(part)) {
+    cell.textContent = textOf(part);
     return;
   }
-  const link = make("a", part.t, cell);
+  const link = make("a", textOf({ ...part, h: base + part.h }), cell);
   if (part.g) {
     link.href = `#${part.g}`;
     link.className = "gloss";
     if (by(`${part.g}-tip`)) link.setAttribute("aria-describedby", `${part.g}-tip`);
   } else {
-    link.href = part.h;
+    link.href = base + part.h;
     link.rel = "noopener noreferrer nofollow";
   }
 }
 function table(block, parent) {
   const shown = make("table", undefined, parent);
   if (block.texts) shown.className = "texts";
-  const label = (part) => (part === undefined || typeof part === "string" ? part : part.t);
   if (block.head.length) {
     const head = make("tr", undefined, make("thead", undefined, shown));
     block.head.forEach((part, place) => {
       const cell = make("th", undefined, head);
       fill(cell, part);
-      if (block.rows.some((row) => isNumber(String(label(row[place]))))) cell.className = "r";
+      if (block.rows.some((row) => isNumber(row[place]))) cell.className = "r";
     });
   }
   const body = make("tbody", undefined, shown);
@@ -140,12 +151,12 @@ function table(block, parent) {
     const line = make("tr", undefined, body);
     parts.forEach((part, place) => {
       const cell = make("td", undefined, line);
-      fill(cell, part);
+      fill(cell, part, block.base);
       if (parts.length < block.head.length) {
         cell.colSpan = block.head.length;
         cell.className = "theme";
       }
-      if (block.texts) cell.dataset.label = label(block.head[place]);
+      if (block.texts) cell.dataset.label = textOf(block.head[place]);
     });
   }
 }
@@ -170,8 +181,7 @@ async function open(row) {
   blocks.className = "blocks";
   row.after(more);
   row.querySelector(".open").setAttribute("aria-expanded", "true");
-  const shown = (await blocksOf(row.closest(".board")))[row.dataset.row];
-  shown.forEach((block) => show(block, blocks));
+  (await blocksOf(row)).forEach((block) => show(block, blocks));
 }
 function moreOf(row) {
   const next = row.nextElementSibling;
@@ -260,7 +270,7 @@ function light(row, on) {
 function point(mark) {
   const row = rowOf(mark);
   const titles = heads(boardOf(mark));
-  const lines = [2, 3, 4].filter((place) => row.cells[place].dataset.v !== undefined && titles[place]).map((place) =>
+  const lines = [2, 3, 4].filter((place) => titles[place] && numberOf(row.cells[place]) !== null).map((place) =>
     `${titles[place].textContent}: ${row.cells[place].firstChild.textContent}`);
   hint(mark, [mark.querySelector("title").textContent, ...lines].join("\n"));
   light(row, true);

@@ -35,7 +35,7 @@ def site(pages: Mapping[str, Sequence[Board]], colours: dict[str, int], results:
     style = scatter.theme(":root") + scatter.STYLE + _asset("site.css")
     code = _asset("site.js")
     opened = Opened(results)
-    packed = {f"rows-{board.id}": script(opened.board(board)) for board in boards}
+    packed = {"packed-rows": script({row: blocks for board in boards for row, blocks in opened.board(board).items()})}
     shown = _parts(boards, colours)
     if len(shown) > PLAIN:
         packed["packed-boards"], shown = shown, f"<noscript>{html(words.NO_SCRIPT)}</noscript>"
@@ -60,7 +60,7 @@ def site(pages: Mapping[str, Sequence[Board]], colours: dict[str, int], results:
 
 def _packed(name: str, text: str) -> str:
     """Text as a block that runs nothing and is unpacked when it is wanted; the same text gives the same block."""
-    content = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+    content = base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
     return f'<script type="text/plain" id="{name}">{content}</script>'
 
 
@@ -216,13 +216,15 @@ def _tag(tier: str) -> str:
 
 
 def _td(text: str, value: float | None, classes: str = "") -> str:
-    sort = "" if value is None else f' data-v="{value:.12g}"'
+    """A cell whose column is sorted by a value that its text does not say in whole."""
+    sort = "" if value is None else f' data-v="{value:.6g}"'
     return f'<td class="r {classes}"{sort}>{text}</td>'
 
 
 def _number(cell: Cell, after: str = "") -> str:
+    """A metric's value, by which the column is sorted as it is shown."""
     if cell.value is None:
         return f'<td class="r none" title="{html(cell.reason)}">-</td>'
     spread = words.interval(cell)
     within = f'<span class="ci">{spread}</span>' if spread else ""
-    return _td(f"{number(cell.value)}{within}{after}", cell.value)
+    return f'<td class="r">{number(cell.value)}{within}{after}</td>'

@@ -242,7 +242,8 @@ class Result(_Part):
 
     def metrics(self, attack: str = "", variant: str = "") -> list[str]:
         """The metrics that were measured without attack, or under one, in the order of the file."""
-        return [key.metric for key in self.metric_keys() if (key.attack, key.variant) == (attack, variant)]
+        end = f",{MetricKey('', attack, variant).filter}"
+        return [text.removesuffix(end) for text in self.results[self.task] if text.endswith(end)]
 
     def better(self, metric: str) -> bool | None:
         """Whether higher values of a metric are better; None for one without direction."""
