@@ -15,7 +15,7 @@ from grun_bench.core.limits import at_most
 from grun_bench.leaderboard.boards import PINNED, Board, Row
 from grun_bench.leaderboard.filings import Run
 from grun_bench.leaderboard.kept_numbers import kept_numbers
-from grun_bench.leaderboard.told_apart import records_behind
+from grun_bench.leaderboard.told_apart import is_there, records_behind
 from grun_bench.results.record import Records, load_records
 from grun_bench.results.texts import texts_of
 from grun_bench.tasks.sets import ScoredSets
@@ -56,16 +56,17 @@ class Answers:
 
     def _said(self, row: Row, attack: str = "") -> _Said:
         """What the first run of a row said, without attack or under the worst way of one; empty without texts."""
-        run = row.runs[0]
-        there = records_behind(run, self.board.lead.metric, attack) if self.board.lead else None
-        if there is None:
+        run, sets = row.runs[0], self.board.sets
+        if self.board.lead is None or not is_there(run, self.board.lead.metric, attack):
             return {}
         from grun_bench.leaderboard.recompute import allowed_seconds  # loads scipy, and most rows need none of it
 
-        named, file = there
-        sets = self.board.sets
         try:
             with at_most(allowed_seconds(run.result)):  # records are a stranger's
+                there = records_behind(run, self.board.lead.metric, attack)
+                if there is None:
+                    return {}
+                named, file = there
                 kept = kept_numbers("answers", named, [], sets, lambda: _lines(run, load_records(file), sets))
         except GrunBenchError:  # `--check` says what is wrong with them
             return {}

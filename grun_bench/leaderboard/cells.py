@@ -130,7 +130,7 @@ def _clean_cell(runs: Sequence[Run], column: Column) -> Cell:
         result = runs[values.index(None)].result
         missing = f"training diverged: {result.error}" if result.status == "diverged" else result.reason(column.metric)
         reason = missing or "not measured"
-    return average(values, runs[0].result.interval(column.metric), reason)
+    return average(values, runs[0].result.interval(column.metric) if len(runs) == 1 else None, reason)
 
 
 def _attack_cell(attacked: Sequence[Attacked], metric: str) -> Cell:

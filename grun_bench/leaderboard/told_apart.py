@@ -37,7 +37,7 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
     ranked = sorted((row for row in rows if row.rank), key=lambda row: row.rank or 0)
     if lead is None or len(ranked) < 2 or any(row.runs[0].result.toy for row in ranked):
         return list(rows)
-    recorded = [all(_is_there(run, lead.metric, row.worst_attack) for run in row.runs) for row in ranked]
+    recorded = [all(is_there(run, lead.metric, row.worst_attack) for run in row.runs) for row in ranked]
     if not recorded[0] or not any(recorded[1:]):
         return list(rows)
     from grun_bench.metrics.evaluate import giving  # these load scipy
@@ -92,7 +92,7 @@ def _of_run(run: Run, metric: str, attack: str, names: Sequence[str], sets: Scor
     return MissingReference(kept) if isinstance(kept, str) else {(name, index): value for name, index, value in kept}
 
 
-def _is_there(run: Run, metric: str, attack: str) -> bool:
+def is_there(run: Run, metric: str, attack: str) -> bool:
     """Whether a run has such records, be they what they may: most trees have none of toy rows."""
     named, file = _named(run, metric, attack)
     return named is not None and file.with_name(named.file).is_file()
