@@ -138,6 +138,12 @@ class CommonOptions(OptionGroup):
         ),
     ] = ""
     attack_sets: AttackSets = ""
+    strengths: Annotated[
+        str,
+        typer.Option(
+            metavar="S,...", help="Score the model weaker and stronger too, as in 0.5,1.5 (0: the target), as a curve."
+        ),
+    ] = ""
     tuning: Annotated[
         Path | None,
         typer.Option(
@@ -156,6 +162,7 @@ class CommonOptions(OptionGroup):
         if retain := fields.pop("retain"):
             fields |= {"keep": Path(retain)} if self.forget else {"retain_model": self.retain_model or retain}
         fields["columns"] = mapped(self.columns)
+        fields["strengths"] = numbers("--strengths", self.strengths)
         if (recipe := fields.pop("recipe")) != "default":
             overrides["recipe"] = recipe
         return own_defaults(RunConfig(unlearner=unlearner, overrides=overrides, **fields, **machine.config(), **more))
@@ -181,12 +188,6 @@ def run(
     eval_every: Annotated[
         int | None, typer.Option(min=1, help="Score a small sample every so many training steps, as a curve.")
     ] = None,
-    strengths: Annotated[
-        str,
-        typer.Option(
-            metavar="S,...", help="Score the model weaker and stronger too, as in 0.5,1.5 (0: the target), as a curve."
-        ),
-    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print rows, steps, tokens, memory and time, and do nothing.")
@@ -200,8 +201,7 @@ def run(
     from grun_bench.runs.front import plan, run_config
 
     beside = {"seed": seed, "save": save, "trunk_cache": trunk_cache, "eval_every": eval_every, "overwrite": overwrite}
-    curve = numbers("--strengths", strengths)
-    config = options.config(machine, unlearner, settings, strengths=curve, **beside, **tracking.config())
+    config = options.config(machine, unlearner, settings, **beside, **tracking.config())
     if dry_run:
         from grun_bench.terminal.plan import print_plan
 

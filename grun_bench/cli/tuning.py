@@ -35,6 +35,7 @@ def tune(
 
     config = options.config(machine, unlearner, settings, seed=seed)
     others = {"--attacks": options.attacks, "--tuned": options.tuning, "--retain-log": options.retain_log}
+    others |= {"--strengths": options.strengths}
     for name, given in others.items():
         if given:
             raise UsageError(f"{name}: a trial has none; it goes with `grun-bench run`.")

@@ -13,11 +13,12 @@ from grun_bench.leaderboard.filings import Column
 from grun_bench.leaderboard.least import LEAST, least_differences
 from grun_bench.leaderboard.themes import FORGOTTEN, GATES, KEPT, LAYERS, MEMBERS, OTHERWISE, REST, WRITING
 from grun_bench.metrics.gate_words import LEGEND, WRONG, named, worst
+from grun_bench.metrics.strengths import SHARES, Equal, equal_utility
 from grun_bench.results.metric_key import CLEAN
 from grun_bench.results.result import GateSpread
 from grun_bench.results.words import metric_number, number
 
-RANKING, COST, AUDIT = "ranking", "cost", "gate-audit"
+RANKING, COST, EQUAL, AUDIT = "ranking", "cost", "equal-utility", "gate-audit"
 #: by what access attacks need -> table
 ATTACKS = {"user": "user-attacks", "weights": "owner-attacks"}
 #: table -> theme of the metrics in it
@@ -32,7 +33,11 @@ THEMED = {
     "gate-layers": LAYERS,
 }
 #: all tables that a board may have, in the order of pages
-NAMES = (RANKING, COST, *ATTACKS.values(), *THEMED, AUDIT)
+NAMES = (RANKING, COST, EQUAL, *ATTACKS.values(), *THEMED, AUDIT)
+_STRENGTHS = (
+    "Without attack, at the strength of one training that forgets most there, on straight lines between the strengths "
+    "that were scored; “or more”: at the largest of them."
+)
 _WHO = {"user": "a user", "weights": "an owner of the weights"}
 
 
@@ -71,6 +76,8 @@ def tables(board: Board, stem: str = "") -> Iterator[Table]:
     """All tables of a board that have anything, in the order of `NAMES`. `stem` is the name of the board's pictures."""
     yield ranking(board, board.rows)
     yield cost(board)
+    if (equal := _equal(board)).lines:
+        yield equal
     if board.lead:
         for access in ATTACKS:
             if access in board.access.values():
@@ -111,6 +118,24 @@ def cost(board: Board) -> Table:
         counts = [str(len(row.runs)), str(len(row.attacked_by)), *words.costs(row).values()]
         lines.append((row, [*(Entry(text) for text in counts), Entry(_source(row))]))
     return Table(COST, "Runs and cost", head, lines, [None] * len(head), left=frozenset({"source"}))
+
+
+def _equal(board: Board) -> Table:
+    """Forgetting where a share of the target's utility is kept, of rows that were scored at other strengths."""
+    head, lines = [f"with {share:.0%} of the target's utility" for share in SHARES], []
+    if board.lead and board.utility:
+        for row in board.rows:
+            if places := row.strengths(board.lead.metric, board.utility.metric):
+                lines.append((row, [_kept(board.lead.metric, equal_utility(places, share)) for share in SHARES]))
+    title = f"{words.heading(board, board.lead)} at equal utility" if board.lead else "At equal utility"
+    return Table(EQUAL, title, head, lines, [False] * len(head), below=_STRENGTHS)
+
+
+def _kept(metric: str, equal: Equal | None) -> Entry:
+    if equal is None:
+        return Entry(reason="the target has no utility that could be kept")
+    at = f"at strength {equal.strength:.2g}{' or more' if equal.ends else ''}"
+    return Entry(metric_number(metric, equal.forgetting), (at,), value=equal.forgetting)
 
 
 def attacks(board: Board, lead: Column, access: str) -> Table:

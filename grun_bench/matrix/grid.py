@@ -45,8 +45,17 @@ class Grid(BaseModel):
         Raises UsageError for an unknown unlearner.
         """
         chosen = [each for choice in self.unlearners for each in self._chosen(choice, shared.overrides)]
+        # of a model that others are compared with nothing was unlearned that could be weaker
+        plain = replace(shared, strengths=())
         return [
-            replace(shared, task=task, model=model, unlearner=name, overrides=settings, seed=seed)
+            replace(
+                plain if registry.role_of(name) else shared,
+                task=task,
+                model=model,
+                unlearner=name,
+                overrides=settings,
+                seed=seed,
+            )
             for task, model in product(self.tasks or [shared.task], self.models or [shared.model])
             for name, settings in chosen
             for seed in self.seeds

@@ -64,9 +64,8 @@ class Plan:
 def control_of(config: RunConfig) -> RunConfig:
     """The run that makes the rows which this one is compared with, and needs no other."""
     seed = config.seed if _tuned_here(config) else 0
-    return replace(
-        config, unlearner=registry.control("target"), overrides=of_attacks(config.overrides), seed=seed, save=None
-    )
+    control, overrides = registry.control("target"), of_attacks(config.overrides)
+    return replace(config, unlearner=control, overrides=overrides, strengths=(), seed=seed, save=None)
 
 
 def _tuned_here(config: RunConfig) -> bool:

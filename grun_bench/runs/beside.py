@@ -69,7 +69,7 @@ def _started(config: RunConfig) -> subprocess.Popen[bytes]:
         start_new_session=True,  # Ctrl-C is for us, who stop it
     )
     control = registry.control("target")
-    plain = replace(config, unlearner=control, overrides={}, attacks="", save=None, eval_every=None)
+    plain = replace(config, unlearner=control, overrides={}, attacks="", strengths=(), save=None, eval_every=None)
     if process.stdin:
         with process.stdin as stdin:
             stdin.write(pickle.dumps(plain))

@@ -11,6 +11,7 @@ from synthetic import references, result
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.scatter import palette, picture
+from grun_bench.leaderboard.tables import EQUAL, NAMES, tables
 from grun_bench.results.filed import Filed
 from grun_bench.results.result import Curve, Point, Result
 
@@ -58,3 +59,14 @@ def test_seeds_without_the_same_strengths_have_no_line() -> None:
 def test_a_board_without_strengths_is_drawn_as_before() -> None:
     found = board(result(), result("lora+npo"))
     assert "strengths" not in picture(found, palette([row.adapter for row in found.rows]))
+
+
+def test_boards_have_a_table_of_forgetting_at_equal_utility() -> None:
+    found = board(curved(0, (0, 0.9, 0.8), (50, 0.5, 0.8), (100, 0.1, 0.72)), result("lora+npo"))
+    (table,) = (each for each in tables(found) if each.name == EQUAL)
+    ((row, (wide, narrow)),) = table.lines
+    assert row.name == "grun+npo" and len(table.head) == 2
+    # 0.76 and 0.784 of utility are half and a fifth of the way from strength 0.5 to 1
+    assert wide.value == pytest.approx(0.3) and wide.small == ("at strength 0.75",)
+    assert narrow.value == pytest.approx(0.42) and narrow.small == ("at strength 0.6",)
+    assert EQUAL in NAMES and not any(each.name == EQUAL for each in tables(board(result())))

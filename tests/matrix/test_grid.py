@@ -131,12 +131,21 @@ def test_a_sweep_fails_where_a_run_failed_or_none_was_made(shared: RunConfig, st
     assert shortfall(plan, found) == said
 
 
+def test_strengths_are_of_unlearned_models_alone(shared: RunConfig) -> None:
+    plan = Plan.of(
+        grid(unlearners=["none", "npo", "retain"], tasks=["tofu_forget10"]), replace(shared, strengths=(0.5,))
+    )
+    found = {cell.config.unlearner: cell.config.strengths for cell in plan.all}
+    assert found == {"none": (), "npo": (0.5,), "retain": ()} and len(plan.all) == 3
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
 def test_a_file_says_what_options_say(command: object, tmp_path: Path) -> None:
     axes = ["--unlearner", "npo", "--unlearner", "grun+npo", "--task", "tofu_forget10", "--seeds", "0,1"]
     options = [*axes, "--set", "lr=1e-3", "--set", "lr=1e-4", "--set", "epochs=2", "--limit", "3", "--retain-log", "x"]
+    options += ["--strengths", "0.5,1.5"]
     keys = {
         "unlearners": ["npo", "grun+npo"],
         "tasks": ["tofu_forget10"],
@@ -144,6 +153,7 @@ def test_a_file_says_what_options_say(command: object, tmp_path: Path) -> None:
         "set": {"lr": ["1e-3", "1e-4"], "epochs": 2},
         "limit": 3,
         "retain_log": "x",
+        "strengths": [0.5, 1.5],
     }
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(keys))
