@@ -136,7 +136,8 @@ def convert(
 def leaderboard(
     tree: Annotated[Path, typer.Option("--results", help="Folder of the result files.")] = RESULTS,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the pages; with --format the file, or else it is printed.")
+        Path | None,
+        typer.Option("--out", help="Folder of the pages, leaderboards if none is named; with --format a file."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail on a broken result, a wrong number or an old page.")

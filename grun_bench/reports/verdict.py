@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grun_bench.core import registry
-from grun_bench.leaderboard.cells import worst_ends
-from grun_bench.leaderboard.ranking import LIKE_TARGET, UTILITY_FLOOR, unseen
+from grun_bench.leaderboard.forgotten import mark_of
+from grun_bench.leaderboard.ranking import LIKE_TARGET, UTILITY_FLOOR
 from grun_bench.metrics.about import leads
 from grun_bench.reports.examples import Returned, returned, texts_gone
 from grun_bench.reports.leaks import Leak, leaks
 from grun_bench.reports.rows import Row
-from grun_bench.results.result import Result
 
 #: how bad it is: `bad` a user gets at it, `part` at some of it, `hidden` an owner of the weights does, `good` nobody
 #: does who tried, `open` something was not tried, `none` there is nothing to judge
@@ -146,14 +145,6 @@ def _price(utility: Utility | None, moved: float | None) -> str:
 def _marked(mark: str) -> str:
     """The mark in a sentence of its own."""
     return f" In the worst case it {'is ' if mark == LIKE_TARGET else ''}{mark}." if mark else ""
-
-
-def mark_of(result: Result, target: Result | None) -> str:
-    """The mark of boards for a result that forgot nothing that can be seen beside the target's; "" for any other."""
-    lead = leads(result.headline, result.higher_is_better[result.task], result.sets)[0]
-    if lead is None or target is None or registry.role_of(result.unlearner.name) == "target":
-        return ""
-    return unseen(worst_ends(result, lead), worst_ends(target, lead))
 
 
 def _moved(row: Row) -> float | None:

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from grun_bench.core.escaping import terminal
 from grun_bench.core.plugins import Control
+from grun_bench.leaderboard.forgotten import mark_of
 from grun_bench.metrics.power import ks_words, least_words
 from grun_bench.metrics.stages import STAGES, measures, stage_count
 from grun_bench.reports.rows import Row
-from grun_bench.reports.verdict import mark_of
 from grun_bench.results.metric_key import MetricKey, parse_filter
 from grun_bench.results.result import Curve, Result
 from grun_bench.results.words import (
