@@ -11,7 +11,7 @@ from typing import Any
 from grun_bench.core.escaping import cell as text
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
-from grun_bench.leaderboard.tables import ATTACKS, AUDIT, COST, RANKING, THEMED, Table
+from grun_bench.leaderboard.tables import ATTACKS, COST, RANKING, THEMED, Table
 
 #: the costs of a row, in the units of result files
 COSTS = ("trainable_parameters", "training_seconds", "training_peak_bytes", "scoring_seconds")
@@ -64,17 +64,15 @@ def _facts(board: Board, row: Row) -> dict[str, str | int]:
 
 
 def _numbers(board: Board, table: Table) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """The numbers of a table, row by row."""
-    if table.name == AUDIT:
-        for row, entries in table.lines:
-            for name, entry in zip(table.head, entries, strict=True):
-                said = {"case": "clean", "metric": f"gate {name}", "value": entry.value, "reason": entry.reason}
-                if entry.value is not None or entry.reason:
-                    yield row, said
-        return
-    for row, _ in table.lines:
-        for said in _of_row(board, table.name, row):
-            yield row, said
+    """The numbers of a table, row by row; of one whose numbers are no metric's, under the table's name and heading."""
+    for row, entries in table.lines:
+        if table.name in (RANKING, COST, *ATTACKS.values(), *THEMED):
+            yield from ((row, said) for said in _of_row(board, table.name, row))
+            continue
+        for name, entry in zip(table.head, entries, strict=True):
+            if entry.value is not None or entry.reason:
+                metric = f"{table.name}: {name}"
+                yield row, {"case": "clean", "metric": metric, "value": entry.value, "reason": entry.reason}
 
 
 def _of_row(board: Board, table: str, row: Row) -> Iterable[dict[str, Any]]:

@@ -26,6 +26,7 @@ from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.exports import FORMATS, export
 from grun_bench.leaderboard.tables import NAMES
 from grun_bench.leaderboard.tree import read_tree
+from grun_bench.results.result import Curve, Point
 
 Command = Callable[..., Said]
 READER = LatexNodes2Text(math_mode="text", keep_comments=True, strict_latex_spaces=True)
@@ -41,7 +42,11 @@ def tree(tmp_path: Path) -> Path:
     prefix = {"prefix": ("user", {"a": 0.3})}
     seeds = [result("lora+npo", seed=seed, es=0.1 + seed / 10, utility=0.75, attacks=prefix) for seed in (0, 1)]
     near = result("lora+gd", es=0.9, utility=0.79, attacks={"relearn": ("weights", {"8": 0.97})})
-    gated = with_gates(result("grun+npo", es=0.2, utility=0.79), 0.8, none={"forget": 0.125, "retain": 0.25})
+    places = [{"forget_es": 0.9, "utility": 0.8}, {"forget_es": 0.2, "utility": 0.7}]
+    points = [Point(at=at, values=values) for at, values in zip((0, 100), places, strict=True)]
+    curves = {"strengths": Curve(unit="percent", points=points)}
+    gated = result("grun+npo", es=0.2, utility=0.79, curves=curves)
+    gated = with_gates(gated, 0.8, none={"forget": 0.125, "retain": 0.25})
     low = result("lora+ga", es=0.0, utility=0.1)
     ill = result(NASTY.replace("/", ""), es=0.5, utility=0.78, settings={"note": "100% & more"})
     other = [*references(task="words"), result("undial", task="words", es=0.00004, utility=0.75)]
@@ -140,7 +145,7 @@ def test_pandas_reads_the_same_numbers(tree: Path) -> None:
             assert board.lead
             expected[board.id, row.name, settings, "worst", row.worst_attack, board.lead.metric] = row.worst
     # a metric of gates is left out for rows without any
-    said = frame[(frame.case != "cost") & ~frame.metric.str.startswith("gate ")].fillna({"attack": ""})
+    said = frame[(frame.case != "cost") & ~frame.metric.str.contains(": ")].fillna({"attack": ""})
     found = {
         (line.board, line.unlearner, line.settings, line.case, line.attack, line.metric): line
         for line in said.itertuples()
@@ -164,8 +169,11 @@ def test_csv_says_rank_marks_costs_and_what_is_not_told_from_the_target(tree: Pa
     assert set(first.unlearner) == {"grun+npo"} and set(first.not_forgotten) == {0}
     cost = frame[(frame.case == "cost") & (frame.unlearner == "lora+npo")].set_index("metric")
     assert cost.value["trainable_parameters"] == 1234567 and set(cost.seeds) == {"0 1"} and set(cost.n) == {2}
-    audit = frame[frame.metric.str.startswith("gate false-shut")]
+    audit = frame[frame.metric.str.startswith("gate-audit: false-shut")]
     assert list(audit.value) == [0.125, 0.125] and set(audit.unlearner) == {"grun+npo"}
+    # 0.76 of utility lies two fifths of the way from 0.8 to 0.7
+    equal = frame[frame.metric.str.startswith("equal-utility: with 95%")]
+    assert list(equal.value) == pytest.approx([0.9 - 0.4 * 0.7])
 
 
 # --- what is chosen ---------------------------------------------------------------------------------------------------
