@@ -64,6 +64,7 @@ class Opened:
             yield _block("Settings", [], settings)
         yield self._runs(board, row)
         yield from self._variants(board, row)
+        yield from _strengths(board, row)
         if gates.is_gated(board, row):
             yield from _gates(row)
         filings = {filed.submission: filed for run in row.runs for filed in run.filings if filed.submission}
@@ -274,6 +275,20 @@ def _value(metric: str, cell: Cell) -> Part:
         return _number(metric, cell.value)
     ends = (cell.high - cell.value,) if cell.over == "seeds" else (cell.low, cell.high)
     return [_number(metric, cell.value), *(_number("", each) for each in ends)]
+
+
+def _strengths(board: Board, row: Row) -> Iterator[Block]:
+    """What the ranking's two metrics are at other strengths of a row that was scored so."""
+    if not board.lead or not board.utility:
+        return
+    metrics = board.lead.metric, board.utility.metric
+    if places := row.strengths(*metrics):
+        columns = ["strength", *(_heading(board, column) for column in (board.lead, board.utility))]
+        lines: list[list[Part]] = [
+            [f"{at / 100:g}", *(_number(metric, value) for metric, value in zip(metrics, values, strict=True))]
+            for at, *values in places
+        ]
+        yield _block("One training at other strengths, without attack", columns, lines)
 
 
 def _number(metric: str, value: float | None) -> Number:

@@ -10,6 +10,7 @@ from synthetic import references, result
 
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
+from grun_bench.leaderboard.opened import Opened
 from grun_bench.leaderboard.scatter import palette, picture
 from grun_bench.leaderboard.tables import EQUAL, NAMES, tables
 from grun_bench.results.filed import Filed
@@ -70,3 +71,11 @@ def test_boards_have_a_table_of_forgetting_at_equal_utility() -> None:
     assert wide.value == pytest.approx(0.3) and wide.small == ("at strength 0.75",)
     assert narrow.value == pytest.approx(0.42) and narrow.small == ("at strength 0.6",)
     assert EQUAL in NAMES and not any(each.name == EQUAL for each in tables(board(result())))
+
+
+def test_an_opened_row_has_its_strengths() -> None:
+    found = board(curved(0, (0, 0.9, 0.8), (50, 0.5, 0.75)), result("lora+npo"))
+    blocks = {row.name: Opened("results").board(found)[row.id] for row in found.rows}
+    (block,) = (each for each in blocks["grun+npo"] if "strengths" in each["title"])
+    assert block["rows"] == [["0", 900, 800], ["0.5", 500, 750]]  # in thousandths
+    assert not any("strengths" in each["title"] for each in blocks["lora+npo"])
