@@ -51,8 +51,9 @@ from grun_bench.methods.make import make_unlearner
 from grun_bench.models.batch import IGNORED, Batch, collate
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
+from grun_bench.models.names import TINY
 from grun_bench.tasks.task import load_task
-from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
+from grun_bench.tasks.world import PUBLISHED, TOY, World
 
 UNLEARNERS = dict.fromkeys(("pyreft", "hooks", "cache", "checkpointing"), "grun+npo")
 UNLEARNERS |= {"lora": "lora+npo", "full": "full+npo"}

@@ -150,24 +150,37 @@ def test_light_modules_load_no_torch() -> None:
 
 
 COMMANDS = {
-    "help": (["--help"], 0),
     "run help": (["run", "--help"], 0),
-    "ls": (["ls"], 0),
     "unknown unlearner": (["run", "--unlearner", "npoo", "--task", "tofu_forget10"], 2),
     "unknown pair": (["run", "--unlearner", "grum+npo", "--task", "tofu_forget10"], 2),
     "unknown task": (["run", "--unlearner", "npo", "--task", "tofu_forget1"], 2),
     "unknown attack": (["run", "--unlearner", "npo", "--task", "tofu_forget10", "--attacks", "sufix"], 2),
     "unknown tracker": (["run", "--unlearner", "npo", "--task", "tofu_forget10", "--track", "wanbd"], 2),
     "unknown option": (["run", "--unlearnr", "npo", "--task", "tofu_forget10"], 2),
+    "ls": (["ls"], 0),
+    "help": (["--help"], 0),
 }
 
 
-#: what takes a moment to load and none of these commands needs
-HEAVY = ("torch", "transformers", "datasets", "peft", "lm_eval", "pandas", "scipy", "numpy")
+#: what takes a moment to load and none of these commands needs; the last ones load schemas of pydantic and sockets
+HEAVY = (
+    *("torch", "transformers", "datasets", "peft", "lm_eval", "pandas", "scipy", "numpy", "rich.console"),
+    *("grun_bench.tasks.task", "grun_bench.results.result", "grun_bench.core.patches"),
+)
+#: what one command needs and the others do not: files of commands, and what reads those of tasks
+PARTS = [
+    f"grun_bench.cli.{path.stem}"
+    for path in (PACKAGE / "cli").glob("[a-z]*.py")
+    if path.stem not in ("commands", "options")
+]
+LOADED = {"run help": {"grun_bench.cli.running"}, "ls": {"grun_bench.cli.reading", "yaml"}, "help": {*PARTS}}
 
 
 def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
-    """One after another in a process that has loaded nothing: who does is the first that says so."""
+    """One after another in a process that has loaded nothing: who does is the first that says so.
+
+    A command loads its own file of `cli/` alone; the last of them, which tells of all, loads all.
+    """
     program = (
         "import json, sys\n"
         "from grun_bench.cli import main\n"
@@ -176,7 +189,8 @@ def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
         "    try:\n        main()\n"
         "    except SystemExit as exit:\n        ended = exit.code or 0\n"
         f"    loaded = [each for each in {HEAVY} if each in sys.modules]\n"
-        "    print('ENDED', json.dumps([name, ended == code, loaded]))\n"
+        f"    own = [each for each in {[*PARTS, 'yaml']} if each in sys.modules]\n"
+        "    print('ENDED', json.dumps([name, ended == code, loaded, sorted(own)]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -186,4 +200,8 @@ def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
         env=os.environ | {"COLUMNS": "200"},
     )
     ended = [json.loads(line.removeprefix("ENDED")) for line in done.stdout.splitlines() if line.startswith("ENDED")]
-    assert ended == [[name, True, []] for name in COMMANDS], done.stderr
+    assert [name for name, *_ in ended] == list(COMMANDS), done.stderr
+    wanted: set[str] = set()
+    for name, right, heavy, own in ended:
+        wanted |= LOADED.get(name, set())
+        assert (right, heavy, set(own)) == (True, [], wanted), name

@@ -148,7 +148,9 @@ def test_options_that_a_page_names_are_there(page: str) -> None:
     options |= {"--help", "--version", "--quiet", "--install-completion", "--show-completion"}
     prose = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose):
-        if not re.match(r"(pip|mkdocs|lm_eval|git|python|pytest|torchrun|grun-bench lm-eval)\b", span.strip()):
+        if not re.match(
+            r"(pip|mkdocs|lm_eval|git|python|pytest|torchrun|accelerate|grun-bench lm-eval)\b", span.strip()
+        ):
             for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", span):
                 assert option in options, f"{page}: {span}"
 

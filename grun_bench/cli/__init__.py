@@ -9,14 +9,12 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 import grun_bench
-from grun_bench.cli import caching, contributing, exporting, harness, judging, reading, running, sweeping, tuning
-from grun_bench.cli.options import with_groups
+from grun_bench.cli.commands import Commands
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import lines
@@ -24,6 +22,7 @@ from grun_bench.core.signals import Stopped, stopping
 
 app = typer.Typer(
     name="grun-bench",
+    cls=Commands,
     help="Train, score and compare unlearning methods for language models.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -46,32 +45,6 @@ def _every_command(
 ) -> None:
     """Train, score and compare unlearning methods for language models."""
 
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": running.run,
-    "attack": running.attack,
-    "sweep": sweeping.sweep,
-    "tune": tuning.tune,
-    "ls": reading.list_names,
-    "show": reading.show,
-    "compare": judging.compare,
-    "report": judging.report,
-    "meta-eval": judging.meta_eval,
-    "depth": judging.depth,
-    "import": reading.import_log,
-    "convert": reading.convert,
-    "export": exporting.export,
-    "leaderboard": reading.leaderboard,
-    "cite": reading.cite,
-    "test": contributing.test_plugin,
-    "submit": contributing.submit,
-    "verify": contributing.verify,
-    "cache": caching.cache,
-}
-for name, command in COMMANDS.items():
-    # given as short help, a docstring is not cut at the first line's width
-    app.command(name, short_help=command.__doc__)(with_groups(command))
-app.command("lm-eval", context_settings=harness.SETTINGS, short_help=harness.lm_eval.__doc__)(harness.lm_eval)
 
 #: the base of the errors of parsing; newer versions of typer carry their own copy of click
 ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import typer
 
-#: everything after the command's name is lm-eval's
-SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
 
 def lm_eval(context: typer.Context) -> None:
     """Run lm-eval's command with the model `grun_bench`: --model_args adapter=DIR is what `run --save` wrote."""

@@ -88,10 +88,10 @@ def meta_eval(
 ) -> None:
     """Ask which metric can be trusted: pools of models that know and do not know, rows relearned and in 4 bits."""
     from grun_bench.core import registry
+    from grun_bench.models.names import TINY
     from grun_bench.reports.trust import judge, rows_attacked
     from grun_bench.reports.trust_page import write_page
     from grun_bench.runs.front import pools
-    from grun_bench.tasks.world import TINY
     from grun_bench.terminal.trust import print_trust
 
     numbers = _numbers("--seeds", seeds, int), _numbers("--trained", trained, float)

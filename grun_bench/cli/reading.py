@@ -33,10 +33,9 @@ def list_names(
         if what in (plural, "all") and entries:
             print_names(plural, {entry.name: entry.summary for entry in entries})
     if what in ("tasks", "all"):
-        from grun_bench.tasks.yaml_files import read_yaml, task_files
+        from grun_bench.tasks.yaml_files import description, task_files
 
-        files = task_files(include_path).items()
-        print_names("tasks", {name: str(read_yaml(path).get("description", "")) for name, path in files})
+        print_names("tasks", {name: description(path) for name, path in task_files(include_path).items()})
     if what == "runs":
         _list_runs(output)
     if what == "all":

@@ -16,10 +16,10 @@ from grun_bench.core import registry
 from grun_bench.matrix.cell import Cell, Status
 from grun_bench.matrix.executors import EVERY, Executor
 from grun_bench.matrix.grid import Grid, of_attacks
+from grun_bench.models.names import TINY
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.front import check
 from grun_bench.tasks.task import load_task
-from grun_bench.tasks.world import TINY
 
 #: shows what became of the cells by now
 Show = Callable[[Mapping[Cell, Status]], None]

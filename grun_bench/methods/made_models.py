@@ -19,10 +19,10 @@ from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.models.devices import UNCHANGEABLE
 from grun_bench.models.lm import LM, usual_prompts
 from grun_bench.models.loading import Placement, load, write_model
+from grun_bench.models.names import TINY
 from grun_bench.models.places import content_of, locate, name_of
 from grun_bench.models.protocols import CLEAN, identity, prompts_under
 from grun_bench.tasks.task import FineTuning
-from grun_bench.tasks.world import TINY
 
 #: of the cache
 _KIND = "models"

@@ -9,6 +9,9 @@ from pathlib import Path
 from grun_bench.core import environment as env
 from grun_bench.core.errors import ModelError
 
+#: the model that lives in the toy world, by its name on the command line
+TINY = "tiny"
+
 
 def folder_of(name: str) -> Path | None:
     """The folder that is given as a path or found in a mirror; None where there is none."""

@@ -14,9 +14,8 @@ from grun_bench.core import registry
 from grun_bench.core.errors import unknown
 from grun_bench.core.plugin_search import entries, keywords
 from grun_bench.core.settings import here
-from grun_bench.models.names import folder_of, hub_id
+from grun_bench.models.names import TINY, folder_of, hub_id
 from grun_bench.runs.config import RunConfig
-from grun_bench.tasks.world import TINY
 
 _METHODS = Path(__file__).parents[1] / "methods"
 #: the setting that names a recipe, which is no plugin's

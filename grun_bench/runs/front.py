@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.core.patches import offline_if_unreachable
 from grun_bench.integrations.trackers import tracker_names
-from grun_bench.metrics.strengths import percents
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_models, check_settings
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
@@ -196,6 +194,8 @@ def erasure_depth(
 @contextmanager
 def loaded(from_hub: bool) -> Iterator[None]:
     """Loads what takes seconds. In this block the Hub's libraries keep to their cache where it cannot be reached."""
+    from grun_bench.core.patches import offline_if_unreachable
+
     with offline_if_unreachable() if from_hub else nullcontext():
         from grun_bench.core.progress import waiting
 
@@ -213,7 +213,10 @@ def check(config: RunConfig, writes: bool = True) -> None:
         raise unknown("--dtype", config.dtype, DTYPES)
     if config.quantise and config.quantise not in CODES:
         raise unknown("--quantise", config.quantise, CODES)
-    percents(config.strengths)
+    if config.strengths:
+        from grun_bench.metrics.strengths import percents
+
+        percents(config.strengths)
     tracker_names(config.track)
     check_own(config)
     with registry.including(config.include):

@@ -20,14 +20,14 @@ from grun_bench.methods.made_models import FineTuned, load_tiny, tiny_is_made
 from grun_bench.methods.saving import check_no_adapter
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
-from grun_bench.models.names import folder_of, hub_id
+from grun_bench.models.names import TINY, folder_of, hub_id
 from grun_bench.models.places import content_of, folder_name, locate, pinned
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
 from grun_bench.tasks.own import Own
 from grun_bench.tasks.task import Task
-from grun_bench.tasks.world import PUBLISHED, TINY, TOY
+from grun_bench.tasks.world import PUBLISHED, TOY
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from grun_bench.core import registry
 from grun_bench.core.environment import cpu_threads
 from grun_bench.methods import tiny
 from grun_bench.models.loading import Placement
+from grun_bench.models.names import TINY
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.own import own_world
-from grun_bench.tasks.world import PUBLISHED, TINY, TOY, World
+from grun_bench.tasks.world import PUBLISHED, TOY, World
 
 
 @dataclass(frozen=True)

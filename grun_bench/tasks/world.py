@@ -106,7 +106,5 @@ class Toy(World):
 
 
 PUBLISHED, TOY = Published(), Toy()
-#: the model that lives in the toy world, by its name on the command line
-TINY = "tiny"
 #: by the name that results give
 WORLDS: dict[str, World] = {world.name: world for world in (PUBLISHED, TOY)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +73,58 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def description(path: Path) -> str:
+    """What a task file says of itself, or one that it includes; "" where none does.
+
+    A file is read up to there: a list of names needs no more of it, and its faults are told when it is named. Raises
+    UsageError, with the file, for what cannot be read before that.
+    """
+    said = _first_text(path, "description")
+    return said if said is not None else str(read_yaml(path).get("description", ""))
+
+
+def _first_text(path: Path, key: str) -> str | None:
+    """The text under a key of the file's mapping; None where there is none. What comes after it is not looked at."""
+    import yaml
+
+    depth, of_key, found = 0, True, False
+    with _told(path):
+        for event in yaml.parse(path.read_text(encoding="utf-8"), _loader()):
+            if depth == 1 and isinstance(event, yaml.NodeEvent):
+                text = event.value if isinstance(event, yaml.ScalarEvent) else None
+                if found:
+                    return text
+                of_key, found = not of_key, of_key and text == key
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+    return None
+
+
 def loaded(path: Path) -> Any:
     """What a YAML file holds. Raises UsageError, with the file, for what cannot be read."""
-    import yaml  # takes a moment, and an unknown name is told without
+    import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster
-    try:
+    with _told(path):
         text, depth = path.read_text(encoding="utf-8"), 0
-        for event in yaml.parse(text, loader):
+        for event in yaml.parse(text, _loader()):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:  # the loader in C would end the process
                 raise UsageError(f"{path}: nested deeper than {MAX_DEPTH}.")
-        return yaml.load(text, loader)
+        return yaml.load(text, _loader())
+
+
+def _loader() -> Any:
+    import yaml  # takes a moment, and an unknown name is told without
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises UsageError, with the file, for what cannot be read in this block."""
+    import yaml
+
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"{clean(str(path), 300)}: {error.strerror}.") from None
     except UnicodeDecodeError as error:

@@ -19,9 +19,9 @@ from rich.text import Text
 from grun_bench.core.escaping import terminal
 from grun_bench.core.progress import say
 from grun_bench.matrix.cell import STATES
+from grun_bench.models.names import TINY
 from grun_bench.results.store import read_result
 from grun_bench.results.words import heading, number
-from grun_bench.tasks.world import TINY
 from grun_bench.terminal.listing import leaderboard_command, print_table, tell
 from grun_bench.terminal.result import powers
 

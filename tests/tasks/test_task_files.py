@@ -10,6 +10,7 @@ from conftest import TASK
 
 from grun_bench.core.errors import UsageError
 from grun_bench.tasks.task import load_task
+from grun_bench.tasks.yaml_files import description, read_yaml, task_files
 
 
 def test_keys_are_laid_over_those_of_the_included_file(tmp_path: Path) -> None:
@@ -78,3 +79,44 @@ def test_a_task_that_scores_nothing_is_refused_when_it_is_read(tmp_path: Path) -
     path.write_text(yaml.safe_dump({key: value for key, value in TASK.items() if key != "score"}))
     with pytest.raises(UsageError, match=r"own\.yaml: nothing is scored: .*score: .leavers: .source: rows\.jsonl"):
         load_task(str(path))
+
+
+# --- what a list of names says ----------------------------------------------------------------------------------------
+
+
+def test_packaged_tasks_say_what_they_say_when_they_are_read_whole() -> None:
+    files = task_files()
+    assert len(files) > 10
+    assert {name: description(path) for name, path in files.items()} == {
+        name: read_yaml(path)["description"] for name, path in files.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("description: Of its own.\ninclude: _base.yaml", "Of its own."),
+        ("include: _base.yaml", "Of the included file."),
+        ("include: _base.yaml\nfinetune: {description: inner}\nheadline: [description, x]", "Of the included file."),
+        ("version: description\ndescription: >\n  In two\n  lines.", "In two lines."),
+        ("{finetune: {a: [b, {description: inner}]}, description: 'Behind another.'}", "Behind another."),
+        ("version: 1", ""),
+        ("description: Said before a fault.\nmetrics: [", "Said before a fault."),
+    ],
+)
+def test_a_description_is_that_of_the_whole_file(tmp_path: Path, content: str, said: str) -> None:
+    """What the loader makes of the whole file says the same, where it is YAML to its end."""
+    path = tmp_path / "own.yaml"
+    (tmp_path / "_base.yaml").write_text("description: Of the included file.")
+    path.write_text(content)
+    assert description(path) == said
+    if not said.endswith("fault."):
+        assert str(read_yaml(path).get("description", "")) == said
+
+
+@pytest.mark.parametrize("content", [b"metrics: [", b"- a\n- b", b"\xff\xfe"])
+def test_what_cannot_be_read_up_to_its_description_is_told_with_the_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"own\.yaml"):
+        description(path)

@@ -1,0 +1,76 @@
+"""The commands by name. Each is imported, and its options made, when it is asked for: a start makes one, not all."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from grun_bench.cli.options import with_groups
+
+#: command -> module of this folder and function
+COMMANDS = {
+    "run": "running.run",
+    "attack": "running.attack",
+    "sweep": "sweeping.sweep",
+    "tune": "tuning.tune",
+    "ls": "reading.list_names",
+    "show": "reading.show",
+    "compare": "judging.compare",
+    "report": "judging.report",
+    "meta-eval": "judging.meta_eval",
+    "depth": "judging.depth",
+    "import": "reading.import_log",
+    "convert": "reading.convert",
+    "export": "exporting.export",
+    "leaderboard": "reading.leaderboard",
+    "cite": "reading.cite",
+    "test": "contributing.test_plugin",
+    "submit": "contributing.submit",
+    "verify": "contributing.verify",
+    "cache": "caching.cache",
+    "lm-eval": "harness.lm_eval",
+}
+#: commands that hand what follows to another program, options and all
+HANDED_ON = {"lm-eval"}
+
+
+class Made(Mapping[str, Any]):
+    """Name -> command as Typer makes it, made at the first look and kept."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _made(name, COMMANDS[name])
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Commands(TyperGroup):
+    """A group whose commands are not made before they are needed."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands: Any = Made()
+
+
+def _made(name: str, place: str) -> Any:
+    module, _, function = place.partition(".")
+    command = getattr(importlib.import_module(f"grun_bench.cli.{module}"), function)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    passed: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    settings = passed if name in HANDED_ON else None
+    # given as short help, a docstring is not cut at the first line's width
+    declare = alone.command(name, short_help=command.__doc__, context_settings=settings)
+    declare(command if name in HANDED_ON else with_groups(command))
+    return typer.main.get_command(alone)
