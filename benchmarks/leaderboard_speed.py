@@ -98,7 +98,7 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
             keyed[f"{metric},{name}"] = min(several) if better else max(several)
             keyed |= {f"{metric},{name}:{variant}": value for variant, value in zip(variants, several, strict=True)}
         records = {
-            variant: {"file": f"{run_id}.{name}.{variant}.records.jsonl.gz", "sha256": "0" * 64, "count": 200}
+            variant: {"file": f"{run_id}.{name}.{variant}.records.jsonl.bz2", "sha256": "0" * 64, "count": 200}
             for variant in variants
         }
         attacks[name] = {"version": 1, "access": access, "settings": {}, "variants": records, "seconds": 9.0}
@@ -132,7 +132,7 @@ def generate(task: str, model: str, unlearner: str, lr: float, seed: int | None)
         "cost": {"trainable_parameters": 10**6, "parameters": 10**9, "training_seconds": 60.0 + chance.random()},
         "history": {"forget": [chance.random() for _ in range(60)], "retain": [chance.random() for _ in range(60)]},
         "attacks": attacks,
-        "records": {"file": f"{run_id}.records.jsonl.gz", "sha256": "0" * 64, "count": 1600},
+        "records": {"file": f"{run_id}.records.jsonl.bz2", "sha256": "0" * 64, "count": 1600},
         "packages": {"torch": "2.13.0", "transformers": "4.45.1"},
         "hardware": {"device": "cuda", "dtype": "bfloat16", "gpu": "generated"},
         "git_hash": None,

@@ -45,7 +45,7 @@ def result(
         values[f"forget_es,{name}"] = max(variants.values())
         values |= {f"forget_es,{name}:{variant}": value for variant, value in variants.items()}
         files = {
-            variant: {"file": f"{digest}.{name}.{variant}.records.jsonl.gz", "sha256": "0" * 64, "count": 4}
+            variant: {"file": f"{digest}.{name}.{variant}.records.jsonl.bz2", "sha256": "0" * 64, "count": 4}
             for variant in variants
         }
         infos[name] = {"version": 1, "access": access, "settings": {"words": 3}, "variants": files, "seconds": 1.0}
@@ -75,7 +75,7 @@ def result(
         "cost": {"trainable_parameters": 1234567, "training_seconds": 61.0, "training_peak_bytes": 3 * 2**30},
         "history": {},
         "attacks": infos,
-        "records": {"file": f"{digest}.records.jsonl.gz", "sha256": "0" * 64, "count": 4},
+        "records": {"file": f"{digest}.records.jsonl.bz2", "sha256": "0" * 64, "count": 4},
         "packages": {},
         "hardware": {"device": "cpu"},
         "git_hash": None,

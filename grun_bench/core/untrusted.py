@@ -5,6 +5,7 @@ Everything that is refused raises UsageError with the file and the place in it, 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 import pickletools
@@ -91,21 +92,40 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def pieces(path: Path, limit: int) -> Iterator[bytes]:
-    """The content of a plain file piece by piece, uncompressed where its name ends in `.gz`.
+    """The content of a plain file piece by piece, uncompressed where its name ends in `.bz2` or `.gz`.
 
-    Refuses links, devices, what is no gzip, and more than `limit` bytes of content, however few they are on the disk.
+    Refuses links, devices, what is not compressed so, and more than `limit` bytes of content, however few they are on
+    the disk.
     """
     with _opened(path, limit) as file:
-        content: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
         count = 0
         try:
-            while piece := content.read(_PIECE):
+            for piece in _bunzipped(file) if path.suffix == ".bz2" else _read(file, path.suffix == ".gz"):
                 count += len(piece)
                 if count > limit:
                     refuse(path, f"more than {limit:,} bytes when it is uncompressed")
                 yield piece
         except (OSError, EOFError, zlib.error) as error:
             refuse(path, f"cannot be uncompressed ({error})")
+
+
+def _read(file: BinaryIO, packed: bool) -> Iterator[bytes]:
+    content: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file) if packed else file
+    while piece := content.read(_PIECE):
+        yield piece
+
+
+def _bunzipped(file: BinaryIO) -> Iterator[bytes]:
+    """One stream of bzip2 after the other. The library's own reader passes over what comes after them."""
+    given = file.read(_PIECE)
+    while given:
+        stream = bz2.BZ2Decompressor()
+        while not stream.eof:
+            if stream.needs_input and not (given := given or file.read(_PIECE)):
+                raise EOFError("it ends too early")
+            yield stream.decompress(given, _PIECE)
+            given = b""
+        given = stream.unused_data or file.read(_PIECE)
 
 
 def _opened(path: Path, limit: int) -> BinaryIO:

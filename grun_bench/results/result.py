@@ -19,8 +19,8 @@ from grun_bench.results.migrations import CURRENT, migrate
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 
 SCHEMA_VERSION = CURRENT
-#: how the name of a records file ends: JSON Lines, and compressed where it was not written by an older harness
-RECORDS_ENDS = (".records.jsonl.gz", ".records.jsonl")
+#: how the name of a records file ends: compressed JSON Lines, and as older harnesses wrote them
+RECORDS_ENDS = (".records.jsonl.bz2", ".records.jsonl.gz", ".records.jsonl")
 
 
 class _Part(BaseModel):

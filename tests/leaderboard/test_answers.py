@@ -72,7 +72,7 @@ def test_texts_of_private_rows_are_never_shown(tmp_path: Path) -> None:
 def test_rows_without_records_or_with_others_have_none(tmp_path: Path) -> None:
     target, retain, own = models(tmp_path)
     store([target, retain, own], tmp_path)
-    path = next((tmp_path / "letters" / "org__small" / "lora+npo").glob("*.records.jsonl.gz"))
+    path = next((tmp_path / "letters" / "org__small" / "lora+npo").glob("*.records.jsonl.bz2"))
     path.write_bytes(path.read_bytes()[:-20])
     assert told(tmp_path) == []
     path.unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import hashlib
 import json
 import shutil
@@ -106,18 +106,18 @@ def test_a_difference_within_the_tolerance_is_none(tree: Path) -> None:
 def test_wrong_hashes_and_missing_records_are_found(tree: Path) -> None:
     one, other = of(tree), of(tree, "none")
     for path in (one, other):
-        assert path.with_suffix(".records.jsonl.gz").exists()
-    records = one.with_suffix(".records.jsonl.gz")
-    changed = gzip.decompress(records.read_bytes()).replace(b"0", b"1", 1)
-    records.write_bytes(gzip.compress(changed))
-    other.with_suffix(".records.jsonl.gz").unlink()
+        assert path.with_suffix(".records.jsonl.bz2").exists()
+    records = one.with_suffix(".records.jsonl.bz2")
+    changed = bz2.decompress(records.read_bytes()).replace(b"0", b"1", 1)
+    records.write_bytes(bz2.compress(changed))
+    other.with_suffix(".records.jsonl.bz2").unlink()
     said = found(tree)
     found_hash, stated = hashlib.sha256(changed).hexdigest(), read_result(one).records.sha256
     assert any(
         line.startswith(f"{one}: {records.name}") and found_hash in line and stated in line and "SHA-256" in line
         for line in said
     )
-    assert f"{other}: {other.stem}.records.jsonl.gz is missing." in said
+    assert f"{other}: {other.stem}.records.jsonl.bz2 is missing." in said
 
 
 def test_a_broken_schema_is_found_and_the_rest_still_checked(tree: Path) -> None:
@@ -287,7 +287,7 @@ def toy(tree: Path) -> None:
 def test_toy_results_need_no_records_and_it_is_told_how_many_had_some(command: Any, tree: Path) -> None:
     toy(tree)
     assert check(tree, tree.parent) == Checked((), recomputed=3, without_records=0)
-    of(tree).with_suffix(".records.jsonl.gz").unlink()
+    of(tree).with_suffix(".records.jsonl.bz2").unlink()
     assert check(tree, tree.parent) == Checked((), recomputed=2, without_records=1)
     said = command("leaderboard", "--results", tree, "--out", tree.parent, "--check")
     assert said.code == 0 and "every number of 2 results" in said.out
@@ -305,7 +305,7 @@ def test_toy_records_that_are_there_are_those_of_their_result(attacked: Path) ->
     of(attacked).with_name(result.records.file).unlink()
     assert check(attacked, attacked.parent) == Checked((), recomputed=2, without_records=1)
     variant = of(attacked).with_name(result.attacks["suffix"].variants["a"].file)
-    variant.write_bytes(gzip.compress(gzip.decompress(variant.read_bytes()).replace(b"0", b"1", 1)))
+    variant.write_bytes(bz2.compress(bz2.decompress(variant.read_bytes()).replace(b"0", b"1", 1)))
     assert any(variant.name in line and "was changed" in line for line in found(attacked))
 
 

@@ -264,7 +264,7 @@ def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find
         (folder / Path(link.removeprefix(folder.as_uri() + "/"))).is_file() for link in stored
     )
     # of two runs, and of the three variants of attacks
-    assert sum(link.endswith(".records.jsonl.gz") for link in links) == 5
+    assert sum(link.endswith(".records.jsonl.bz2") for link in links) == 5
     find(".open", grun)[0].send_keys("\n")
     assert not find("tr.more", of)
 

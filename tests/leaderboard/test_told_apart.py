@@ -87,7 +87,7 @@ def test_rows_that_no_test_tells_from_the_first_are_marked(tree: Path) -> None:
 
 
 def test_rows_without_records_are_not_tested(tree: Path) -> None:
-    for path in tree.glob("*/*/lora+npo/*.gz"):
+    for path in tree.glob("*/*/lora+npo/*.bz2"):
         path.unlink()
     (board,) = build(read_tree(tree), {})
     assert not any("told" in mark for each in board.rows for mark in each.marks)

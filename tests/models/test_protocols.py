@@ -218,7 +218,7 @@ def test_a_retain_log_is_the_reference_of_forget_quality(command: Command, folde
     assert code == 0, err
     assert "retain model" in out, "the log's numbers stand beside the run's"
     (result,) = saved()
-    (records,) = Path("out").rglob("*.records.jsonl.gz")
+    (records,) = Path("out").rglob("*.records.jsonl.bz2")
     assert result.reference["retain_log"]
 
     def ratio(paraphrased: float, wrong: list[float]) -> float:

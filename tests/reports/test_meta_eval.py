@@ -32,7 +32,7 @@ def test_pools_are_made_once_and_counted_rightly(asked: list[object], command: C
     assert (said := command(*asked)).code == 0, said.err
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     pools = {
-        part: [path for path in sorted(files) if path.name.startswith(f"{part}-seed") and path.suffix == ".gz"]
+        part: [path for path in sorted(files) if path.name.startswith(f"{part}-seed") and path.suffix == ".bz2"]
         for part in ("with", "without")
     }
     assert [len(paths) for paths in pools.values()] == [2, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
@@ -34,7 +35,7 @@ def test_the_records_have_the_hash_that_the_result_says(results: Path) -> None:
     for path in result_files(results):
         result = read_result(path)
         records = path.with_name(result.records.file)
-        content = gzip.decompress(records.read_bytes())
+        content = bz2.decompress(records.read_bytes())
         assert hashlib.sha256(content).hexdigest() == result.records.sha256
         assert len(load_records(records)) == result.records.count == len(content.splitlines())
         assert records_problem(path, result.own_records()) is None
@@ -45,11 +46,11 @@ def test_a_changed_record_is_noticed(results: Path, tmp_path: Path) -> None:
     result = read_result(path)
     copy = tmp_path / path.name
     copy.write_text(path.read_text())
-    content = gzip.decompress(path.with_name(result.records.file).read_bytes())
+    content = bz2.decompress(path.with_name(result.records.file).read_bytes())
     records = copy.with_name(result.records.file)
-    records.write_bytes(gzip.compress(content.replace(b"0", b"1", 1)))
+    records.write_bytes(bz2.compress(content.replace(b"0", b"1", 1)))
     assert "was changed" in str(records_problem(copy, result.own_records()))
-    records.write_bytes(gzip.compress(content, 1))  # by another compressor the same
+    records.write_bytes(bz2.compress(content, 1))  # by another compressor the same
     assert records_problem(copy, result.own_records()) is None
     records.unlink()
     assert "is missing" in str(records_problem(copy, result.own_records()))
@@ -74,22 +75,23 @@ def test_the_same_records_are_the_same_bytes_whenever_they_are_written(
     for now in (0.0, 1e9):
         monkeypatch.setattr("time.time", lambda now=now: now)
         saved = save_records(tmp_path / "run.json", records, "attack", "variant")
-        assert saved.file == "run.attack.variant.records.jsonl.gz"
+        assert saved.file == "run.attack.variant.records.jsonl.bz2"
         written.append((saved, (tmp_path / saved.file).read_bytes()))
     assert written[0] == written[1]
 
 
-def test_records_of_an_older_harness_are_read_and_replaced(results: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "written"), [("", bytes), (".gz", gzip.compress)])
+def test_records_of_an_older_harness_are_read_and_replaced(
+    results: Path, tmp_path: Path, end: str, written: Callable[[bytes], bytes]
+) -> None:
     packed = one(results).with_name(read_result(one(results)).records.file)
-    plain = tmp_path / "run.records.jsonl"
-    plain.write_bytes(gzip.decompress(packed.read_bytes()))
-    named = RecordsFile(
-        file=plain.name, sha256=hashlib.sha256(plain.read_bytes()).hexdigest(), count=len(load_records(packed))
-    )
-    assert load_records(plain).dumps() == load_records(packed).dumps()
+    content = bz2.decompress(packed.read_bytes())
+    (older := tmp_path / f"run.records.jsonl{end}").write_bytes(written(content))
+    named = RecordsFile(file=older.name, sha256=hashlib.sha256(content).hexdigest(), count=len(load_records(packed)))
+    assert load_records(older).dumps() == load_records(packed).dumps()
     assert records_problem(tmp_path / "run.json", [named]) is None
-    assert save_records(tmp_path / "run.json", load_records(plain)).sha256 == named.sha256
-    assert [path.name for path in tmp_path.iterdir()] == ["run.records.jsonl.gz"]
+    assert save_records(tmp_path / "run.json", load_records(older)).sha256 == named.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["run.records.jsonl.bz2"]
 
 
 def test_every_metric_is_there_and_a_missing_one_says_why(results: Path) -> None:

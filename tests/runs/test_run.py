@@ -221,7 +221,7 @@ def test_a_number_that_is_none_is_not_explained_by_a_missing_retain_model(
 ) -> None:
     asked = RunConfig("none", str(hub / "small.yaml"), target_model=SMALL)
     inputs = resolve(asked, Session.of(asked))
-    records = load_records(next(results.rglob("none/*.records.jsonl.gz")))
+    records = load_records(next(results.rglob("none/*.records.jsonl.bz2")))
     for record in records.of("forget"):
         record.answer = replace(
             record.answer, logprobs=[math.nan], means=None, deviations=None, matches=None, loss=None
