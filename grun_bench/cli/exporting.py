@@ -16,6 +16,7 @@ def export(
     source: Annotated[str, typer.Argument(metavar="DIR|RUN", help="A folder that `run --save` wrote, or a run id.")],
     to: Annotated[str, typer.Option("--to", metavar="merged|peft|hf", help="In the weights, for PEFT, or with code.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    base: Annotated[str | None, typer.Option(help="Its base's folder or Hub id, where that is not found.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     output: Output = RESULTS,
 ) -> None:
@@ -33,7 +34,7 @@ def export(
     from grun_bench.models.loading import Placement
 
     with offline_if_unreachable():
-        written = write(Path(source), cast(Form, to), out, Placement.choose("cpu", dtype))
+        written = write(Path(source), cast(Form, to), out, Placement.choose("cpu", dtype), base)
     print(f"model: {written.folder}   ({written.loads})")
     for note in written.notes:
         print(note)

@@ -25,6 +25,7 @@ from grun_bench.methods.adapters.base import load_tensors
 from grun_bench.methods.adapters.grun import Grun, make_gate
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.saving import Saved, check_new, read_card, write_folder
+from grun_bench.models.bases import beside
 from grun_bench.models.lm import Style
 from grun_bench.models.names import folder_of, hub_id
 from grun_bench.models.places import identity
@@ -94,14 +95,16 @@ def import_pyreft(
         name, adapter = "grun", Grun(**options)
     for _, edits in read:
         adapter.stages.append(nn.ModuleDict({str(layer): edit for layer, edit in edits.items()}))
-    saved = Saved(unlearner=f"{name} from pyreft", adapter=name, options=options, base=_origin(base), prompts=prompts)
+    origin = _origin(base)
+    origin |= beside(folder_of(base) or Path("/nowhere"), out, origin)
+    saved = Saved(unlearner=f"{name} from pyreft", adapter=name, options=options, base=origin, prompts=prompts)
     write_folder(saved, out, adapter.save)
 
 
 def _origin(base: str) -> dict[str, Any]:
-    """What a saved model says of its base: a folder by its path and the SHA-256 of its weights, else the name."""
+    """What a saved model says of its base: a folder by the SHA-256 of its weights, else the name."""
     if place := folder_of(base):
-        return identity(base, place) | ({"name": str(Path(base).resolve())} if Path(base).is_dir() else {})
+        return identity(base, place)
     # of which commit of the Hub it was nobody said
     return {"name": hub_id(base)[0] if "/" in base else base}
 

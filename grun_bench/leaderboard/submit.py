@@ -182,16 +182,16 @@ def _models(results: Sequence[Filed], folders: Sequence[Path]) -> dict[str, Path
 
 
 def _copy_model(folder: Path, to: Path) -> None:
-    """Copy a saved model without what is of its author's machine: PEFT's empty model card and the base's path."""
+    """Copy a saved model without its card, whose numbers the results have, and with the base named as they name it."""
     to.mkdir(parents=True)
     for path in sorted(folder.iterdir()):
-        if path.suffix != ".md":
+        if path.is_file() and path.suffix != ".md":
             shutil.copyfile(path, to / path.name)
     config = to / "adapter_config.json"
     if config.exists():
         told = json.loads(config.read_bytes())
         base = json.loads((to / MODEL_CARD).read_bytes())["base"].get("name")
-        told |= {"base_model_name_or_path": base, "auto_mapping": None}
+        told |= {"base_model_name_or_path": base, "auto_mapping": None, "revision": None}
         write_whole(config, json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 

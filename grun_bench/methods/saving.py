@@ -1,6 +1,6 @@
 """Unlearned models as folders: the base by name and the adapter in safetensors; without an adapter a whole model.
 
-Beside `grun_bench.json`, which says what was trained and on which base, a folder holds one of
+Beside `grun_bench.json`, which says what was trained and on which base, and the card `README.md`, a folder holds one of
 
 - `adapter.safetensors`: the edits and gates of `grun` and `reft`, the clusters of `guard`;
 - `adapter_model.safetensors` and `adapter_config.json`: LoRA, in PEFT's own format;
@@ -27,6 +27,8 @@ from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
 from grun_bench.core.files import part_of
 from grun_bench.core.settings import bounds_of, options_of, override
+from grun_bench.methods.cards import write_card
+from grun_bench.models.bases import BESIDE, beside, folders, name_for_others, without_places
 
 if TYPE_CHECKING:
     from grun_bench.methods.adapters.base import Adapter
@@ -34,17 +36,17 @@ if TYPE_CHECKING:
     from grun_bench.models.lm import LM
     from grun_bench.models.loading import Placement
     from grun_bench.models.maps import DeviceMap
+    from grun_bench.results.result import Result
 
 CARD = "grun_bench.json"
-#: of a base that is a folder, where it lies from the saved model's
-_FOLDER = "folder"
 
 
 class Saved(BaseModel):
     """What `grun_bench.json` says.
 
     `run_id` is the row that it was made for; `adapter` is None for a whole model. `base` is the target model's origin:
-    its name with the Hub's revision or the SHA-256 of its weights, and for a fine-tuned one its place in the cache.
+    its name with the Hub's revision or the SHA-256 of its weights, and for a fine-tuned one its place in the cache; see
+    `grun_bench.models.bases` for one that is a folder.
     `template` is the text before an answer, with `{question}` in it, where it was trained in such a form of a task's.
     """
 
@@ -102,8 +104,10 @@ def check_no_adapter(folder: Path) -> None:
         )
 
 
-def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None) -> None:
+def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None, result: Result | None = None) -> None:
     """Write an unlearned model as a folder, whole or not at all; a model saved there before is replaced.
+
+    Its card has the numbers of `result`, the row of the model, where there is one.
 
     Raises GrunBenchError when it cannot be saved.
     """
@@ -123,26 +127,16 @@ def save(fitted: Fitted, unlearner: str, folder: Path, run_id: str | None = None
         unlearner=unlearner,
         adapter=fitted.adapter_name if adapter else None,
         options=fitted.options,
-        base=lm.origin | _folder_beside(lm, folder),
+        base=lm.origin | beside(Path(lm.model.config.name_or_path or "/nowhere"), folder, lm.origin),
         prompts=lm.prompts.style,
         template=lm.prompts.template if isinstance(lm.prompts, WrittenPrompts) else None,
         run_id=run_id,
     )
-    write_folder(saved, folder, fill)
+    write_folder(saved, folder, fill, result)
 
 
-def _folder_beside(lm: LM, folder: Path) -> dict[str, str]:
-    """Where the base's own folder is from that of the saved model; nothing for one of the cache or the Hub.
-
-    A folder's name in results is the end of its path, which is not enough to find it again.
-    """
-    path = Path(lm.model.config.name_or_path or "/nowhere")
-    made = {"cache", "trained_without", "revision"} & set(lm.origin)
-    return {} if made or not path.is_dir() else {_FOLDER: os.path.relpath(path.resolve(), folder.resolve())}
-
-
-def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None]) -> None:
-    """A folder with its card and what `fill(folder)` puts beside it, whole or not at all.
+def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None], result: Result | None = None) -> None:
+    """A folder with its cards and what `fill(folder)` puts beside them, whole or not at all.
 
     Raises GrunBenchError when it cannot be written.
     """
@@ -150,7 +144,9 @@ def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None]) -> No
         with part_of(folder) as part:
             part.mkdir()
             fill(part)
+            without_places(part, name_for_others(saved.base), saved.base.get("revision"))
             (part / CARD).write_text(saved.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            write_card(part, saved, result, folder.name)
             if folder.exists():
                 shutil.rmtree(folder)
             part.replace(folder)
@@ -174,22 +170,22 @@ def load(
     folder: str | Path,
     device: str = "auto",
     dtype: str = "auto",
-    base: LM | None = None,
+    base: LM | str | Path | None = None,
     device_map: DeviceMap | None = None,
 ) -> LM:
     """The unlearned model of a folder, ready to score: the same logits, to the bit, in the dtype that it was saved in.
 
-    The base is found as `run` found it, and must be the one that was trained on. `base` gives it instead, as for a
-    quantised one; it is changed in place. With `device_map` accelerate spreads it over devices, as in `run`. Raises
-    ModelError when a part is missing or is not the one that was saved,
-    UsageError for options that its adapter does not have.
+    The base is found as `run` found it, and must be the one that was trained on. `base` says where it is, by folder or
+    Hub id, where it is not found; or is one that is loaded already, as a quantised one, and is changed in place. With
+    `device_map` accelerate spreads it over devices, as in `run`. Raises ModelError when a part is missing or is not the
+    one that was saved, UsageError for options that its adapter does not have.
     """
     from grun_bench.models.loading import Placement
 
     return load_fitted(folder, Placement.choose(device, dtype, device_map=device_map), base).lm
 
 
-def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) -> Fitted:
+def load_fitted(folder: str | Path, place: Placement, base: LM | str | Path | None = None) -> Fitted:
     """As `load`, with the adapter beside the model."""
     from grun_bench.methods.adapters.outside import hand_over
     from grun_bench.methods.base import Fitted
@@ -203,7 +199,7 @@ def load_fitted(folder: str | Path, place: Placement, base: LM | None = None) ->
         lm = loading.load(str(folder), place)
         lm.prompts = prompts_of(lm.tokenizer, saved.prompts, saved.template)
         return Fitted(lm)
-    lm = base or _load_base(saved, place, Path(folder))
+    lm = _load_base(saved, place, Path(folder), base) if base is None or isinstance(base, str | Path) else base
     lm.prompts = prompts_of(lm.tokenizer, saved.prompts, saved.template)
     target = _beside(saved)
     said = f"{Path(folder) / CARD}: options: "
@@ -223,38 +219,58 @@ def _beside(saved: Saved) -> type[Adapter]:
     return cast("type[Adapter]", registry.get("adapter", str(saved.adapter)).target)
 
 
-def _load_base(saved: Saved, place: Placement, folder: Path) -> LM:
+def _load_base(saved: Saved, place: Placement, folder: Path, given: str | Path | None) -> LM:
     from grun_bench.methods.made_models import load_tiny
     from grun_bench.models import loading
-    from grun_bench.models.names import folder_of
     from grun_bench.models.places import other_content
 
-    origin = {key: value for key, value in saved.base.items() if key != _FOLDER}
+    origin = {key: value for key, value in saved.base.items() if key != BESIDE}
     place = replace(place, quantise=str(origin.get("quantised", "")))
     name = str(origin.get("name"))
-    if (beside := saved.base.get(_FOLDER)) and (folder / str(beside)).is_dir():
-        name = str(folder / str(beside))
-    if "trained_without" in origin:
+    if given is not None:
+        name = str(given)
+        lm = loading.load(name, place)
+    elif "trained_without" in origin:
         lm = load_tiny(origin["trained_without"], place, bool(origin.get("lore")))
     elif cached := origin.get("cache"):
         folder = cache_folder() / cached
         if not (folder / KEY_FILE).exists():
             raise ModelError(
                 f"the {origin.get('finetuned')} that {name} was fine-tuned into is not in the cache ({folder}): the "
-                "command that saved this model builds it again, or set GRUN_BENCH_CACHE to the cache that has it."
+                "command that saved this model builds it again, or set GRUN_BENCH_CACHE to the cache that has it, or "
+                "give its folder as `base`."
             )
         lm = loading.load(str(folder), place)
     else:
-        commit = origin.get("revision")
-        lm = loading.load(name if commit is None or folder_of(name) else f"{name}@{commit}", place)
+        lm = _load_named(saved.base, place, folder)
     if other := other_content(lm.origin, origin):
         raise ModelError(f"{name} is not the model that the adapter was trained on: {other}.")
     lm.origin = origin
     return lm
 
 
+def _load_named(base: dict[str, Any], place: Placement, folder: Path) -> LM:
+    """A base of the Hub, of a mirror, or a folder. Raises ModelError that says what it is where it is nowhere."""
+    from grun_bench.models import loading
+    from grun_bench.models.names import folder_of
+
+    name, commit = str(base.get("name")), base.get("revision")
+    if found := next((each for each in folders(base, folder) if each.is_dir()), None):
+        return loading.load(str(found), place)
+    try:
+        return loading.load(name if commit is None or folder_of(name) else f"{name}@{commit}", place)
+    except ModelError as error:
+        if commit is not None or folder_of(name):
+            raise
+        raise ModelError(
+            f"{error}\nIt is the base of {folder}: a folder that was called {name} where the adapter was trained, with "
+            f"SHA-256 {base.get('sha256')}. Say where it is: grun_bench.load(DIR, base=FOLDER), `grun-bench export DIR "
+            "--base FOLDER`, or --model_args adapter=DIR,base=FOLDER of lm-eval."
+        ) from None
+
+
 def push_to_hub(folder: str | Path, repository: str, private: bool = True) -> str:
-    """Upload a saved model to the Hub under <org>/<name>, as you are logged in there. Returns its address.
+    """Upload a saved model with its card to the Hub under <org>/<name>, as you are logged in there. Gives its address.
 
     Raises ModelError when the folder is no saved model; errors of the Hub are huggingface_hub's own.
     """

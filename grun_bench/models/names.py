@@ -18,6 +18,11 @@ def folder_of(name: str) -> Path | None:
     return next((each for each in (env.expanded(name), *mirrored(name)) if each.is_dir()), None)
 
 
+def folder_name(path: Path) -> str:
+    """The <org>/<name> that the last two parts of a folder's path make."""
+    return "/".join(path.resolve().parts[-2:])
+
+
 def mirrored(name: str) -> list[Path]:
     """Where mirrors would have a model."""
     return [mirror / name for mirror in env.mirrors()]

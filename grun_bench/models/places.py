@@ -15,7 +15,7 @@ from grun_bench.core import environment as env
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import ModelError
 from grun_bench.core.local_data import is_pointer
-from grun_bench.models.names import folder_of, hub_id, mirrored, near
+from grun_bench.models.names import folder_name, folder_of, hub_id, mirrored, near
 
 #: weights, configuration and tokenizer; and what else decides what a model says: templates, merges, its own code
 _BY_END = {
@@ -104,11 +104,6 @@ def other_content(found: Mapping[str, Any], stated: Mapping[str, Any]) -> str | 
         if found.get(key) is not None and stated.get(key) is not None and found[key] != stated[key]:
             return f"its {key} is {found[key][:12]}, that one's {stated[key][:12]}"
     return None
-
-
-def folder_name(path: Path) -> str:
-    """The <org>/<name> that the last two parts of a folder's path make."""
-    return "/".join(path.resolve().parts[-2:])
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -89,7 +89,7 @@ def _made(
     filed = partial(_file, inputs, method, trained, scored, values, cost, path, retain, target, monitor)
     result = processes.only_first(filed)
     if trained.fitted and asked_for and inputs.config.save:
-        processes.only_first(partial(_save, inputs, method, trained.fitted, inputs.config.save, path))
+        processes.only_first(partial(_save, inputs, method, trained.fitted, inputs.config.save, path, result))
     # no two models at once: those of controls are loaded again in no time
     fitted = trained.fitted if asked_for and (inputs.config.keep_model or not method.is_control) else None
     del trained, filed
@@ -141,10 +141,10 @@ def _other_hashes(inputs: Inputs, path: Path, there: Result | None, records: Rec
     return hashed_otherwise(load_records(path.with_name(there.records.file)), records)
 
 
-def _save(inputs: Inputs, method: Method, fitted: Fitted, folder: Path, path: Path) -> None:
+def _save(inputs: Inputs, method: Method, fitted: Fitted, folder: Path, path: Path, result: Result) -> None:
     """Save the model of the row that is filed by now; its training is kept until that is done."""
     try:
-        save(fitted, method.name, folder, path.stem)
+        save(fitted, method.name, folder, path.stem, result)
     except GrunBenchError as error:
         kept = all(each.path.exists() for each in checkpoints_of(inputs, method, path.stem))
         again = " The same command with a folder that can be written does not train again." if kept else ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from grun_bench.core import processes
 from grun_bench.core.errors import Refused, UsageError
 from grun_bench.core.progress import say
 from grun_bench.integrations.logs.as_result import import_result
 from grun_bench.methods.base import Fitted
+from grun_bench.methods.cards import write_card
+from grun_bench.methods.saving import is_saved, read_card
 from grun_bench.models.devices import device_of
 from grun_bench.models.forward import evaluating
 from grun_bench.models.loading import Placement
@@ -53,7 +57,10 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
                 f"these settings make the row {made}, not {result.run_id}: give the options that it was run with, "
                 f"as --model, --target, --retain-model or --retain-log.{edited}"
             )
-        return execute(inputs)
+        outcome = execute(inputs)
+        if saved:
+            processes.only_first(partial(_tell_card, saved, outcome.result))
+        return outcome
 
 
 def evaluate(config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Outcome:
@@ -81,7 +88,15 @@ def execute(inputs: Inputs) -> Outcome:
     with tracked(inputs) as (inputs, track):
         outcome = _rows(inputs)
         track(outcome.result)
+    if inputs.config.save:
+        processes.only_first(partial(_tell_card, inputs.config.save, outcome.result))
     return outcome
+
+
+def _tell_card(folder: Path, result: Result) -> None:
+    """The card of a saved model has the attacks that were made since."""
+    if is_saved(folder, result.run_id):
+        write_card(folder, read_card(folder), result)
 
 
 def _rows(inputs: Inputs) -> Outcome:

@@ -62,7 +62,8 @@ def test_the_same_logits_to_the_bit(keep: Callable[..., Tensor], tmp_path: Path,
     expected = keep(unlearner, folder)
     assert torch.equal(logits_of(grun_bench.load(folder)), expected)
     # nothing but safetensors and text is written, and nothing is left beside it
-    assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".md", ".jinja"}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".jinja", ".yaml"}
     assert not list(tmp_path.glob("*.part"))
 
 

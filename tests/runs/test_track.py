@@ -216,14 +216,16 @@ def test_no_text_of_private_rows_is_tracked(
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     outcome = grun_bench.run(
         *("grun+npo", ""), forget="mine.jsonl", model=SMALL, output=tmp_path.name, epochs=1, attacks="prefill",
-        settings={"prefill.words": [1]}, track=[tracker],
+        settings={"prefill.words": [1]}, save="saved", track=[tracker],
     )  # fmt: skip
     said = capfd.readouterr()
     assert said.out == "" and f"tracked by {tracker} as grun+npo-{outcome.result.run_id}" in said.err
     kept = [*(tmp_path / "kept").rglob("*"), *(tmp_path / tmp_path.name / ".track").rglob("*")]
     content = [path.read_bytes() for path in kept if path.is_file()]
     assert content and any(b"forget_probability" in each for each in content)
-    assert not any(name.encode() in each for name in names for each in content)
+    saved = [path.read_bytes() for path in (tmp_path / "saved").rglob("*") if path.is_file()]
+    assert any(b"forget_probability" in each for each in saved)
+    assert not any(name.encode() in each for name in names for each in (*content, *saved))
 
 
 # --- before anything is loaded ----------------------------------------------------------------------------------------

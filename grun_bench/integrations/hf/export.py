@@ -34,7 +34,9 @@ from grun_bench.methods.adapters.held import EveryPosition
 from grun_bench.methods.adapters.reft import Edit, Reft
 from grun_bench.methods.adapters.state import BESIDE
 from grun_bench.methods.base import Fitted
+from grun_bench.methods.cards import write_card_of_form
 from grun_bench.methods.saving import load_fitted
+from grun_bench.models.bases import is_made, is_of_hub, name_for_others, without_places
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, write_model
 
@@ -43,6 +45,10 @@ _STEERED = _CODE.with_name("modeling_steered.py")
 _PACKAGED = f"{__package__}.{_CODE.stem}"
 #: what the code's base is called in it, until it is written for another
 _BASE, _TYPE = ("LlamaForCausalLM", "LlamaConfig"), "edited-llama"
+
+
+#: in a folder for PEFT, the base that is nowhere else
+_OWN_BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,17 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-def export(folder: Path, to: Form, out: Path, placement: Placement) -> Exported:
-    """Write the model that `run --save` left in `folder` as the folder `out`, whole or not at all.
+def export(folder: Path, to: Form, out: Path, placement: Placement, base: str | None = None) -> Exported:
+    """Write the model that `run --save` left in `folder` as the folder `out`, whole or not at all, with its card.
+
+    `base` says where its base is, where that is not found by itself.
 
     Raises UsageError where it has no such form, with the one that it has, or where something else is at `out`;
     ModelError as `grun_bench.load` does; GrunBenchError where it cannot be written.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"--out {out}: there is something already. Choose another folder.")
-    fitted = load_fitted(folder, placement)
+    fitted = load_fitted(folder, placement, base)
     adapter = fitted.adapter
     forms = _forms(adapter)
     if to not in forms:
@@ -72,12 +80,26 @@ def export(folder: Path, to: Form, out: Path, placement: Placement) -> Exported:
         with part_of(out) as part:
             part.mkdir()
             fill(part)
+            _name(fitted, to, folder, part, exported)
             if out.exists():
                 out.rmdir()
             part.replace(out)
     except OSError as error:
         raise GrunBenchError(f"{out} could not be written: {error.strerror or error}.") from error
     return exported
+
+
+def _name(fitted: Fitted, to: Form, folder: Path, part: Path, exported: Exported) -> None:
+    """Put names in the place of this machine's paths, and the saved model's card beside."""
+    origin = fitted.lm.origin
+    if to == "peft" and is_made(origin):
+        without_places(part, _OWN_BASE)
+    else:
+        without_places(part, name_for_others(origin), origin.get("revision"))
+    library, relation = ("peft", "adapter") if to == "peft" else ("transformers", "finetune")
+    notes = "".join(f"\n\n{note[0].upper()}{note[1:]}" for note in exported.notes)
+    loads = exported.loads.replace(str(exported.folder), exported.folder.name)
+    write_card_of_form(folder, part, library, relation, f"```python\n{loads}\n```{notes}")
 
 
 def _forms(adapter: Adapter | None) -> list[Form]:
@@ -119,25 +141,25 @@ def _merged(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], N
 
 def _peft(fitted: Fitted, folder: Path, out: Path) -> tuple[Callable[[Path], None], Exported]:
     origin, notes = fitted.lm.origin, []
-    name = str(origin.get("name"))
-    own = "cache" in origin or "trained_without" in origin
-    base = str((out / "base").resolve()) if own else name
+    own = is_made(origin)
+    loads = f"AutoPeftModelForCausalLM.from_pretrained({str(out)!r})"
     if own:
-        notes.append(f"its base, fine-tuned from {name}, is in {out / 'base'}: move both together, and name it anew.")
+        within = str(out / _OWN_BASE)
+        loads = f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({within!r}), {str(out)!r})"
+        notes.append(f"its base, fine-tuned from {origin.get('name')}, is the folder {_OWN_BASE} in it.")
+    elif not is_of_hub(origin):
+        notes.append(f"its base is the folder {origin.get('name')}: give it as PeftModel.from_pretrained(base, ...).")
 
     def fill(part: Path) -> None:
         for file in ("adapter_model.safetensors", "adapter_config.json"):
             shutil.copyfile(folder / file, part / file)
-        config = json.loads((part / "adapter_config.json").read_bytes())
-        config["base_model_name_or_path"] = base
-        (part / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         fitted.lm.tokenizer.save_pretrained(part)
         if own:
             source = Path(fitted.lm.model.config.name_or_path)
-            shutil.copytree(source, part / "base", ignore=shutil.ignore_patterns(KEY_FILE))
+            shutil.copytree(source, part / _OWN_BASE, ignore=shutil.ignore_patterns(KEY_FILE))
 
     notes.append("an adapter beside the weights can be taken off by whoever has the folder.")
-    return fill, Exported(out, f"AutoPeftModelForCausalLM.from_pretrained({str(out)!r})", tuple(notes))
+    return fill, Exported(out, loads, tuple(notes))
 
 
 # --- beside the weights -----------------------------------------------------------------------------------------------

@@ -39,8 +39,9 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 class HarnessLM(HFLM):
     """lm-eval's `hf` model around one of ours.
 
-    `adapter` is the folder of a saved unlearned model, `lm` a loaded one; `device` and `dtype` are for the first, the
-    rest is as for `hf`. Raises ModelError for a folder that holds no model.
+    `adapter` is the folder of a saved unlearned model, `base` that of its base where that is not found, `lm` a loaded
+    model; `device` and `dtype` are for the first, the rest is as for `hf`. Raises ModelError for a folder that holds no
+    model.
 
     Every request is edited at the last token of its context: in scoring the token before the continuation's first, in
     generation the last one of the prompt, in rolling log-likelihoods the last token of a window's own context.
@@ -50,6 +51,7 @@ class HarnessLM(HFLM):
         self,
         adapter: str | None = None,
         *,
+        base: str | None = None,
         lm: LM | None = None,
         device: str | None = None,
         dtype: str = "auto",
@@ -58,7 +60,7 @@ class HarnessLM(HFLM):
         **options: Any,
     ) -> None:
         if lm is None:
-            lm = _load_saved(adapter, device, dtype)
+            lm = _load_saved(adapter, device, dtype, base)
         self.lm = lm
         with quiet_lm_eval():
             # lm-eval chooses a padding token and sides: not on our tokenizer
@@ -179,11 +181,11 @@ def _longest_first(request: Request) -> tuple[int, tuple[int, ...]]:
     return -len(tokens), tokens
 
 
-def _load_saved(adapter: str | None, device: str | None, dtype: str) -> LM:
+def _load_saved(adapter: str | None, device: str | None, dtype: str, base: str | None) -> LM:
     """The model of a folder. Without CUDA, lm-eval's own default of `cuda:0` means what there is, as for its `hf`."""
     if adapter is None:
         raise ModelError("--model_args adapter=DIR is needed: the folder that `grun-bench run --save DIR` wrote.")
     if device and device.startswith("cuda") and not torch.cuda.is_available():
         say(f"no CUDA here: the model runs on the CPU, not on {device}.")
         device = None
-    return load(adapter, device=device or "auto", dtype=dtype)
+    return load(adapter, device=device or "auto", dtype=dtype, base=base)
