@@ -6,7 +6,7 @@
 The results are generated: random numbers in files of the size and shape of real ones (TOFU's metrics with intervals,
 four attacks of several variants, a history of losses), over tasks, models, unlearners, settings and seeds. Rendering is
 timed in a process of its own on one core, from the files to the written pages; peak memory is that process's high mark.
-The exit code is 1 when it takes longer than 5 s of CPU or more than 1 GB.
+The exit code is 1 when it takes longer than 5 s of CPU, more than 1 GB of memory, or the HTML page more than 2 MB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rich.table import Table
 from grun_bench.results.result import Result
 from grun_bench.results.store import result_folder
 
-SECONDS, BYTES = 5.0, 10**9
+SECONDS, BYTES, PAGE_BYTES = 5.0, 10**9, 2 * 10**6
 SETS = ("forget", "retain", "real_authors", "world_facts")
 TASKS = [f"tofu_forget{share:02}" for share in (1, 5, 10)] + ["tofu_lite", "tofu_long"]
 MODELS = [f"org-{number % 4}/model-{number}-instruct" for number in range(20)]
@@ -191,12 +191,16 @@ def main() -> int:
     found = json.loads(done.stdout)
     table = Table("", "", title="rendering", title_justify="left", show_header=False)
     table.add_row("results", f"{options.results:,} files, {size / 2**20:.0f} MiB, {found['runs']:,} runs shown")
-    table.add_row("pages", f"{found['pages']:,} files, the HTML page {found['html'] / 2**20:.1f} MiB")
+    table.add_row(
+        "pages",
+        f"{found['pages']:,} files, the HTML page {found['html'] / 10**6:.2f} MB (at most {PAGE_BYTES / 10**6:.0f})",
+    )
     table.add_row("wall", f"{found['seconds']:.2f} s")
     table.add_row("CPU", f"{found['cpu']:.2f} s (at most {SECONDS:.0f})")
     table.add_row("peak memory", f"{found['peak'] / 10**6:.0f} MB (at most {BYTES / 10**6:.0f})")
     Console().print(table)
-    return int(found["cpu"] > SECONDS or found["peak"] > BYTES or found["torch"] or found["runs"] != options.results)
+    too_much = found["cpu"] > SECONDS or found["peak"] > BYTES or found["html"] > PAGE_BYTES
+    return int(too_much or found["torch"] or found["runs"] != options.results)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ def completed(filed: Filed) -> Filed:
     again.
     """
     result = filed.result
-    if result.toy or result.records is None:
+    if result.toy or result.records is None or not filed.beside(result.records).exists():
         return filed
     stated = result.results[result.task]
     names = [name for name, keys in everywhere(result.sets).items() if not any(key_text(key) in stated for key in keys)]
-    if not names or not filed.beside(result.records).exists():
+    if not names:
         return filed
     named, file = result.records, filed.beside(result.records)
 

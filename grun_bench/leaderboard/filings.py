@@ -109,13 +109,19 @@ def _identity(result: Result) -> tuple[str, ...]:
     return (result.unlearner.name, canonical(result.unlearner.settings), tool, *((tuned.label,) if tuned else ()))
 
 
+#: `json.dumps` makes an encoder for every value
+_encoded = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 def canonical(value: Any) -> str:
     """Equal values as equal texts."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return _encoded(value)
 
 
 def plain(value: Any) -> str:
     """A setting as people write it."""
+    if isinstance(value, bool | int | float):
+        return _encoded(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

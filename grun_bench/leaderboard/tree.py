@@ -34,8 +34,11 @@ class Part:
         return [f"{inner}/{path}" for path in result_paths(self.tree / inner)]
 
     def read(self, path: str, marks: Mapping[str, Mark], *, reviewed: bool = False) -> Filed:
-        """A result of `paths` with its standing. Raises UsageError with the place when it is none."""
-        filed = read_filed(self.tree, path, reviewed=reviewed)
+        """A result of `paths` with its standing. Raises UsageError with the place when it is none.
+
+        Of one that was `reviewed` only the mark asks for the hash.
+        """
+        filed = read_filed(self.tree, path, reviewed=reviewed, hashed=not reviewed or path in marks)
         mark = marks.get(path)
         tier: Tier = "imported" if filed.result.imported else "self-reported"
         if mark and mark.sha256 == filed.sha256 and not filed.result.imported:

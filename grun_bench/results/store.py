@@ -69,8 +69,8 @@ def read_result(path: Path) -> Result:
     return parse_result(untrusted.read(path, JSON_BYTES), path)
 
 
-def read_filed(root: Path, path: str, *, reviewed: bool = False) -> Filed:
-    """A result file in its place below a folder, as `parse_result` reads it.
+def read_filed(root: Path, path: str, *, reviewed: bool = False, hashed: bool = True) -> Filed:
+    """A result file in its place below a folder, as `parse_result` reads it; with its SHA-256 where it is `hashed`.
 
     Raises UsageError when its fields say that it belongs elsewhere.
     """
@@ -80,7 +80,7 @@ def read_filed(root: Path, path: str, *, reviewed: bool = False) -> Filed:
     said = [result.task, result.model.replace("/", "__"), result.unlearner.name, f"{result.run_id}.json"]
     if path.split("/")[-_DEPTH:] != said:
         untrusted.refuse(file, f"its fields say that it belongs in {'/'.join(said)}")
-    return Filed(result, root, path, hashlib.sha256(content).hexdigest())
+    return Filed(result, root, path, hashlib.sha256(content).hexdigest() if hashed else "")
 
 
 def controls_beside(path: Path, result: Result) -> dict[Control, Result]:
