@@ -57,11 +57,12 @@ class Opened:
             yield _block(f"What is said to questions of the forget set{seed}", told[0], told[1:], texts=1)
         yield from _attacks(board, row)
         yield from _metrics(board, row)
-        settings = [[clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())]
+        settings: list[list[Part]] = [
+            [clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())
+        ]
         if row.tuned:
             settings.insert(0, [clean(row.tuned), ""])
-        if settings:
-            yield _block("Settings", [], settings)
+        yield _block("Method and settings", [], [*_parts(row), *settings])
         yield self._runs(board, row)
         yield from self._variants(board, row)
         yield from _strengths(board, row)
@@ -258,6 +259,17 @@ def _first(row: Row, attack: str) -> Attacked:
 
 def _words(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={plain(value)}" for key, value in settings.items())
+
+
+def _parts(row: Row) -> list[list[Part]]:
+    """What a method is made of."""
+    adapter, plus, objective = row.name.partition("+")
+    if not plus:
+        return [["method", {"t": clean(row.name), "g": place("unlearner", row.name)}]]
+    return [
+        ["adapter", {"t": clean(adapter), "g": place("adapter", adapter)}],
+        ["objective", {"t": clean(objective), "g": place("objective", objective)}],
+    ]
 
 
 def _attack(name: str) -> Part:

@@ -247,7 +247,7 @@ def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find
     more = opened(find, of)
     titles = [one.text for one in find("h4, summary", more)]
     assert titles[0].startswith("What is said to questions of the forget set")
-    assert titles[1:5] == ["Attacks", "Other metrics", "Settings", "Runs"]
+    assert titles[1:5] == ["Attacks", "Other metrics", "Method and settings", "Runs"]
     assert titles[5:] == ["Not measured", "Attacks, each way of asking", "Settings of attacks"]
     for fold in find("summary", more):
         fold.click()
