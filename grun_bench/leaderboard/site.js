@@ -121,7 +121,7 @@ function textOf(part) {
 const isNumber = (part) => typeof part === "number" || Array.isArray(part) || (typeof part === "string" && /^[-\d.,]+$/.test(part));
 function fill(cell, part, base = "") {
   if (isNumber(part)) cell.className = "r";
-  if (typeof part === "string" || isNumber(part)) {
+  if (typeof part === "string" || isNumber(part) || (part.g && !by(part.g))) {
     cell.textContent = textOf(part);
     return;
   }
