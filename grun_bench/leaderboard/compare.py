@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from grun_bench.metrics.evaluate import Value
+from grun_bench.metrics.strengths import STRENGTHS
 from grun_bench.results.metric_key import SUMMARIES, MetricKey, parse_filter
 from grun_bench.results.result import Point, Result, key_text
 
@@ -137,8 +138,9 @@ def _curves(result: Result, labelled: Labelled, points: Points) -> Iterator[Numb
             if parse_filter(name)[0] in result.attacks:
                 found = {key: value.value for key, value in labelled.get(f"{name}@{point.at}", {}).items()}
                 keys = list(point.values)
-            elif (name, place) in points:
-                found = points[name, place].values
+            elif (name, place) in points or name == STRENGTHS:
+                # boards draw strengths: of a point without records nothing is known
+                found = points[name, place].values if (name, place) in points else {}
                 keys = list(dict.fromkeys([*point.values, *found]))
             else:
                 continue

@@ -118,6 +118,9 @@ def drawing(board: Board, colours: dict[str, int]) -> str:
     across = _Scale.over([x for _, x, _ in drawn] + [x for x, _ in ends], LEFT, WIDTH - RIGHT)
     up = _Scale.over(ys + [y for _, y in ends], HEIGHT - BOTTOM, TOP)
     parts = [*_axes(board, board.lead, board.utility, across, up)]
+    if lines:
+        note = "dotted: one training at other strengths, without attack"
+        parts.append(f'<text x="{WIDTH - RIGHT}" y="38" text-anchor="end">{note}</text>')
     for row, _, _ in drawn:
         if line := lines.get(row.id):
             path = "L".join(f"{across(x)} {up(y)}" for x, y in line)
@@ -233,8 +236,6 @@ def legend(board: Board, colours: dict[str, int]) -> str:
         parts.append(f'<text x="{x + 15}" y="{HEIGHT + 16}">{html(adapter)}</text>')
         x += 34 + round(6.8 * len(adapter))
     note = "filled: Pareto front; bars: 95 % over seeds"
-    if _lines(board):
-        note += "; dotted: one training at other strengths, without attack"
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT + 16}" text-anchor="end">{note}</text>')
     return f'<g class="legend">{"".join(parts)}</g>'
 

@@ -122,7 +122,7 @@ def cost(board: Board) -> Table:
 
 def _equal(board: Board) -> Table:
     """Forgetting where a share of the target's utility is kept, of rows that were scored at other strengths."""
-    head, lines = [f"with {share:.0%} of the target's utility" for share in SHARES], []
+    head, lines = [f"with {100 * share:g} % of the target's utility" for share in SHARES], []
     if board.lead and board.utility:
         for row in board.rows:
             if places := row.strengths(board.lead.metric, board.utility.metric):

@@ -49,9 +49,9 @@ def equal_lines(result: Result) -> list[str]:
     places = line(result.curves[STRENGTHS], lead, utility)
     found = [(share, equal_utility(places, share)) for share in SHARES]
     return [
-        f"with {share:.0%} of the target's {utility}: {lead} {_words(each)}"
+        f"with {100 * share:g} % of the target's {utility}: {lead} {_words(each)}"
         if each
-        else f"with {share:.0%} of the target's {utility}: none, for the target has none of it."
+        else f"with {100 * share:g} % of the target's {utility}: none, for the target has none of it."
         for share, each in found
     ]
 

@@ -66,7 +66,8 @@ def test_boards_have_a_table_of_forgetting_at_equal_utility() -> None:
     found = board(curved(0, (0, 0.9, 0.8), (50, 0.5, 0.8), (100, 0.1, 0.72)), result("lora+npo"))
     (table,) = (each for each in tables(found) if each.name == EQUAL)
     ((row, (wide, narrow)),) = table.lines
-    assert row.name == "grun+npo" and len(table.head) == 2
+    assert row.name == "grun+npo"
+    assert table.head == ["with 95 % of the target's utility", "with 98 % of the target's utility"]
     # 0.76 and 0.784 of utility are half and a fifth of the way from strength 0.5 to 1
     assert wide.value == pytest.approx(0.3) and wide.small == ("at strength 0.75",)
     assert narrow.value == pytest.approx(0.42) and narrow.small == ("at strength 0.6",)

@@ -61,6 +61,11 @@ def test_a_curve_from_the_target_to_the_row_and_beyond(
     outcome.cell.path.write_text(json.dumps(edited))
     said = [each for each in check(output, tmp_path).problems if STRENGTHS in each]
     assert len(said) == 1 and f"curves.strengths.points.1.{key}: the result says 0.123" in said[0]
+    # a point that names no records is not believed
+    edited["curves"][STRENGTHS]["points"][1]["records"] = None
+    outcome.cell.path.write_text(json.dumps(edited))
+    said = [each for each in check(output, tmp_path).problems if STRENGTHS in each]
+    assert len(said) == len(result.headline) and all("no metric here gives it" in each for each in said)
 
 
 @pytest.mark.parametrize(
