@@ -26,6 +26,7 @@ COMMANDS = {
     "import": "reading.import_log",
     "convert": "reading.convert",
     "export": "exporting.export",
+    "share": "sharing.share",
     "leaderboard": "reading.leaderboard",
     "cite": "reading.cite",
     "test": "contributing.test_plugin",

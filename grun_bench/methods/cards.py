@@ -7,7 +7,6 @@ the data is in it: names, settings and numbers alone.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from grun_bench.metrics.about import leads
 from grun_bench.models.bases import is_made, is_of_hub
 from grun_bench.models.names import folder_name, folder_of
 from grun_bench.results.result import Result
+from grun_bench.results.sharing import HUB_ID, data_sets
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -30,8 +30,6 @@ README = "README.md"
 EVAL_RESULTS = ".eval_results"
 #: the part that says how it is loaded, which another form of the same model says otherwise
 LOADING = "## How to load it"
-#: an id of the Hub
-_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(folder: Path, saved: Saved, result: Result | None, name: str = "") -> None:
@@ -76,7 +74,7 @@ def _card(data: ModelCardData, text: str) -> str:
 def _metadata(saved: Saved, result: Result | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    of_hub = is_of_hub(saved.base) or (is_made(saved.base) and bool(_ID.fullmatch(str(saved.base.get("name")))))
+    of_hub = is_of_hub(saved.base) or (is_made(saved.base) and bool(HUB_ID.fullmatch(str(saved.base.get("name")))))
     known: dict[str, Any] = {}
     if of_hub:
         known["base_model"] = saved.base["name"]
@@ -143,14 +141,6 @@ def _entries(result: Result) -> str:
         if result.value(metric) is not None
     ]
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)) if entries else ""
-
-
-def data_sets(result: Result) -> list[str]:
-    """The ids on the Hub of published data, that of the forget set first; none of own rows."""
-    if result.dataset != "published":
-        return []
-    names = [name for each in result.data.values() for source in each.get("sources", []) for name in source.split()]
-    return list(dict.fromkeys(name for name in names if _ID.fullmatch(name)))
 
 
 def licence_of(base: dict[str, Any]) -> Any:

@@ -61,15 +61,16 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of results.")
-    return _table(map(read_result, result_files(folder)))
+    return table_of(map(read_result, result_files(folder)))
 
 
 def to_frame(result: Result) -> pd.DataFrame:
     """One result as a table, as `load_results` has it."""
-    return _table([result])
+    return table_of([result])
 
 
-def _table(results: Iterable[Result]) -> pd.DataFrame:
+def table_of(results: Iterable[Result]) -> pd.DataFrame:
+    """Results as a table, as `load_results` has it."""
     lines = (line for result in results for line in _lines(result))
     return pd.DataFrame.from_records(list(lines), columns=list(COLUMNS)).astype(COLUMNS)
 

@@ -395,3 +395,16 @@ def test_model_without_an_adapter_argument_says_what_is_needed() -> None:
 def test_random_models_answer_at_chance_and_the_same_model_answers_the_same(make_lm: Callable[..., LM]) -> None:
     first, second = (harness.run(make_lm(), MEASURES, TOY, limit=8).records for _ in range(2))
     assert first == second
+
+
+def test_lm_evals_table_maker_reads_a_result() -> None:
+    """Every value without attack and under one, in lm-eval's own table."""
+    from lm_eval.utils import make_table
+    from synthetic import result
+
+    row = result(es=0.1234, utility=0.4321, attacks={"prefill": ("user", {"1": 0.8765})})
+    table = make_table(json.loads(row.dumps()))
+    lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    found = {(line[5], line[3]): line[7] for line in lines if len(line) > 7}
+    assert found["forget_es", "none"] == "0.1234" and found["utility", "none"] == "0.4321"
+    assert found["forget_es", "prefill"] == found["forget_es", "prefill:1"] == "0.8765"
