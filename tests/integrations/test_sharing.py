@@ -111,7 +111,7 @@ def test_what_cannot_be_shared_is_told(command: Command, filed: tuple[Path, list
     store([result("npo", task="mine", dataset="own")], tmp_path / "private")
     new = tmp_path / "new"
     for options, words in (
-        (["--to", "eval", "--out", new, "--output", filed[0]], "did you mean eee"),
+        (["--to", "eval", "--out", new, "--output", filed[0]], "choose from: dataset, eee"),
         (["--to", "eee", "--out", tmp_path / "full", "--output", filed[0]], "there is something already"),
         (["--to", "eee", "--out", new, "--output", tmp_path / "private"], "of private rows alone"),
         (["--to", "dataset", "--out", new, "--output", tmp_path / "nowhere"], "no such folder of results"),
