@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.escaping import clean
 from grun_bench.core.limits import at_most
+from grun_bench.leaderboard.allowed import allowed_seconds
 from grun_bench.leaderboard.boards import PINNED, Board, Row
 from grun_bench.leaderboard.filings import Run
 from grun_bench.leaderboard.kept_numbers import kept_numbers
@@ -59,8 +60,6 @@ class Answers:
         run, sets = row.runs[0], self.board.sets
         if self.board.lead is None or not is_there(run, self.board.lead.metric, attack):
             return {}
-        from grun_bench.leaderboard.recompute import allowed_seconds  # loads scipy, and most rows need none of it
-
         try:
             with at_most(allowed_seconds(run.result)):  # records are a stranger's
                 there = records_behind(run, self.board.lead.metric, attack)

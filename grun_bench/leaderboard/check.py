@@ -14,12 +14,13 @@ from pathlib import Path
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.core.limits import at_most
 from grun_bench.core.progress import bar
+from grun_bench.leaderboard.allowed import allowed_seconds
 from grun_bench.leaderboard.compare import UNKNOWN, Number
 from grun_bench.leaderboard.consistency import inconsistencies
 from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
-from grun_bench.leaderboard.recompute import allowed_seconds, recompute
+from grun_bench.leaderboard.recompute import recompute
 from grun_bench.leaderboard.tree import SUBMISSIONS, Part, parts, read_flags
 from grun_bench.results.filed import Filed, records_problem
 

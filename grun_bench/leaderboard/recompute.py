@@ -21,8 +21,6 @@ from grun_bench.results.metric_key import CLEAN, MEAN, MetricKey
 from grun_bench.results.record import Records
 from grun_bench.results.result import Point, Result
 
-#: what recomputing a result may take, for each row that its records have and beside them
-SECONDS_PER_ROW, SECONDS = 0.02, 60.0
 #: what a number may differ by that is filed with six decimals
 AS_ROUNDED = 2e-6
 #: records by filter, as `Filed.records` gives them
@@ -43,11 +41,6 @@ def recompute(filed: Filed, among: Iterable[Filed], *, intervals: bool = True) -
     while _wrong(best) and (found := next(attempts, None)) is not None:
         best = min(best, found, key=_wrong)
     return best
-
-
-def allowed_seconds(result: Result) -> float:
-    """How long a result's records may take: some ten times of what usual ones do on a slow machine."""
-    return SECONDS + SECONDS_PER_ROW * sum(records.count for records in result.all_records())
 
 
 def _wrong(numbers: Iterable[Number]) -> int:

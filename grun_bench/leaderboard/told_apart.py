@@ -11,6 +11,7 @@ import numpy as np
 
 from grun_bench.core.errors import GrunBenchError, MissingReference
 from grun_bench.core.limits import at_most
+from grun_bench.leaderboard.allowed import allowed_seconds
 from grun_bench.leaderboard.boards import Row
 from grun_bench.leaderboard.filings import Column, Run
 from grun_bench.leaderboard.kept_numbers import kept_numbers
@@ -56,8 +57,6 @@ def told_apart(rows: Sequence[Row], lead: Column | None, sets: ScoredSets) -> li
 
 def _values(row: Row, metric: str, names: Sequence[str], sets: ScoredSets) -> RowValues:
     """The metric of each example in the row's worst case, the mean over its runs."""
-    from grun_bench.leaderboard.recompute import allowed_seconds
-
     of_runs: list[Mapping[tuple[str, int], float]] = []
     for run in row.runs:
         try:

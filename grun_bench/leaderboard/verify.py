@@ -12,12 +12,13 @@ import grun_bench
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.limits import at_most
 from grun_bench.core.progress import bar, say
+from grun_bench.leaderboard.allowed import allowed_seconds
 from grun_bench.leaderboard.bundle import MODELS, Bundle, read_bundle
 from grun_bench.leaderboard.compare import Number
 from grun_bench.leaderboard.consistency import inconsistencies, task_problem
 from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks, write_marks
-from grun_bench.leaderboard.recompute import allowed_seconds, recompute
+from grun_bench.leaderboard.recompute import recompute
 from grun_bench.leaderboard.tree import SUBMISSIONS
 from grun_bench.results.filed import Filed
 from grun_bench.results.store import control_paths, read_filed

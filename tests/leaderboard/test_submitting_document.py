@@ -78,9 +78,9 @@ def test_the_worked_example(tmp_path: Path) -> None:
 def test_the_document_says_what_the_program_does() -> None:
     from grun_bench import rerun as rerunning
     from grun_bench.core import untrusted
+    from grun_bench.leaderboard.allowed import SECONDS, SECONDS_PER_ROW
     from grun_bench.leaderboard.compare import TOLERANCE
     from grun_bench.leaderboard.likeness import ALIKE
-    from grun_bench.leaderboard.recompute import SECONDS, SECONDS_PER_ROW
     from grun_bench.leaderboard.submit import CARD_TEMPLATE
     from grun_bench.results.filed import ALL_BYTES, ALL_VALUES
 
