@@ -34,7 +34,7 @@ class Numbers:
     `worst_attack` is the attack that the worst case is under, "" without attack. `reach` are the ends of its interval
     as the ranking takes it: of several runs no further apart than those of the runs' own intervals together, so that
     no row of more seeds is worse off than the worst of them alone; its value, twice, where it has none. `attacked`:
-    whether there is a number of that metric under an attack that counts.
+    under how many attacks that count there is a number of that metric.
     """
 
     cells: Mapping[Column, Cell]
@@ -42,7 +42,7 @@ class Numbers:
     worst: Cell
     worst_attack: str
     reach: tuple[float, float] | None
-    attacked: bool
+    attacked: int
 
 
 def numbers_of(
@@ -62,7 +62,7 @@ def numbers_of(
         if cell.value is not None and worst.value is not None and cell.value > worst.value:
             worst, worst_attack = cell, name
     reach = _reach(worst, _own_ends(runs, lead, worst_attack)) if lead else None
-    return Numbers(cells, under, worst, worst_attack, reach, any(name in user for name in with_number(under, lead)))
+    return Numbers(cells, under, worst, worst_attack, reach, sum(name in user for name in with_number(under, lead)))
 
 
 def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[float, float]]:

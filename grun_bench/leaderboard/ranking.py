@@ -31,7 +31,7 @@ class Entrant:
     """What decides a row's rank: forgetting in the worst case (lower is better) and utility (higher is better).
 
     `reach` are the ends of the worst case's interval, None without a worst case. `excluded` says why it has no rank in
-    any case; `attacked` whether a user's attack left a number.
+    any case; under how many of a user's attacks there is a number says `attacked`.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Entrant:
     reach: Ends | None
     utility: float | None
     excluded: tuple[str, ...]
-    attacked: bool
+    attacked: int
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,15 @@ class Ranking:
 
     `floor` is the utility below which a row has lost too much and `beyond` the retain model's worst case. All three are
     None without such a row: then nothing is asked for. `by_utility` is False where the task has no metric of utility.
+    `attacks` is the largest number of a user's attacks that any row has a number of: the worst case of a row with fewer
+    is of less, and its mark says so.
     """
 
     floor: float | None
     beyond: float | None
     known: Ends | None
     by_utility: bool
+    attacks: int = 0
 
     @classmethod
     def against(cls, entrants: Sequence[Entrant], by_utility: bool) -> Ranking:
@@ -84,7 +87,8 @@ class Ranking:
         whole = pins["target"].utility if by_utility and "target" in pins else None
         floor = None if whole is None else UTILITY_FLOOR * min(utilities)
         beyond = pins["retain model"].worst if "retain model" in pins else None
-        return cls(floor, beyond, pins["target"].reach if "target" in pins else None, by_utility)
+        known = pins["target"].reach if "target" in pins else None
+        return cls(floor, beyond, known, by_utility, max((entrant.attacked for entrant in entrants), default=0))
 
     def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
         """The standing of each; target and retain model have no rank, but the retain model says where it would be."""
@@ -99,7 +103,7 @@ class Ranking:
             below = self.floor is not None and self._point(entrant)[1] < self.floor
             marks = [*entrant.excluded, *filter(None, [lost[place]])]
             if place in compared:
-                marks += ["below the floor"] * below + ["no attack"] * (not entrant.attacked)
+                marks += ["below the floor"] * below + self._fewer(entrant)
             elif entrant.role == "retain model" and compared and not lost[place] and self._known(entrant):
                 ahead = sum(self._merit(entrants[other])[:3] < self._merit(entrant)[:3] for other in ranked)
                 marks.append(f"would rank {ahead + 1}")
@@ -111,6 +115,11 @@ class Ranking:
 
     def _unseen(self, entrant: Entrant) -> str:
         return "" if entrant.role == "target" else unseen(entrant.reach, self.known)
+
+    def _fewer(self, entrant: Entrant) -> list[str]:
+        if not entrant.attacked:
+            return ["no attack"]
+        return [f"{entrant.attacked} of {self.attacks} attacks"] * (entrant.attacked < self.attacks)
 
     def _compared(self, entrant: Entrant) -> bool:
         return entrant.role is None and not entrant.excluded and self._known(entrant)

@@ -157,8 +157,8 @@ def rules(board: Board) -> list[str]:
     )
     lines.append(
         f"{PARETO} marks the Pareto front: no other ranked row is at least as good in both numbers and better in one. "
-        "Diverged and unreliable rows are not ranked. A row marked “no attack” was ranked without: "
-        "an attack can only lower it."
+        "Diverged and unreliable rows are not ranked. A row marked “no attack”, or with fewer attacks than another row "
+        "has, was ranked by these alone: those missing can only lower it."
     )
     if len([row for row in board.rows if row.rank]) > 1 and not board.toy:
         lines.append(

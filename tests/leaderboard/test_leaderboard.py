@@ -164,6 +164,16 @@ def test_the_worst_attack_of_a_user_decides_and_an_owners_does_not() -> None:
     assert "no attack" in next(row for row in found.rows if row.name == "lora+npo").marks
 
 
+def test_a_row_of_fewer_attacks_than_another_says_so() -> None:
+    """An attack that was not made can only lower a row; one of an owner of the weights is no attack that counts."""
+    more = {"prefix": ("user", {"a": 0.2}), "suffix": ("user", {"a": 0.3})}
+    fewer = {"prefix": ("user", {"a": 0.2}), "relearn": ("weights", {"8": 0.9})}
+    found = board([*references(), result("lora+npo", attacks=fewer), result("grun+npo", attacks=more)])
+    marks = {row.name: row.marks for row in found.rows}
+    assert "1 of 2 attacks" in marks["lora+npo"]
+    assert not any("attacks" in mark for mark in marks["grun+npo"])
+
+
 def test_an_attack_that_helps_does_not_count() -> None:
     found = board([result(es=0.4, attacks={"prefix": ("user", {"a": 0.1})})])
     assert (found.rows[0].worst.value, found.rows[0].worst_attack) == (0.4, "")
