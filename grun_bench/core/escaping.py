@@ -20,7 +20,7 @@ _LATEX = {
     **{char: f"\\{char}" for char in "{}$&#%_"},
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "·": r"$\cdot$", "≥": r"$\geq$", "…": r"\ldots{}",
     "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "‘": r"\textquoteleft{}", "’": r"\textquoteright{}",
-    "–": "--", "—": "---", "\u2212": "$-$",
+    "–": r"\textendash{}", "—": r"\textemdash{}", "\u2212": "$-$",
 }  # fmt: skip
 #: combining accents -> LaTeX's commands
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u030c": "v"} | {
