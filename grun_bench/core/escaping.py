@@ -6,6 +6,7 @@ import html as _html
 import json
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -48,6 +49,7 @@ def lines(text: str) -> str:
     return "\n".join(line if line.isprintable() else clean(line, limit=10_000) for line in text.split("\n"))
 
 
+@lru_cache(maxsize=2**12)  # names and reasons come again and again
 def markdown(text: str) -> str:
     """Text as plain words in a Markdown table cell, heading or list item: no markup, no link, no HTML."""
     return _NUMBERED.sub(r"\1\\", _MARKS.sub(lambda match: "\\" + match.group(), clean(text)))

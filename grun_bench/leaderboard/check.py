@@ -129,7 +129,7 @@ def _told(number: Number) -> str:
 
 def _old(filed: Sequence[Filed], tree: Path, out: Path) -> Iterator[str]:
     try:
-        pages = render_filed(iter(filed), tree, out).pages
+        pages = render_filed(iter(filed), tree, out, with_site=False).pages
     except GrunBenchError as error:
         yield str(error)
     else:

@@ -63,7 +63,7 @@ def run_of(filed: Filed) -> Run:
     clean = {_column(name, result.versions.get(name, 1)): values[key] for name, key in keys.items() if key in values}
     own = [name for name, key in keys.items() if key not in values and not MetricKey(name).is_recovery]
     shown = [*result.headline, *own]
-    told = [*shown, *(MetricKey(name).recovery.metric for name in shown)]
+    told = [*shown, *map(_recovery, shown)]
     attacks = {_label(name, info): _attacked(filed, name, info, shown, told) for name, info in result.attacks.items()}
     kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "data", "history")}
     kept["curves"] = {name: curve for name, curve in result.curves.items() if name == STRENGTHS}
@@ -72,6 +72,11 @@ def run_of(filed: Filed) -> Run:
     kept["results"] = {result.task: {key_text(name): result.value(name) for name in result.headline}}
     short = replace(filed, result=result.model_copy(update=kept))
     return Run(short.result, (short,), clean, attacks, _identity(result))
+
+
+@lru_cache(maxsize=2**12)
+def _recovery(metric: str) -> str:
+    return MetricKey(metric).recovery.metric
 
 
 @lru_cache(maxsize=2**12)

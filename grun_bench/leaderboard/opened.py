@@ -226,12 +226,15 @@ def _gates(row: Row) -> Iterator[Block]:
 
 def _block(title: str, head: Sequence[Part], rows: Sequence[Sequence[Part]], **shown: int) -> Block:
     """A block without the columns that are empty in every row."""
+    shown = {name: value for name, value in shown.items() if value}
+    if rows and "" not in rows[0] and "-" not in rows[0]:
+        return {"title": title, "head": head, "rows": rows, **shown}
     kept = [place for place in range(len(rows[0]) if rows else 0) if any(row[place] not in ("", "-") for row in rows)]
     return {
         "title": title,
         "head": [head[place] for place in kept] if head else [],
         "rows": [[row[place] for place in kept] for row in rows],
-        **{name: value for name, value in shown.items() if value},
+        **shown,
     }
 
 

@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from grun_bench.core import untrusted
@@ -47,13 +46,8 @@ class Rendered:
     """
 
     pages: dict[str, str]
+    site: str
     runs: int
-    _make_site: Callable[[], str]
-
-    @cached_property
-    def site(self) -> str:
-        with collection_paused():
-            return self._make_site()
 
 
 def render(tree: Path, out: Path) -> Rendered:
@@ -65,8 +59,8 @@ def render(tree: Path, out: Path) -> Rendered:
         return render_filed(read_tree(tree), tree, out)
 
 
-def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
-    """As `render`, from results that were read already."""
+def render_filed(filed: Iterator[Filed], tree: Path, out: Path, with_site: bool = True) -> Rendered:
+    """As `render`, from results that were read already; `with_site` with the page of all boards."""
     boards = build(filed, read_flags(tree))
     if not boards:
         raise UsageError(
@@ -93,7 +87,7 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path) -> Rendered:
     pages[MANIFEST] = json.dumps({path: _sha256(text.encode()) for path, text in pages.items()}, indent=1) + "\n"
     results = Path(os.path.relpath(tree, out)).as_posix()
     runs = sum(board.runs for board in boards)
-    return Rendered(pages, runs, lambda: site(by_page, colours, results))
+    return Rendered(pages, site(by_page, colours, results) if with_site else "", runs)
 
 
 def outdated(pages: dict[str, str], out: Path) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pydantic import ValidationError
 
 from grun_bench.results.protocol_names import plain_name
@@ -36,6 +38,7 @@ def heading(result: Result, metric: str) -> str:
     return metric_heading(metric, result.better(metric), result.protocol)
 
 
+@lru_cache(maxsize=2**12)  # every row of a page has the same
 def metric_heading(metric: str, better: bool | None, protocol: str) -> str:
     """The heading of a metric of which higher values are `better` (None: no direction) under a protocol."""
     name = plain_name(metric, protocol).replace("_", " ")
