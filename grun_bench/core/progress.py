@@ -29,20 +29,21 @@ def quiet() -> Iterator[None]:
         _quiet.reset(before)
 
 
-def _silent() -> bool:
+def silent() -> bool:
+    """Whether this process is to say nothing."""
     return _quiet.get() or not processes.first()
 
 
 def say(text: str) -> None:
     """One line on stderr for the person who waits."""
-    if not _silent():
+    if not silent():
         print(lines(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """A line with a spinner while something of a few seconds has no steps to count; nothing without a terminal."""
-    if _silent() or not sys.stderr.isatty():
+    if silent() or not sys.stderr.isatty():
         yield
         return
     from rich.console import Console  # takes a moment, and not every command shows something
@@ -69,7 +70,7 @@ def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
     A bar within another one shows nothing, nor does one without steps. Both kinds say how long the rest takes if it
     goes on as it went.
     """
-    if _shown.get() or _silent() or not total:
+    if _shown.get() or silent() or not total:
         yield lambda steps=1, **values: None
         return
     before = _shown.set(True)

@@ -25,7 +25,7 @@ import grun_bench
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.files import write_whole
-from grun_bench.core.progress import say
+from grun_bench.core.progress import say, silent
 from grun_bench.core.strict_json import read_if_there
 from grun_bench.integrations.trackers import tracker_names
 from grun_bench.results.result import Result
@@ -184,7 +184,7 @@ def _events(tracker: Tracker) -> Path:
 
 def _wandb(kind: Any, name: str, tracker: Tracker) -> Any:
     # what the program prints has answers in it, which are nobody's but the user's
-    settings = {"console": "off", "save_code": False}
+    settings = {"console": "off", "save_code": False, "silent": silent()}
     named = {"id": name.replace("+", "-"), "name": name, "resume": "allow", "reinit": "create_new"}
     project = os.environ.get("WANDB_PROJECT") or PROJECT
     return kind(project, config=dict(tracker.config), settings=settings, **named)

@@ -18,6 +18,7 @@ from synthetic import result as synthetic_result
 import grun_bench
 from grun_bench.core.errors import ModelError
 from grun_bench.integrations.hf.export import export
+from grun_bench.integrations.pyreft import export_pyreft
 from grun_bench.methods import saving
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.cards import EVAL_RESULTS, README, licence_of, write_card
@@ -134,6 +135,9 @@ def test_no_saved_file_has_a_path_of_this_machine(
     check_no_paths(folder, tmp_path, hub, environment)
     assert torch.equal(logits_of(grun_bench.load(folder)), logits_of(lm))
     assert (folder / README).read_text().count("library_name") == 1
+    if adapter == "grun":
+        export_pyreft(folder, tmp_path / "work" / "pyreft")
+        check_no_paths(tmp_path / "work" / "pyreft", tmp_path, hub, environment)
     for form in {"lora": ["merged", "peft"], "full": ["merged"]}.get(adapter, ["hf"]):
         export(folder, form, tmp_path / "work" / form, CPU)
         check_no_paths(tmp_path / "work" / form, tmp_path, hub, environment)
