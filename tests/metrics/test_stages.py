@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import hashlib
 import math
 import xml.etree.ElementTree as ElementTree
@@ -327,7 +327,7 @@ def test_a_run_keeps_every_stage(task: Path, command: Callable[..., Said], tmp_p
     assert curve.unit == "stages" and [point.at for point in curve.points] == [0, 1, 2]
     for point in curve.points:
         file = path.with_name(point.records.file)
-        assert hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest() == point.records.sha256
+        assert hashlib.sha256(bz2.decompress(file.read_bytes())).hexdigest() == point.records.sha256
         for stage, part in ((1, range(0, 2)), (2, range(2, 4))):
             assert point.values[f"stage{stage}_forget_probability"] == pytest.approx(probability(file, part))
     # before the first request it is the target, after the last the row itself
