@@ -28,8 +28,8 @@ from transformers import DynamicCache
 import grun_bench
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.integrations.lm_eval import measures as harness
-from grun_bench.integrations.lm_eval.command import NAME, TARGET
 from grun_bench.integrations.lm_eval.model import HarnessLM
+from grun_bench.integrations.lm_eval.registered import NAME, TARGET
 from grun_bench.methods.adapters.grun import Grun
 from grun_bench.methods.adapters.outside import hand_over
 from grun_bench.methods.base import Fitted
@@ -323,20 +323,29 @@ def test_questions_that_cannot_be_had_are_missing_with_a_reason(
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("program", [["grun_bench", "lm-eval"], ["lm_eval"]])
 def test_our_models_in_lm_evals_command(
-    fitted: Fitted, hub: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, hub: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: list[str]
 ) -> None:
-    """lm-eval's own arguments, a data set from a mirror, and its default device on a machine that may have no CUDA."""
+    """lm-eval's own arguments, a data set from a mirror, and its default device on a machine that may have no CUDA.
+
+    Plain `lm_eval` knows our models by the task file of docs/benchmarks.md.
+    """
     monkeypatch.setenv("GRUN_BENCH_HUB", f"{mirror}{os.pathsep}{hub}")
     saved = tmp_path / "saved"
     fitted.lm.origin = {"name": SMALL}
     save(fitted, "grun+npo", saved)
     (tmp_path / "quiz.yaml").write_text(yaml.safe_dump(QUIZ))
-    given = ["--model", "grun_bench", "--model_args", f"adapter={saved},dtype=float32", "--tasks", "quiz"]
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    written, said = page.partition("cat > grun_bench.yaml <<'END'\n")[2].split("END\n", 1)
+    assert "--tasks wmdp_cyber,grun_bench.yaml\n" in said
+    (registers := tmp_path / "grun_bench.yaml").write_text(written)
+    tasks = "quiz" if "lm-eval" in program else f"quiz,{registers}"
+    given = ["--model", "grun_bench", "--model_args", f"adapter={saved},dtype=float32", "--tasks", tasks]
     given += ["--include_path", str(tmp_path), "--output_path", str(tmp_path / "out"), "--log_samples"]
     # a process of its own: lm-eval sets up its logging for good
     subprocess.run(
-        [sys.executable, "-m", "grun_bench", "lm-eval", *given],
+        [sys.executable, "-m", *program, *given],
         env=os.environ | {"PYTHONPATH": str(Path(grun_bench.__file__).parents[1])},
         check=True,
         capture_output=True,

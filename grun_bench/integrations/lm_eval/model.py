@@ -6,7 +6,7 @@ gives.
 
 lm-eval's command line comes here by `--model grun_bench --model_args adapter=DIR`, with DIR from `run --save DIR`: by
 the entry point `lm_eval.models` of this package in versions after 0.4.13, which look for it, and in 0.4.13 by
-`grun-bench lm-eval` (see `command`). A script gives `HarnessLM(DIR)` to `lm_eval.simple_evaluate`.
+`grun-bench lm-eval` or a task file (see `registered`). A script gives `HarnessLM(DIR)` to `lm_eval.simple_evaluate`.
 """
 
 from __future__ import annotations
