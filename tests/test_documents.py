@@ -50,6 +50,15 @@ def examples(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_way_of_a_run_names_every_file_of_it_and_none_that_is_gone() -> None:
+    way = CONTRIBUTING.partition("## The way of a run")[2].partition("\n## ")[0]
+    package = ROOT / "grun_bench"
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", way))
+    assert named >= {f"runs/{path.name}" for path in (package / "runs").glob("[a-z]*.py")}
+    assert [name for name in sorted(named) if not (package / name).is_file()] == []
+    assert len(re.findall(r"^\d\. ", way, flags=re.MULTILINE)) <= 8
+
+
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_plugin_example_keeps_its_contract(kind: str, name: str, examples: Path, command: Command) -> None:
     said = command("test", name, "--include-path", examples)

@@ -13,6 +13,7 @@ from grun_bench.core import processes, registry
 from grun_bench.core.environment import OWN_RESULTS, cache_folder
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
 from grun_bench.core.files import write_whole
+from grun_bench.models.names import TINY
 from grun_bench.runs.config import RESULTS, RunConfig
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _wrong(config: RunConfig) -> Iterator[str]:
             yield f"--{option} {path}: by its name a task's file and not rows; --task {path} takes it."
     if config.task:
         yield f"--forget {config.forget}: own rows are a task of their own; leave --task {config.task} out."
-    if config.model in (None, "tiny") and config.target_model is None:
+    if config.model in (None, TINY) and config.target_model is None:
         yield (
             f"--forget {config.forget}: --model says which model is to forget it. The toy model, which is the default, "
             "lives in a world of made-up authors: it knows none of your rows, and has not the words for them."
