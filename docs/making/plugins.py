@@ -34,6 +34,17 @@ NEEDS = {
     "retain": "a retain term, which cannot be left out",
 }
 
+#: what a setting without bounds of its own must be, by the type of its default
+TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+    list: "a list",
+    dict: "names, a text each",
+}
+
 
 def built_in(kind: Kind) -> dict[str, Plugin]:
     """The plugins of a kind that the package has, by name."""
@@ -91,7 +102,7 @@ def _settings(plugin: Plugin, defaults: Mapping[str, Any], place: str = "") -> s
         (
             code(f"--set {place}{name}="),
             cell(value) or "none",
-            bounds[name].words if name in bounds else f"as the default: {type(value).__name__}",
+            bounds[name].words if name in bounds else TYPES.get(type(value), ""),
             str(searched.get(name, "")),
         )
         for name, value in defaults.items()

@@ -52,7 +52,8 @@ def overview(pages: Mapping[str, Sequence[Board]]) -> str:
             lines += folded(words.BARE, _table(("task", "model", "rows", "runs", "data, protocol"), bare, "llrrl"))
     lines += [
         "The best row is the first in the ranking, whose rule each page states; there is none where no row forgot "
-        "anything that can be seen and kept its utility.",
+        "anything that can be seen and kept its utility. One that was under fewer attacks than another, or under none, "
+        "says so beside its name: those missing can only lower its rank.",
         "",
     ]
     return "\n".join(lines)
@@ -68,7 +69,7 @@ def _summary(path: str, board: Board) -> list[str]:
     if best:
         utility = best.cells[board.utility].value if board.utility else None
         under = f" <sub>{markdown(best.worst_attack)}</sub>" if best.worst_attack else ""
-        numbers = [_name(best), f"{number(best.worst.value)}{under}", number(utility)]
+        numbers = [_marked(best), f"{number(best.worst.value)}{under}", number(utility)]
     task, model, *rest = _bare(path, board)
     return [task, model, *numbers, *rest]
 
@@ -184,10 +185,14 @@ def _name(row: Row) -> str:
     return f"{name} <sub>{markdown(row.shown)}</sub>" if row.shown else name
 
 
+def _marked(row: Row) -> str:
+    """Its name with what must be known beside its numbers."""
+    return _name(row) + (f" <sub>({markdown(', '.join(row.marks))})</sub>" if row.marks else "")
+
+
 def _label(row: Row, notes: Notes) -> str:
     flags = "".join(notes.mark(f"unreliable: {reason}") for reason in dict.fromkeys(row.flags))
-    marks = f" <sub>({markdown(', '.join(row.marks))})</sub>" if row.marks else ""
-    return f"{_name(row)}{marks}{flags}"
+    return f"{_marked(row)}{flags}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> list[str]:

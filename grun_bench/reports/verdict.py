@@ -83,7 +83,8 @@ def verdict(row: Row) -> Verdict:
     if special:
         grade, answer = "none", special
     else:
-        answer += _marked(mark) + _uncounted(row, grade, whole) + _price(utility, moved)
+        answer += _partly(grade, users, untried) + _marked(mark) + _uncounted(row, grade, whole)
+        answer += _price(utility, moved)
     return Verdict(answer, grade, plain, *judged, utility, untried, moved, mark)
 
 
@@ -124,6 +125,14 @@ def _without_share(user: Leak) -> str:
     if user.known is None:
         return "It cannot be told how much is left: the target model was not scored."
     return "It cannot be told: by this metric the target model knows no more than one that never saw the forget set."
+
+
+def _partly(grade: Grade, users: Sequence[Leak], untried: dict[str, list[str]]) -> str:
+    """How many of a user's attacks a better verdict than "in part" was given without."""
+    if grade not in ("open", "hidden", "good") or not users or not untried["user"]:
+        return ""
+    known = sum(entry.declared.get("access") == "user" for entry in registry.entries("attack").values())
+    return f" {len(untried['user'])} of {known} attacks of a user were not tried."
 
 
 def _uncounted(row: Row, grade: Grade, whole: Returned | None) -> str:

@@ -23,6 +23,8 @@ _AMOUNTS = {0.95: "all of it", 0.6: "most of it", 0.4: "about half of it", 0.1: 
 _LONG = 200
 #: up to so many attacks are named in a command
 _FEW = 4
+#: by how much the share of answers that are empty or do not end must be above the target model's to be spoken of
+_NOISE = 0.1
 
 
 class Line(NamedTuple):
@@ -77,6 +79,8 @@ def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
                 yield Line("Answers that come back whole:", _whole(found.whole, bool(row.retain)))
             for example in examples(row, found.users_attacks, 1):
                 yield Line("The answer nearest to the original:", _shown(example))
+        if noise := noise_words(row):
+            yield Line("What it says of the forgotten:", noise)
         if found.owner:
             yield Line("Who owns the weights", _owner(found.owner, result))
     yield Line("What it cost:", cost_words(result, found))
@@ -118,6 +122,22 @@ def _short(text: str) -> str:
 def _owner(owner: Sequence[Leak], result: Result) -> str:
     each = [f"{amount(leak.share)} by {leak.attack} ({number(leak.value)})" for leak in owner]
     return f"gets {', '.join(each)}; in brackets is the {metric_words(owner[0].metric, result.protocol)}."
+
+
+def noise_words(row: Row) -> str:
+    """That more answers about the forget set do not end, or are empty, than the target model's; "" where it is not so.
+
+    A model that loops or falls silent leaks nothing and still shows whom it was asked about.
+    """
+    told = []
+    for name in row.result.sets.of("forget"):
+        for metric, what in (("runaway_answers", "do not end"), ("empty_answers", "are empty")):
+            share = row.result.value(f"{name}_{metric}")
+            before = row.target.result.value(f"{name}_{metric}") if row.target else None
+            if share is not None and share - (before or 0.0) >= _NOISE:
+                beside = "" if before is None else f" (the target model's: {100 * before:.0f} %)"
+                told.append(f"{100 * share:.0f} % of its answers {what}{beside}")
+    return f"{', '.join(told)}: noise and silence leak nothing, and show that something was removed." if told else ""
 
 
 def cost_words(result: Result, found: Verdict) -> str:

@@ -13,6 +13,7 @@ import pytest
 from conftest import Command
 from synthetic import references, result, store
 
+from grun_bench.core import registry
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET
 from grun_bench.leaderboard.tree import read_tree
@@ -88,6 +89,30 @@ def test_what_is_not_told_from_the_target_is_said_as_boards_say_it(
     assert found.mark == mark and found.answer.endswith(said)
     (board,) = build(read_tree(tmp_path), {})
     assert [each for each in board.rows[-1].marks if "target" in each] == [mark] * bool(mark)
+
+
+def test_attacks_of_a_user_that_were_not_tried_are_counted_in_a_good_answer(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    users = [name for name, entry in registry.entries("attack").items() if entry.declared["access"] == "user"]
+    found = verdict(row_of(tmp_path / "part", attacked(prefix=("user", 0.01)), *references()))
+    assert f"{len(users) - 1} of {len(users)} attacks of a user were not tried." in found.answer
+    own = attacked(**dict.fromkeys(users, ("user", 0.01)))
+    assert "not tried" not in verdict(row_of(tmp_path / "all", own, *references())).answer.replace(
+        "an owner of the weights gets was not tried", ""
+    )
+
+
+@pytest.mark.parametrize(("own", "target", "told"), [(0.82, 0.0, True), (0.82, 0.8, False), (None, None, False)])
+def test_answers_that_do_not_end_are_spoken_of_where_the_targets_do(
+    tmp_path: Path, own: float | None, target: float | None, told: bool
+) -> None:
+    row, first = attacked(prefix=("user", 0.01)), references()
+    for each, share in ((row, own), (first[0], target)):
+        each.results[each.task]["forget_runaway_answers,none"] = share
+    read = row_of(tmp_path, row, *first)
+    said = [str(line) for line in lines(read, verdict(read), tmp_path) if "forgotten:" in line.about]
+    assert len(said) == told
+    assert all("82 % of its answers do not end (the target model's: 0 %)" in text for text in said)
 
 
 def test_lost_utility_is_part_of_the_answer(tmp_path: Path) -> None:
@@ -248,7 +273,7 @@ def test_without_texts_the_verdict_says_that_no_answer_was_looked_at(
     assert verdict(read_row(path)).answer == "Forgotten but for 1 of 1 answers, which who may only ask gets whole."
     shutil.rmtree(tmp_path / "cache")
     (_, *others) = answers = verdict(read_row(path)).answer.split(". ")
-    assert answers[0].startswith("Forgotten under every attack") and "whole cannot be told here" in others[0]
+    assert answers[0].startswith("Forgotten under every attack") and "whole cannot be told here" in others[-1]
 
 
 def test_records_that_were_changed_are_no_example(tmp_path: Path) -> None:
