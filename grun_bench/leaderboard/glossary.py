@@ -37,8 +37,8 @@ COLUMNS = {
     "worst case": "The metric without attack or under the strongest attack of somebody who may only ask, whichever "
     "leaves more; the attack is named below. This ranks.",
     "n": "How many runs (seeds) the row has; its numbers are their means.",
-    "attacks": "How many attacks the row was under, with those that do not rank: `sampling`, which has its own measure, "
-    "and those of an owner of the weights. Fewer attacks can only make a row look better.",
+    "attacks": "How many attacks the row was under, with those that do not rank: `sampling`, which has its own "
+    "measure, and those of an owner of the weights. Fewer attacks can only make a row look better.",
     "trainable": "How many weights were trained (k: thousands, M: millions, B: billions).",
     "train s": "Seconds that training took, mean over the runs, on the machine that the opened row names.",
     "peak GiB": "Most memory that training took on the device, in GiB.",
