@@ -59,7 +59,7 @@ def print_table(table: Table) -> None:
         said = (f"{heading}: {cell}" for heading, cell in zip(headings[1:], others, strict=True) if cell)
         tell(*_filled(list(said), out.width))
     tell(*([plain(out, table.caption)] if table.caption else []))
-    tell(*(["COLUMNS=200 before the command shows a table."] if table.show_header else []))
+    tell(*(["With COLUMNS=200 before the command this is a table."] if table.show_header else []))
 
 
 def fit(table: Table, out: Console) -> bool:
