@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from grun_bench.core.errors import UsageError
 from grun_bench.core.strict_json import read_if_there
 from grun_bench.leaderboard.marks import Mark, read_marks
 from grun_bench.results.filed import Filed, Tier
@@ -47,8 +48,14 @@ class Part:
 
 
 def parts(tree: Path) -> list[Part]:
-    """The tree's own results and those of every submission, in the order of their names."""
+    """The tree's own results and those of every submission, in the order of their names.
+
+    Raises UsageError where a bundle lies in the folder of submissions itself, whose rows would be on no board: `cp -r`
+    leaves it so where that folder was not there.
+    """
     submissions = tree / SUBMISSIONS
+    if (submissions / CARD).is_file():
+        raise UsageError(f"{submissions} is a bundle: move it into a folder of its own, {submissions / 'my-method'}.")
     names = sorted(path.name for path in submissions.iterdir() if path.is_dir()) if submissions.is_dir() else []
     return [Part(tree), *(Part(tree, name) for name in names)]
 

@@ -14,6 +14,7 @@ import yaml
 from conftest import SMALL, TASK
 from forging import Data, edit
 
+from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import Checked, check
 from grun_bench.leaderboard.pages import render, write
@@ -42,6 +43,14 @@ def of(tree: Path, unlearner: str = "grun+npo") -> Path:
 
 def test_a_right_tree_has_no_problem(tree: Path) -> None:
     assert found(tree) == []
+
+
+def test_a_bundle_in_place_of_the_folder_of_submissions_is_no_silent_nothing(tmp_path: Path) -> None:
+    """What `cp -r bundle submissions/` leaves where there is no folder yet: rows are looked for one deeper."""
+    (tmp_path / "submissions" / "results").mkdir(parents=True)
+    (tmp_path / "submissions" / "card.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"submissions is a bundle: move it into a folder of its own"):
+        list(read_tree(tmp_path))
 
 
 @pytest.mark.parametrize("unlearner", ["grun+npo", "none", "retain"])

@@ -61,7 +61,6 @@ def test_the_worked_example(tmp_path: Path) -> None:
     # the pull request, in a tree that has no other results, and what reviewers make of it
     (block,) = re.findall(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)
     own = work / "leaderboards" / "results"
-    (own / "submissions").mkdir(parents=True)
     for name in ("none", "retain"):  # the project's, with which rows are ranked
         shutil.copytree(work / "results" / "tofu_forget10" / "tiny" / name, own / "tofu_forget10" / "tiny" / name)
     type_in("\n".join(line for line in block.splitlines() if not line.startswith("git ")))
