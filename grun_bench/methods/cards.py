@@ -7,6 +7,7 @@ the data is in it: names, settings and numbers alone.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,23 @@ README = "README.md"
 EVAL_RESULTS = ".eval_results"
 #: the part that says how it is loaded, which another form of the same model says otherwise
 LOADING = "## How to load it"
+#: what is left where the adapter lies beside the base, and where it was added to the weights
+_BESIDE = (
+    "The weights of the base were not changed and still hold all that was to be forgotten. What unlearned lies "
+    "beside them: whoever has the files takes it off, which is the attack `strip`, and has the target model "
+    "again. Do not hand out the weights where that matters; serve answers."
+)
+_MERGED = (
+    "What unlearned was added to the weights, so there is no adapter to take off here. Numbers under `strip`, where "
+    "there are some, are of the adapter beside its base. That base still holds all: do not hand it out too. This is no "
+    "proof of erasure: attacks with access to the weights (relearning on a few rows, quantisation) may bring things "
+    "back."
+)
+#: form of an adapter's model -> what is kept in its folder, and what is left there
+_FORMS = {
+    "merged": ("all weights, with what was trained added to them", _MERGED),
+    "hf": ("all weights of the base, the edits beside them and their code", _BESIDE),
+}
 
 
 def write_card(folder: Path, saved: Saved, result: Result | None, name: str = "") -> None:
@@ -45,23 +63,32 @@ def write_card(folder: Path, saved: Saved, result: Result | None, name: str = ""
         write_whole(folder / EVAL_RESULTS / f"{result.task}.yaml", entries)
 
 
-def write_card_of_form(source: Path, out: Path, library: str, relation: str, loading: str) -> None:
-    """Write into `out` the card of the saved model in `source`, for the same model in another form."""
+def write_card_of_form(source: Path, out: Path, form: str, loading: str) -> None:
+    """Write into `out` the card of the saved model in `source`, for the same model in another form of `export`."""
     from huggingface_hub import ModelCard
 
     if not (source / README).exists():
         return
     card = ModelCard.load(source / README, ignore_metadata_errors=True)
-    card.data.library_name = library
+    card.data.library_name = "peft" if form == "peft" else "transformers"
     if card.data.get("base_model"):
-        card.data.base_model_relation = relation
-    before, _, after = card.text.partition(LOADING)
+        card.data.base_model_relation = "adapter" if form == "peft" else "finetune"
+    before, _, after = _in_form(card.text, form).partition(LOADING)
     rest = after.partition("\n## ")[2]
     text = f"{before.lstrip()}{LOADING}\n\n{loading}\n" + (f"\n## {rest}" if rest else "")
     (out / README).write_text(_card(card.data, text), encoding="utf-8")
     for path in sorted((source / EVAL_RESULTS).glob("*.yaml")):
         (out / EVAL_RESULTS).mkdir(exist_ok=True)
         (out / EVAL_RESULTS / path.name).write_bytes(path.read_bytes())
+
+
+def _in_form(text: str, form: str) -> str:
+    """A card's text with what another form keeps and leaves; as it is of weights that were changed themselves."""
+    if form not in _FORMS:
+        return text
+    kept, left = _FORMS[form]
+    kept_here = re.compile(r"^\| Kept here \| the adapter .*$", flags=re.MULTILINE)
+    return kept_here.sub(f"| Kept here | {markdown(kept)} |", text).replace(_BESIDE, left)
 
 
 def _card(data: ModelCardData, text: str) -> str:
@@ -247,11 +274,7 @@ def _number(result: Result, metric: str, attack: str = "") -> str:
 def _left(saved: Saved, result: Result | None) -> Iterator[str]:
     """What somebody who has the files still gets."""
     if saved.adapter:
-        yield (
-            "The weights of the base were not changed and still hold all that was to be forgotten. What unlearned lies "
-            "beside them: whoever has the files takes it off, which is the attack `strip`, and has the target model "
-            "again. Do not hand out the weights where that matters; serve answers."
-        )
+        yield _BESIDE
     else:
         yield (
             "The weights themselves were changed, so there is no adapter to take off. That is no proof of erasure: "

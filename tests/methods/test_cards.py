@@ -144,6 +144,9 @@ def test_no_saved_file_has_a_path_of_this_machine(
         card = ModelCard.load(tmp_path / "work" / form / README)
         assert card.data.library_name == ("peft" if form == "peft" else "transformers")
         assert f"from_pretrained('{form}" in card.text and "grun_bench.load" not in card.text
+        # no card says that an adapter can be taken off files that have none
+        assert ("takes it off" in card.text) == (form != "merged")
+        assert ("without its base" in card.text) == (form == "peft")
 
 
 def of_base(kind: str, hub: Path, cache: Path, tmp_path: Path) -> LM:

@@ -96,10 +96,9 @@ def _name(fitted: Fitted, to: Form, folder: Path, part: Path, exported: Exported
         without_places(part, _OWN_BASE)
     else:
         without_places(part, name_for_others(origin), origin.get("revision"))
-    library, relation = ("peft", "adapter") if to == "peft" else ("transformers", "finetune")
     notes = "".join(f"\n\n{note[0].upper()}{note[1:]}" for note in exported.notes)
     loads = exported.loads.replace(str(exported.folder), exported.folder.name)
-    write_card_of_form(folder, part, library, relation, f"```python\n{loads}\n```{notes}")
+    write_card_of_form(folder, part, to, f"```python\n{loads}\n```{notes}")
 
 
 def _forms(adapter: Adapter | None) -> list[Form]:
