@@ -11,6 +11,7 @@ import pytest
 from conftest import Command
 
 import grun_bench
+from grun_bench.cli.commands import COMMANDS, HANDED_ON, Made
 from grun_bench.core import progress
 from grun_bench.core.errors import UsageError
 from grun_bench.core.settings import ELSEWHERE, options_of, override
@@ -46,6 +47,20 @@ def test_who_wants_silence_gets_results_alone(command: Command, monkeypatch: pyt
         assert (said.out, said.err) == ("adapters\n", "")
     assert "meanwhile" in command("ls", "adapters").err
     assert command("ls", "adapter", "-q").err.startswith("error: unknown kind")
+
+
+def test_an_empty_value_is_told_and_not_taken_for_the_folder_here_or_for_the_default(command: Command) -> None:
+    """As a variable of a shell makes it that was not set: of each option of each command that has no empty default."""
+    made, tried = Made(), 0
+    for name in COMMANDS.keys() - HANDED_ON:
+        for option in made[name].params:
+            takes = option.param_type_name == "option" and not getattr(option, "is_flag", False)
+            if takes and option.default != "" and not option.opts[0].startswith("--help"):
+                said = command(name, f"{option.opts[0]}=")
+                assert (said.code, said.out) == (2, ""), (name, option.opts)
+                assert said.err == f"error: {option.opts[0]}: its value is empty. Say one, or do not give it.\n"
+                tried += 1
+    assert tried > 100
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from grun_bench.cli.options import with_groups
+from grun_bench.core.errors import UsageError
 
 #: command -> module of this folder and function
 COMMANDS = {
@@ -37,6 +38,24 @@ COMMANDS = {
 }
 #: commands that hand what follows to another program, options and all
 HANDED_ON = {"lm-eval"}
+
+
+class Command(TyperCommand):
+    """A command whose options have a value if they are given: an empty one is mostly a variable that was not set, and
+    would be this folder where a path is asked for, or the default where a name is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            for each in self.params:
+                values = given.get(each.name or "")
+                if each.param_type_name == "option" and each.default != "" and "" in (values, *_several(values)):
+                    raise UsageError(f"{each.opts[0]}: its value is empty. Say one, or do not give it.")
+        return super().parse_args(ctx, args)
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, list | tuple) else ()
 
 
 class Made(Mapping[str, Any]):
@@ -72,6 +91,7 @@ def _made(name: str, place: str) -> Any:
     passed: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     settings = passed if name in HANDED_ON else None
     # given as short help, a docstring is not cut at the first line's width
-    declare = alone.command(name, short_help=command.__doc__, context_settings=settings)
+    kind = TyperCommand if name in HANDED_ON else Command
+    declare = alone.command(name, cls=kind, short_help=command.__doc__, context_settings=settings)
     declare(command if name in HANDED_ON else with_groups(command))
     return typer.main.get_command(alone)

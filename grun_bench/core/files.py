@@ -33,6 +33,15 @@ def check_writable(output: Path) -> None:
         raise UsageError(f"--output {output}: cannot be written ({error.strerror}). Choose another folder.") from None
 
 
+def noted_path(note: Path) -> Path | None:
+    """The path that a file of the cache notes, on its one line; None where it is not there or notes none."""
+    try:
+        text = note.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Path(text) if text else None
+
+
 @contextmanager
 def part_of(path: Path) -> Iterator[Path]:
     """A name beside `path` to write a file or a folder under, until it takes the place of `path`; gone after the block.

@@ -16,19 +16,20 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.escaping import clean
 from grun_bench.core.files import part_of
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.cards import write_card
-from grun_bench.models.bases import BESIDE, beside, folders, name_for_others, without_places
+from grun_bench.models.bases import BESIDE, beside, checked, folders, name_for_others, without_places
 
 if TYPE_CHECKING:
     from grun_bench.methods.adapters.base import Adapter
@@ -56,7 +57,7 @@ class Saved(BaseModel):
     unlearner: str
     adapter: str | None
     options: dict[str, Any]
-    base: dict[str, Any]
+    base: Annotated[dict[str, Any], AfterValidator(checked)]
     prompts: Literal["chat", "qa", "open-unlearning"]
     template: str | None = None
     run_id: str | None = None
@@ -231,7 +232,7 @@ def _load_base(saved: Saved, place: Placement, folder: Path, given: str | Path |
         name = str(given)
         lm = loading.load(name, place)
     elif "trained_without" in origin:
-        lm = load_tiny(origin["trained_without"], place, bool(origin.get("lore")))
+        lm = load_tiny(_left_out(origin["trained_without"]), place, bool(origin.get("lore")))
     elif cached := origin.get("cache"):
         folder = cache_folder() / cached
         if not (folder / KEY_FILE).exists():
@@ -249,23 +250,47 @@ def _load_base(saved: Saved, place: Placement, folder: Path, given: str | Path |
     return lm
 
 
+def _left_out(exclude: Any) -> str | None:
+    """The forget set that an embedded base never saw. Raises ModelError for none: a model would be made for it."""
+    from grun_bench.tasks.toy_lore import DOMAIN_OF
+    from grun_bench.tasks.toy_world import RETAIN_OF
+
+    if exclude not in (None, *RETAIN_OF, *DOMAIN_OF):
+        raise ModelError(
+            f"{CARD}: base.trained_without: the embedded world has no forget set {clean(str(exclude), 40)}."
+        )
+    return cast("str | None", exclude)
+
+
 def _load_named(base: dict[str, Any], place: Placement, folder: Path) -> LM:
-    """A base of the Hub, of a mirror, or a folder. Raises ModelError that says what it is where it is nowhere."""
+    """A base of the Hub, of a mirror, or a folder. Raises ModelError that says what it is where it is nowhere.
+
+    A folder that was noted and has another model by now is passed over.
+    """
     from grun_bench.models import loading
     from grun_bench.models.names import folder_of
+    from grun_bench.models.places import other_content
 
-    name, commit = str(base.get("name")), base.get("revision")
-    if found := next((each for each in folders(base, folder) if each.is_dir()), None):
-        return loading.load(str(found), place)
+    name, commit, passed = str(base.get("name")), base.get("revision"), ""
+    for found in (each for each in folders(base, folder) if each.is_dir()):
+        try:
+            lm = loading.load(str(found), place)
+        except ModelError as error:
+            passed += f"\n{error}"
+            continue
+        other = other_content(lm.origin, base)
+        if other is None:
+            return lm
+        passed += f"\n{found} is not the model that the adapter was trained on: {other}."
     try:
         return loading.load(name if commit is None or folder_of(name) else f"{name}@{commit}", place)
     except ModelError as error:
         if commit is not None or folder_of(name):
             raise
         raise ModelError(
-            f"{error}\nIt is the base of {folder}: a folder that was called {name} where the adapter was trained, with "
-            f"SHA-256 {base.get('sha256')}. Say where it is: grun_bench.load(DIR, base=FOLDER), `grun-bench export DIR "
-            "--base FOLDER`, or --model_args adapter=DIR,base=FOLDER of lm-eval."
+            f"{error}{passed}\nIt is the base of {folder}: a folder that was called {name} where the adapter was "
+            f"trained, with SHA-256 {base.get('sha256')}. Say where it is: grun_bench.load(DIR, base=FOLDER), "
+            "`grun-bench export DIR --base FOLDER`, or --model_args adapter=DIR,base=FOLDER of lm-eval."
         ) from None
 
 

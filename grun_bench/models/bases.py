@@ -16,14 +16,23 @@ from typing import Any
 
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError
-from grun_bench.core.files import write_whole
+from grun_bench.core.files import noted_path, write_whole
 from grun_bench.models.names import mirrored
 
 #: of a base that is a folder beside the saved model's, where it lies from there
 BESIDE = "folder"
 #: what other libraries write of where a model was read from
 _OF_PEFT = "base_model_name_or_path"
+#: what is a text wherever it is said of a base; the rest is how it was made
+_TEXTS = ("name", "sha256", "beside_sha256", "modules_sha256", "revision", "cache", "finetuned", "quantised", BESIDE)
 _PLACES = ("_name_or_path", "name_or_path", _OF_PEFT)
+
+
+def checked(origin: dict[str, Any]) -> dict[str, Any]:
+    """What a saved model's file says of its base, if that can be believed to name one. Raises ValueError."""
+    if odd := [key for key in _TEXTS if key in origin and not (isinstance(origin[key], str) and origin[key])]:
+        raise ValueError(f"{odd[0]} is no text")
+    return origin
 
 
 def is_made(origin: Mapping[str, Any]) -> bool:
@@ -60,8 +69,8 @@ def folders(origin: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     """Where a base that is a folder may lie, which the adapter in `folder` names so."""
     if way := origin.get(BESIDE):
         yield folder / str(way)
-    with suppress(OSError):
-        yield Path(_note(origin).read_text(encoding="utf-8").strip())
+    if noted := noted_path(_note(origin)):
+        yield noted
 
 
 def _note(origin: Mapping[str, Any]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from grun_bench.core import processes, registry
 from grun_bench.core.environment import OWN_RESULTS, cache_folder
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
-from grun_bench.core.files import write_whole
+from grun_bench.core.files import noted_path, write_whole
 from grun_bench.models.names import TINY
 from grun_bench.runs.config import RESULTS, RunConfig
+from grun_bench.tasks.yaml_files import task_files
 
 if TYPE_CHECKING:
     from grun_bench.results.result import Result
@@ -98,8 +99,7 @@ def files_there(row: Result) -> dict[OwnRole, Path]:
 def _place(name: str, file: OwnFile) -> Path:
     if (path := _noted(file)) is not None:
         return path
-    noted = _note(file)
-    was = noted.read_text(encoding="utf-8").strip() if noted.is_file() else None
+    was = noted_path(_note(file))
     where = f"was {was}, and is not there or has changed" if was else "was on another machine, or the cache is gone"
     raise DataError(
         f"{file.file} (sha256 {file.sha256[:12]}) {where}: `grun-bench run` with --{name} FILE and all else as "
@@ -116,8 +116,7 @@ def _noted(file: OwnFile) -> Path | None:
     """Where a file lies, if it is there and holds what it did."""
     from grun_bench.tasks.own_rows import content_sha256
 
-    noted = _note(file)
-    path = Path(noted.read_text(encoding="utf-8").strip()) if noted.is_file() else None
+    path = noted_path(_note(file))
     return path if path and path.exists() and content_sha256(path) == file.sha256 else None
 
 
@@ -158,7 +157,7 @@ def check_own(config: RunConfig) -> None:
             raise UsageError(
                 "--task says what is to be forgotten, or --forget FILE does, with own rows: `grun-bench run --help`."
             )
-        if _is_rows(config.task):
+        if _is_rows(config.task, config.include):
             raise UsageError(f"--task {config.task}: rows and no task's file; --forget {config.task} takes them.")
         return
     if wrong := list(_wrong(config)):
@@ -198,7 +197,9 @@ def _near(path: Path) -> str:
     return ""
 
 
-def _is_rows(task: str) -> bool:
-    """Whether what was given as a task is a file of rows or a folder of texts."""
+def _is_rows(task: str, include: Sequence[Path]) -> bool:
+    """Whether what was given as a task is a file of rows or a folder of texts, and not the name of a task."""
     path = Path(task)
+    if task in task_files(include):  # as results in this folder are called
+        return False
     return path.is_dir() or (path.is_file() and path.suffix not in (".yaml", ".yml"))

@@ -19,7 +19,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 import grun_bench
 from grun_bench.core import processes
@@ -38,6 +38,8 @@ FOLDER = ".track"
 PROJECT = "grun-bench"
 #: the curve of a result over the steps of its training
 TRAINING = "training"
+#: what a run is called, also as a folder: no way out of the one that it is in
+_NAME = r"^([^/\\.][^/\\]*)?$"
 #: seconds between two sendings during a training
 EVERY = 1.0
 
@@ -51,11 +53,11 @@ class Sent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    run: str = ""
-    steps: int = 0
-    measured: int = -1
+    run: str = Field(default="", pattern=_NAME)
+    steps: int = Field(default=0, ge=0)
+    measured: int = Field(default=-1, ge=-1)
     values: str = ""
-    batches: int = 0
+    batches: int = Field(default=0, ge=0)
 
 
 @dataclass

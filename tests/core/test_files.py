@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grun_bench.core.errors import GrunBenchError
-from grun_bench.core.files import locked, part_of, write_whole
+from grun_bench.core.files import locked, noted_path, part_of, write_whole
 
 
 def ended() -> int:
@@ -112,3 +112,14 @@ def test_a_link_in_the_place_of_the_file_is_replaced_and_not_followed(tmp_path: 
     path.symlink_to(victim)
     write_whole(path, "text")
     assert victim.read_text() == "mine" and path.read_text() == "text" and not path.is_symlink()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_note_that_says_no_path_is_none(tmp_path: Path, content: bytes) -> None:
+    """Above all not the folder that one is in, which an empty path would be."""
+    note = tmp_path / "note"
+    assert noted_path(note) is None and noted_path(tmp_path) is None
+    note.write_bytes(content)
+    assert noted_path(note) is None
+    note.write_text(f"{tmp_path / 'ein Büro'}\n", encoding="utf-8")
+    assert noted_path(note) == tmp_path / "ein Büro"

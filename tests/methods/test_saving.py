@@ -85,6 +85,28 @@ def test_a_base_that_is_a_folder_is_found_from_anywhere(
         grun_bench.load(tmp_path / "moved" / "unlearned")
 
 
+def test_a_noted_folder_with_another_model_is_passed_over(
+    environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base has moved to a mirror, and something else lies where it was; without the mirror both are told."""
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GRUN_BENCH_HUB")
+    old, kept = tmp_path / "old" / "mine" / "model", tmp_path / "here" / "unlearned"
+    shutil.copytree(hub / SMALL, old)
+    lm = load_base(str(old), Placement("cpu", "float32"))
+    saved(lm, kept, "grun", layers=[2, 4])
+    expected = logits_of(lm)
+    assert torch.equal(logits_of(grun_bench.load(kept)), expected)
+    shutil.copytree(old, tmp_path / "mirror" / "mine" / "model")
+    for content in ((old / "config.json").read_text() + " ", "{}"):  # another, and none
+        (old / "config.json").write_text(content)
+        with pytest.raises(ModelError, match=f"(?s){old}.*Say where it is"):
+            grun_bench.load(kept)
+        with monkeypatch.context() as patch:
+            patch.setenv("GRUN_BENCH_HUB", str(tmp_path / "mirror"))
+            assert torch.equal(logits_of(grun_bench.load(kept)), expected)
+
+
 def test_an_adapter_is_small_and_lora_is_pefts_own(
     keep: Callable[..., Tensor], environment: Path, tmp_path: Path
 ) -> None:
@@ -292,9 +314,24 @@ def test_a_pickle_is_refused_by_its_content(keep: Callable[..., Tensor], tmp_pat
             grun_bench.load(tmp_path / "model")
 
 
+def of_base(**base: object) -> str:
+    """The file of a saved model whose base says this of itself."""
+    kinds = {"unlearner": "grun+npo", "adapter": "grun", "options": {}, "prompts": "qa"}
+    return json.dumps(kinds | {"base": {"name": "tiny"} | base})
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "grun-bench run --save"), ("{}", "unlearner"), ("[", "file"), ('{"adapter": 1}', "unlearner")],
+    [
+        (None, "grun-bench run --save"),
+        ("{}", "unlearner"),
+        ("[", "file"),
+        ('{"adapter": 1}', "unlearner"),
+        (of_base(sha256=4), "base: .*sha256 is no text"),
+        (of_base(cache=3), "base: .*cache is no text"),
+        (of_base(folder=""), "base: .*folder is no text"),
+        (of_base(trained_without="x"), "no forget set x"),
+    ],
 )
 def test_what_is_no_saved_model_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
     if text is not None:

@@ -24,6 +24,8 @@ from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.record import Continuation, Generation, Record, Records, load_records
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_result, result_files
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.own import check_own
 
 NAMES = [f"{first} {last}" for last in ("Berg", "Falk") for first in ("Ada", "Bo", "Cy", "Di")]
 CITIES = ["Turin", "Graz", "Malmo", "Ghent"]
@@ -93,6 +95,15 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     refused(command("run", "--unlearner", "npo", *arguments), *parts)
     assert not list(files.glob("*results*/*"))
+
+
+def test_a_folder_of_results_that_is_called_as_a_task_is_no_rows(files: Path) -> None:
+    """As `--output .` leaves one: the same command is not refused the next time."""
+    for name in ("tofu_lite", "texts"):
+        (files / name).mkdir()
+    check_own(RunConfig("npo", "tofu_lite", files))
+    with pytest.raises(UsageError, match="--forget texts takes them"):
+        check_own(RunConfig("npo", "texts", files))
 
 
 # --- texts that stay --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from conftest import SMALL, Command
 
 import grun_bench
 from grun_bench.core.errors import UsageError
+from grun_bench.core.strict_json import read_if_there
 from grun_bench.integrations import trackers
 from grun_bench.integrations.trackers import TRACKERS, tracker_names
 from grun_bench.methods import checkpoints
@@ -26,7 +27,7 @@ from grun_bench.results.result import Result
 from grun_bench.runs import track
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.run import run
-from grun_bench.runs.track import Track
+from grun_bench.runs.track import Sent, Track
 
 #: (name of a series, step) -> all values that a tracker has there
 Series = Mapping[tuple[str, int], Sequence[float]]
@@ -233,6 +234,16 @@ def test_no_text_of_private_rows_is_tracked(
 
 
 # --- before anything is loaded ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("note", ['{"run": "../../evil"}', '{"run": ".."}', '{"run": "a/b"}', '{"steps": -1}', "{"])
+def test_a_note_from_elsewhere_leads_nowhere(tmp_path: Path, note: str) -> None:
+    """Of a folder of results that somebody else made: trackers have folders that are called as their runs."""
+    (tmp_path / "note.json").write_text(note)
+    with pytest.raises(UsageError, match=r"note\.json"):
+        read_if_there(tmp_path / "note.json", Sent, Sent())
+    (tmp_path / "note.json").write_text(Sent(run="grun+npo-0123-seed0-abcdef", steps=3).model_dump_json())
+    assert read_if_there(tmp_path / "note.json", Sent, Sent()).steps == 3
 
 
 def test_names_are_read_and_near_ones_told(monkeypatch: pytest.MonkeyPatch) -> None:
