@@ -56,15 +56,22 @@ def write_card(folder: Path, saved: Saved, result: Result | None, name: str = ""
     `name` is the folder's, where it is yet to be called so.
     """
     place = name or folder.name
-    loading = f"```python\nimport grun_bench\n\nlm = grun_bench.load({place!r})  # lm.model, lm.tokenizer\n```"
+    loading = (
+        "```python\nimport grun_bench\n\n"
+        f"lm = grun_bench.load({place!r})  # this folder, or its name on the Hub\n"
+        "model, tokenizer = lm.model, lm.tokenizer\n```"
+    )
     write_whole(folder / README, _card(_metadata(saved, result), "\n\n".join(_parts(saved, result, loading))))
     entries = _entries(result) if result else ""
     if result and entries:
         write_whole(folder / EVAL_RESULTS / f"{result.task}.yaml", entries)
 
 
-def write_card_of_form(source: Path, out: Path, form: str, loading: str) -> None:
-    """Write into `out` the card of the saved model in `source`, for the same model in another form of `export`."""
+def write_card_of_form(source: Path, out: Path, form: str, loading: str, with_base: bool) -> None:
+    """Write into `out` the card of the saved model in `source`, for the same model in another form of `export`.
+
+    `with_base`: whether the base lies in the folder too, beside an adapter.
+    """
     from huggingface_hub import ModelCard
 
     if not (source / README).exists():
@@ -73,7 +80,7 @@ def write_card_of_form(source: Path, out: Path, form: str, loading: str) -> None
     card.data.library_name = "peft" if form == "peft" else "transformers"
     if card.data.get("base_model"):
         card.data.base_model_relation = "adapter" if form == "peft" else "finetune"
-    before, _, after = _in_form(card.text, form).partition(LOADING)
+    before, _, after = _in_form(card.text, form, with_base).partition(LOADING)
     rest = after.partition("\n## ")[2]
     text = f"{before.lstrip()}{LOADING}\n\n{loading}\n" + (f"\n## {rest}" if rest else "")
     (out / README).write_text(_card(card.data, text), encoding="utf-8")
@@ -82,8 +89,10 @@ def write_card_of_form(source: Path, out: Path, form: str, loading: str) -> None
         (out / EVAL_RESULTS / path.name).write_bytes(path.read_bytes())
 
 
-def _in_form(text: str, form: str) -> str:
+def _in_form(text: str, form: str, with_base: bool) -> str:
     """A card's text with what another form keeps and leaves; as it is of weights that were changed themselves."""
+    if with_base:
+        text = text.replace(", without its base |", ", and the base that it is on |")
     if form not in _FORMS:
         return text
     kept, left = _FORMS[form]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from attaching import logits_of, saved
 from conftest import SMALL, Command
 from huggingface_hub import ModelCard, metadata_load
 from synthetic import result as synthetic_result
+from torch import Tensor
+from transformers import PreTrainedModel
 
 import grun_bench
 from grun_bench.core.errors import ModelError
@@ -118,6 +122,17 @@ def check_no_paths(folder: Path, *places: Path) -> None:
             assert str(place).encode() not in content, (path, place)
 
 
+def loaded_as_said(card: ModelCard) -> PreTrainedModel:
+    """What a card's code loads."""
+    said: dict[str, Any] = {}
+    exec(re.search(r"```python\n(.*?)```", card.text, flags=re.DOTALL)[1], said)
+    return said["model"].eval()
+
+
+def generated(model: PreTrainedModel) -> Tensor:
+    return model.generate(torch.tensor([[1, 70, 71, 72]]), do_sample=False, max_new_tokens=8, pad_token_id=0)
+
+
 @pytest.mark.parametrize("adapter", ["grun", "lora", "reft-held", "full"])
 @pytest.mark.parametrize("base", ["mirror", "folder", "fine-tuned"])
 def test_no_saved_file_has_a_path_of_this_machine(
@@ -146,7 +161,12 @@ def test_no_saved_file_has_a_path_of_this_machine(
         assert f"from_pretrained('{form}" in card.text and "grun_bench.load" not in card.text
         # no card says that an adapter can be taken off files that have none
         assert ("takes it off" in card.text) == (form != "merged")
-        assert ("without its base" in card.text) == (form == "peft")
+        own_base = (tmp_path / "work" / form / "base").exists()
+        assert ("without its base" in card.text) == (form == "peft" and not own_base)
+        assert ("and the base that it is on" in card.text) == own_base
+        if form != "peft" or own_base:
+            monkeypatch.chdir(tmp_path / "work")
+            assert torch.equal(generated(loaded_as_said(card)), generated(grun_bench.load(folder).model))
 
 
 def of_base(kind: str, hub: Path, cache: Path, tmp_path: Path) -> LM:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ _BASE, _TYPE = ("LlamaForCausalLM", "LlamaConfig"), "edited-llama"
 
 #: in a folder for PEFT, the base that is nowhere else
 _OWN_BASE = "base"
+#: what exported folders are loaded with -> the library that has it
+_LIBRARIES = {
+    "AutoModelForCausalLM": "transformers",
+    "AutoPeftModelForCausalLM": "peft",
+    "PeftModel": "peft",
+}
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,20 @@ def export(folder: Path, to: Form, out: Path, placement: Placement, base: str | 
 def _name(fitted: Fitted, to: Form, folder: Path, part: Path, exported: Exported) -> None:
     """Put names in the place of this machine's paths, and the saved model's card beside."""
     origin = fitted.lm.origin
-    if to == "peft" and is_made(origin):
+    with_base = to == "peft" and is_made(origin)
+    if with_base:
         without_places(part, _OWN_BASE)
     else:
         without_places(part, name_for_others(origin), origin.get("revision"))
     notes = "".join(f"\n\n{note[0].upper()}{note[1:]}" for note in exported.notes)
     loads = exported.loads.replace(str(exported.folder), exported.folder.name)
-    write_card_of_form(folder, part, to, f"```python\n{loads}\n```{notes}")
+    write_card_of_form(folder, part, to, f"```python\n{_imports(loads)}\n\nmodel = {loads}\n```{notes}", with_base)
+
+
+def _imports(loads: str) -> str:
+    """The lines that bring what a call loads with, by library."""
+    found = [name for name in _LIBRARIES if re.search(rf"\b{name}\b", loads)]
+    return "\n".join(f"from {_LIBRARIES[name]} import {name}" for name in found)
 
 
 def _forms(adapter: Adapter | None) -> list[Form]:
