@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -50,6 +49,7 @@ ARCHITECTURE = {
     # Llama's 0.02 is meant for wide models; this one learns more slowly from it
     "initializer_range": 0.05,
 }
+_FIRST_FIELDS = ("lr", "weight_decay", "betas", "warmup", "decay", "clip", "accumulate")
 SCHEDULE = Schedule(lr=2.5e-3, betas=(0.9, 0.99), warmup=0.05, decay="cosine")
 EPOCHS = 14
 BATCH_SIZE = 16
@@ -73,8 +73,8 @@ def settings(lore: bool = False) -> dict[str, Any]:
         "lore": lore,
         "vocabulary": VOCABULARY,
         "architecture": ARCHITECTURE,
-        # as Schedule was when the models that are in caches were made: what came later is at its default
-        "schedule": {name: value for name, value in asdict(SCHEDULE).items() if name != "warmup_from_zero"},
+        # as Schedule was when the first rows were filed, field by field: what came later is at its default
+        "schedule": {name: getattr(SCHEDULE, name) for name in _FIRST_FIELDS},
         "epochs": EPOCHS,
         "batch_size": BATCH_SIZE,
         "hidden_share": HIDDEN_SHARE,
