@@ -109,6 +109,15 @@ def test_the_sweep_among_the_examples_is_its_runs(command: Command, tmp_path: Pa
     assert said.code == 0 and [sum(name in row for row in rows) for name in ("grun-held+npo", "lora+npo")] == [3, 6]
 
 
+def test_the_real_boards_sweep_is_every_attack_of_a_user(command: Command, tmp_path: Path) -> None:
+    """Thirteen methods of three seeds and their controls; only `alias` has no rows of real data."""
+    file = ROOT / "leaderboards" / "smollm2.yaml"
+    said = command("sweep", file, "--output", tmp_path, "--status")
+    assert said.code == 0 and "42 runs: 42 waiting" in said.out + said.err
+    users = {name for name in registry.names("attack") if registry.get("attack", name).access == "user"}
+    assert set(yaml.safe_load(file.read_text())["attacks"]) == users - {"alias"}
+
+
 def test_a_call_that_is_wrong_is_not_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above sees options that are not there and words of the wrong type, behind what the shell has."""
     (call,) = typed(
