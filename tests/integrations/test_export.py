@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -344,3 +345,16 @@ def test_export_replaces_nothing(command: Command, keep: Any, tmp_path: Path) ->
     (tmp_path / "out" / "mine").write_text("x")
     said = command("export", keep("grun"), "--to", "hf", "--out", tmp_path / "out")
     assert said.code == 2 and "there is something already" in said.err
+
+
+def test_a_disk_that_is_full_is_an_error_that_leaves_nothing(command: Command, keep: Any, tmp_path: Path) -> None:
+    """safetensors has an error of its own where no more can be written."""
+    folder = keep("grun")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        said = command("export", folder, "--to", "hf", "--out", tmp_path / "full" / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert said.code == 1 and "could not be written" in said.err and said.err.count("\n") == 1
+    assert list((tmp_path / "full").iterdir()) == []

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -91,8 +92,8 @@ def export(folder: Path, to: Form, out: Path, placement: Placement, base: str | 
             if out.exists():
                 out.rmdir()
             part.replace(out)
-    except OSError as error:
-        raise GrunBenchError(f"{out} could not be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:  # safetensors says a full disk so
+        raise GrunBenchError(f"{out} could not be written: {getattr(error, 'strerror', '') or error}.") from error
     return exported
 
 
