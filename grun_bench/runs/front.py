@@ -14,6 +14,7 @@ from grun_bench.core.errors import UsageError, unknown
 from grun_bench.integrations.trackers import tracker_names
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_models, check_settings
+from grun_bench.runs.given_types import check_given
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
 from grun_bench.tasks.yaml_files import task_file
 
@@ -121,6 +122,7 @@ def evaluate(
 
 def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], options: Mapping[str, Any]) -> RunConfig:
     """What a caller asked for: paths may be text, folders of models paths, and names of attacks a list."""
+    check_given(options)
     given = dict(options)
     for kind, names in _KINDS.items():
         given |= {name: kind(given[name]) for name in names if given.get(name) is not None}
