@@ -534,7 +534,7 @@ def _mangle_file(path: Path, draw: Callable[..., Any]) -> None:
     elif how == "json" and path.suffix == ".bz2" and content:
         try:
             lines = bz2.decompress(content).split(b"\n")
-        except (OSError, EOFError):  # mangled before
+        except (OSError, EOFError, ValueError):  # mangled before
             lines = [b""]
         number = draw(st.integers(0, len(lines) - 1))
         try:
