@@ -23,9 +23,10 @@ def share(
     """Write filed results, without those of private rows, in a format that others read."""
     if to not in FORMS:
         raise unknown("--to", to, FORMS)
-    from grun_bench.results.sharing import check_empty, shared
+    from grun_bench.core.files import check_empty
+    from grun_bench.results.sharing import shared
 
-    check_empty(out)
+    check_empty(out, "--out")
     results = list(shared(output))
     if not results:
         raise UsageError(f"{output}: no results there, or of private rows alone.")

@@ -33,6 +33,12 @@ def check_writable(output: Path) -> None:
         raise UsageError(f"--output {output}: cannot be written ({error.strerror}). Choose another folder.") from None
 
 
+def check_empty(folder: Path, option: str = "") -> None:
+    """Raises UsageError where something is at the folder that is to be written, which `option` gave."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{option} {folder}: there is something already. Choose another folder.".lstrip())
+
+
 def noted_path(note: Path) -> Path | None:
     """The path that a file of the cache notes, on its one line; None where it is not there or notes none."""
     try:

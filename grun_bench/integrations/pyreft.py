@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.files import check_empty
 from grun_bench.methods.adapters.base import load_tensors
 from grun_bench.methods.adapters.grun import Grun, make_gate
 from grun_bench.methods.adapters.reft import Edit, Reft
@@ -53,7 +54,7 @@ def export_pyreft(folder: str | Path, out: str | Path) -> list[Path]:
     saved = read_card(folder)
     if saved.adapter not in ("reft", "grun"):
         raise ModelError(f"{folder}: pyreft has edits of hidden states only, and this is {saved.adapter or 'a model'}.")
-    _check_empty(out)
+    check_empty(out)
     stages = _read_edits(folder, saved)
     places = [out] if len(stages) == 1 else [out / f"request{number}" for number in range(1, len(stages) + 1)]
     try:
@@ -107,11 +108,6 @@ def _origin(base: str) -> dict[str, Any]:
         return identity(base, place)
     # of which commit of the Hub it was nobody said
     return {"name": hub_id(base)[0] if "/" in base else base}
-
-
-def _check_empty(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out}: there is something already. Choose another folder.")
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 from grun_bench.core.plugins import Control
 from grun_bench.leaderboard.cells import Cell, with_number
 from grun_bench.leaderboard.filings import Column, Run, canonical
+from grun_bench.leaderboard.least import least_differences
 from grun_bench.leaderboard.ranking import Ends
 from grun_bench.leaderboard.themes import by_theme
 from grun_bench.metrics.strengths import STRENGTHS, Place, line
@@ -144,6 +145,11 @@ class Board:
     @property
     def attacks(self) -> list[str]:
         return list(self.access)
+
+    @cached_property
+    def least(self) -> dict[Column, str]:
+        """For each column of the headline, the least difference between two rows that would be seen."""
+        return least_differences(self)
 
     @cached_property
     def headline(self) -> list[Column]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import TYPE_CHECKING
 
-from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.filings import Column
 from grun_bench.metrics.power import ks_words, least_words
+
+if TYPE_CHECKING:
+    from grun_bench.leaderboard.boards import Board
 
 #: the heading of the line
 LEAST = "least difference seen"
@@ -39,7 +42,7 @@ def _width(interval: tuple[float, float]) -> float:
 
 def least_rule(board: Board) -> str | None:
     """What the line means, with what the test of forget quality sees on this board; None where the line is empty."""
-    if not any(least_differences(board).values()):
+    if not any(board.least.values()):
         return None
     text = (
         f"The {LEAST} is the one between two rows that a test at 5 % would find 4 times of 5, from the deviation of "

@@ -18,7 +18,7 @@ from grun_bench.leaderboard import glossary, scatter, words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
 from grun_bench.leaderboard.filings import plain
-from grun_bench.leaderboard.least import LEAST, least_differences, least_rule
+from grun_bench.leaderboard.least import LEAST, least_rule
 from grun_bench.leaderboard.opened import Opened
 from grun_bench.results.words import number
 
@@ -132,7 +132,7 @@ def _rules(board: Board) -> str:
 
 def _foot(board: Board, sides: int) -> str:
     """The line below the rows that says what their numbers can show; it takes no part in sorting."""
-    least = list(least_differences(board).values())
+    least = list(board.least.values())
     if not any(least):
         return ""
     cells = ["", LEAST, *[""] * board.attacked, *least]

@@ -10,7 +10,7 @@ from grun_bench.leaderboard import gates, words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import NOTHING, Cell
 from grun_bench.leaderboard.filings import Column
-from grun_bench.leaderboard.least import LEAST, least_differences
+from grun_bench.leaderboard.least import LEAST
 from grun_bench.leaderboard.themes import FORGOTTEN, GATES, KEPT, LAYERS, MEMBERS, OTHERWISE, REST, WRITING
 from grun_bench.metrics.gate_words import LEGEND, WRONG, named, worst
 from grun_bench.metrics.strengths import SHARES, Equal, equal_utility
@@ -98,7 +98,7 @@ def ranking(board: Board, rows: Sequence[Row], title: str = "Ranking") -> Table:
     for row in rows:
         entries = [_worst(row)] if by_attack else []
         lines.append((row, [*entries, *(entry(column, row.cells[column]) for column in columns)]))
-    least = list(least_differences(board).values())
+    least = list(board.least.values())
     return Table(
         RANKING,
         title,

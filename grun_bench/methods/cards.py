@@ -134,9 +134,8 @@ def eval_results(result: Result) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
     sources = data_sets(result)
-    for key in result.metric_keys():
-        value = result.value(key.metric, key.attack, key.variant)
-        if value is None or key.variant or key.metric not in result.headline:
+    for key, value in result.worst_values():
+        if key.metric not in result.headline:
             continue
         under = f" under the attack {key.attack}" if key.attack else ""
         yield EvalResult(

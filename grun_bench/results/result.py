@@ -240,6 +240,13 @@ class Result(_Part):
         """All that was measured, in the order of the file."""
         return [MetricKey.parse(text) for text in self.results[self.task]]
 
+    def worst_values(self) -> Iterator[tuple[MetricKey, float]]:
+        """The numbers without attack and under the worst variant of each, in the order of the file."""
+        for key in self.metric_keys():
+            value = self.value(key.metric, key.attack, key.variant)
+            if value is not None and not key.variant:
+                yield key, value
+
     def metrics(self, attack: str = "", variant: str = "") -> list[str]:
         """The metrics that were measured without attack, or under one, in the order of the file."""
         end = f",{MetricKey('', attack, variant).filter}"

@@ -33,9 +33,3 @@ def shared(folder: Path) -> Iterator[Result]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of results.")
     return (result for result in map(read_result, result_files(folder)) if not is_private(result))
-
-
-def check_empty(out: Path) -> None:
-    """Raises UsageError where something is at the folder that is to be written."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"--out {out}: there is something already. Choose another folder.")

@@ -154,12 +154,10 @@ class Tracker:
 
 def values_of(result: Result) -> dict[str, float]:
     """The numbers of a result: each metric without attack, and under each attack its worst variant."""
-    found = {}
-    for key in result.metric_keys():
-        value = result.value(key.metric, key.attack, key.variant)
-        if value is not None and not key.variant:
-            found[f"attack/{key.attack}/{key.metric}" if key.attack else f"final/{key.metric}"] = value
-    return found
+    return {
+        f"attack/{key.attack}/{key.metric}" if key.attack else f"final/{key.metric}": value
+        for key, value in result.worst_values()
+    }
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.core.files import part_of
+from grun_bench.core.files import check_empty, part_of
 from grun_bench.core.patches import any_generation_config, no_bars
 from grun_bench.integrations.hf.forms import Form
 from grun_bench.methods.adapters.base import Adapter
@@ -76,8 +76,7 @@ def export(folder: Path, to: Form, out: Path, placement: Placement, base: str | 
     Raises UsageError where it has no such form, with the one that it has, or where something else is at `out`;
     ModelError as `grun_bench.load` does; GrunBenchError where it cannot be written.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"--out {out}: there is something already. Choose another folder.")
+    check_empty(out, "--out")
     fitted = load_fitted(folder, placement, base)
     adapter = fitted.adapter
     forms = _forms(adapter)
