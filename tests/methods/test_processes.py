@@ -119,8 +119,9 @@ def test_weights_of_fewer_bits(make_lm: Callable[..., LM], tmp_path: Path, way: 
     assert (flat[0] - flat[1]).norm() < 0.1 * (flat[1] - flat[2]).norm()
 
 
-def test_a_part_is_rounded_as_in_the_whole() -> None:
-    whole = torch.randn(7, 5)
+@pytest.mark.parametrize("columns", [5, 300_000])
+def test_a_part_is_rounded_as_in_the_whole(columns: int) -> None:
+    whole = torch.randn(7, columns)
 
     class Half(Part):
         shape = whole.shape  # type: ignore[assignment]

@@ -57,6 +57,23 @@ def test_a_weight_that_moves_on_does_not_jump_back() -> None:
     assert (path.diff(dim=0) >= 0).all() and (path[-1] > path[0]).float().mean() > 0.9
 
 
+def test_large_weights_are_rounded_piece_by_piece_without_bias() -> None:
+    """More places than numbers are drawn: each is rounded to a neighbour, and means over rows and columns hold."""
+    size = (1200, 1800)
+    values = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 1
+    found = rounded(values, torch.bfloat16, 3).float()
+    apart = (found - values).double() / torch.finfo(torch.bfloat16).eps
+    assert apart.abs().max() < 1
+    # the variance of an error is at most a quarter: six standard deviations of each mean
+    for dimension in (0, 1):
+        assert apart.mean(dimension).abs().max() < 6 * 0.5 / size[dimension] ** 0.5
+    # and no two rows have the same errors: a product with one vector is as exact in all of them
+    vector = torch.randn(size[1], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    errors = apart @ vector
+    assert errors.abs().max() < 6 * 0.5 * vector.norm()
+    assert torch.corrcoef(torch.stack([apart[1], apart[1 + 1_048_573 // size[1]]]))[0, 1].abs() < 0.15
+
+
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
