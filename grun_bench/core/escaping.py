@@ -97,7 +97,7 @@ def accents_set(text: str) -> str:
 
 def script(data: Any) -> str:
     """Data as JSON inside an HTML script element, which no text in it can close."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, check_circular=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -172,7 +172,7 @@ class Board:
         """Whether an attack is some row's worst case: without, the worst case is the lead metric itself."""
         return any(row.worst_attack for row in self.rows)
 
-    @property
+    @cached_property
     def tuned(self) -> bool:
         """Whether it has rows of tuned settings."""
         return any(row.tuned for row in self.rows)

@@ -127,8 +127,10 @@ def _shown_settings(groups: Sequence[Sequence[Run]]) -> list[str]:
         if each.tuned is None:
             untuned[each.name].append(each.settings)
 
+    of_all, of_untuned = ({name: _differing(same) for name, same in kind.items()} for kind in (whole, untuned))
+
     def shown(each: UnlearnerInfo) -> str:
-        names = _differing((whole if each.tuned else untuned)[each.name])
+        names = (of_all if each.tuned else of_untuned)[each.name]
         values = ", ".join(f"{name}={plain(each.settings[name])}" for name in names if name in each.settings)
         return "; ".join(filter(None, (each.tuned.label, values))) if each.tuned else values
 

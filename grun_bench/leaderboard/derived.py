@@ -30,7 +30,7 @@ def completed(filed: Filed) -> Filed:
     again.
     """
     result = filed.result
-    if result.toy or result.records is None or not filed.beside(result.records).exists():
+    if result.toy or result.records is None or not filed.has(result.records):
         return filed
     stated = result.results[result.task]
     names = [name for name, keys in everywhere(result.sets).items() if not any(key_text(key) in stated for key in keys)]

@@ -59,9 +59,13 @@ def run_of(filed: Filed) -> Run:
     """The run of one filing, without what no page shows: thousands are held at once."""
     filed = completed(filed)
     result = filed.result
-    values, keys = result.results[result.task], {name: key_text(name) for name in result.higher_is_better[result.task]}
-    clean = {_column(name, result.versions.get(name, 1)): values[key] for name, key in keys.items() if key in values}
-    own = [name for name, key in keys.items() if key not in values and not MetricKey(name).is_recovery]
+    values, versions = result.results[result.task], result.versions
+    clean, own = {}, []
+    for name in result.higher_is_better[result.task]:
+        if (key := key_text(name)) in values:
+            clean[_column(name, versions.get(name, 1))] = values[key]
+        elif not MetricKey(name).is_recovery:
+            own.append(name)
     shown = [*result.headline, *own]
     told = [*shown, *map(_recovery, shown)]
     attacks = {_label(name, info): _attacked(filed, name, info, shown, told) for name, info in result.attacks.items()}
@@ -94,15 +98,15 @@ def _attacked(
     result = filed.result
     values = result.results[result.task]
 
-    def there(names: Iterable[str], variant: str = "") -> dict[str, str]:
-        return {name: key for name in names if (key := key_text(name, attack, variant)) in values}
+    def under(variant: str) -> dict[str, float | None]:
+        return {name: values[key] for name in of_variants if (key := key_text(name, attack, variant)) in values}
 
-    worst, variants = there(of_worst), {variant: there(of_variants, variant) for variant in info.variants}
+    worst = {name: key for name in of_worst if (key := key_text(name, attack)) in values}
     return Attacked(
         info,
         filed.place,
         {name: values[key] for name, key in worst.items()},
-        {variant: {name: values[key] for name, key in keys.items()} for variant, keys in variants.items()},
+        {variant: under(variant) for variant in info.variants},
         {name: result.intervals[key] for name, key in worst.items() if key in result.intervals},
         {name: result.reasons[key] for name, key in worst.items() if key in result.reasons},
     )
@@ -125,9 +129,9 @@ def canonical(value: Any) -> str:
 
 def plain(value: Any) -> str:
     """A setting as people write it."""
-    if isinstance(value, bool | int | float):
-        return _encoded(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def merged(runs: Iterable[Run]) -> list[Run]:

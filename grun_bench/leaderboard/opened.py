@@ -98,7 +98,8 @@ class Opened:
     def _records(self, folder: str, records: RecordsFile | None) -> Part:
         if records is None:
             return "none"
-        return {"t": f"{records.count} rows", "h": path_link(f"{self.results}/{folder}/{records.file}")}
+        address = f"{path_link(f'{self.results}/{folder}')}/{path_link(records.file)}"
+        return {"t": f"{records.count} rows", "h": address}
 
     def _variants(self, board: Board, row: Row) -> Iterator[Block]:
         """Each attack's ways of asking, by the metrics that show it; of several runs the first that was attacked."""
@@ -163,12 +164,13 @@ def _metrics(board: Board, row: Row) -> Iterator[Block]:
     themes: dict[str, dict[str, dict[str, Column]]] = {}
     layers: dict[str, dict[str, Column]] = {}
     missing: dict[str, list[str]] = defaultdict(list)
+    of_layers = board.themes.get(LAYERS, [])
     for column in board.others:
         if row.cells[column].value is None:
             missing[row.cells[column].reason].append(words.plain(board, column))
             continue
         scored, label, theme = _split(column, board.first.protocol)
-        found = layers if column in board.themes.get(LAYERS, []) else themes.setdefault(theme, {})
+        found = layers if column in of_layers else themes.setdefault(theme, {})
         found.setdefault(label, {})[scored] = column
     yield from _metric_table(board, row, "Other metrics", themes)
     yield from _metric_table(board, row, LAYERS, {"": layers}, fold=1)
@@ -190,7 +192,7 @@ def _metric_table(
         for label, columns in labels.items():
             metric = next(iter(columns.values())).metric
             cells = [_value(columns[name].metric, row.cells[columns[name]]) if name in columns else "" for name in sets]
-            rows.append([{"t": clean(label), "g": place_of_metric(metric)}, *cells])
+            rows.append([_explained(label, place_of_metric(metric)), *cells])
     if there:
         head = ["metric", *(clean(name.replace("_", " ")) for name in sets)]
         yield {"title": title, "head": head, "rows": rows, **({"fold": fold} if fold else {})}
@@ -251,9 +253,12 @@ def _short(block: Block) -> Block:
 
 
 def _heading(board: Board, column: Column) -> Part:
-    text = clean(words.heading(board, column))
-    entry = place_of_metric(column.metric)
-    return {"t": text, "g": entry} if entry else text
+    return _explained(words.heading(board, column), place_of_metric(column.metric))
+
+
+@cache
+def _explained(text: str, entry: str) -> Part:
+    return {"t": clean(text), "g": entry} if entry else clean(text)
 
 
 def _first(row: Row, attack: str) -> Attacked:
@@ -276,7 +281,7 @@ def _parts(row: Row) -> list[list[Part]]:
 
 
 def _attack(name: str) -> Part:
-    return {"t": clean(name), "g": place("attack", name.partition(" v")[0])}
+    return _explained(name, place("attack", name.partition(" v")[0]))
 
 
 def _address(svg: str) -> str:
@@ -288,8 +293,10 @@ def _value(metric: str, cell: Cell) -> Part:
     """A number with its interval, as `words.interval` says it."""
     if cell.value is None or cell.low is None or cell.high is None:
         return _number(metric, cell.value)
-    ends = (cell.high - cell.value,) if cell.over == "seeds" else (cell.low, cell.high)
-    return [_number(metric, cell.value), *(_number("", each) for each in ends)]
+    value = _number(metric, cell.value)
+    if cell.over == "seeds":
+        return [value, _number("", cell.high - cell.value)]
+    return [value, _number("", cell.low), _number("", cell.high)]
 
 
 def _strengths(board: Board, row: Row) -> Iterator[Block]:

@@ -8,7 +8,7 @@ import json
 
 from grun_bench.core.escaping import cell as text
 from grun_bench.leaderboard.boards import Board, Row
-from grun_bench.leaderboard.cells import Cell
+from grun_bench.leaderboard.cells import NOTHING
 
 
 def sheet(board: Board) -> str:
@@ -27,9 +27,9 @@ def sheet(board: Board) -> str:
     writer.writerow(head)
     for row in board.rows:
         cells = [row.worst, *(row.cells[column] for column in columns.values())]
-        cells += [row.attacks.get(name, {}).get(metric, Cell(None)) for name, metric in attacked.values()]
+        cells += [row.attacks.get(name, {}).get(metric, NOTHING) for name, metric in attacked.values()]
         numbers = [number for cell in cells for number in (cell.value, cell.low, cell.high)]
-        writer.writerow([*_facts(board, row).values(), *("" if value is None else repr(value) for value in numbers)])
+        writer.writerow([*_facts(board, row).values(), *numbers])  # floats by their repr, None as nothing
     return out.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,13 @@ class Filed:
     def beside(self, records: RecordsFile) -> Path:
         return self.file.with_name(records.file)
 
+    def has(self, records: RecordsFile) -> bool:
+        """Whether there is anything under their name."""
+        return os.path.exists(f"{self.root}/{self.place}/{records.file}")  # noqa: PTH110  (a quarter of the time)
+
     def left_out(self) -> bool:
         """Whether records are not there and need not be: a toy result's, which is made again in minutes."""
-        return self.result.toy and not all(self.beside(records).exists() for records in self.result.all_records())
+        return self.result.toy and not all(map(self.has, self.result.all_records()))
 
     def problem(self) -> str | None:
         """Why the records beside the result are not those that it names; None where they are."""

@@ -134,6 +134,14 @@ def test_an_interval_over_seeds_hangs_on_no_version_of_scipy() -> None:
         assert cell.high == cell.value + half and cell.low == cell.value - half
 
 
+@pytest.mark.parametrize("degrees", [*range(1, 12), 29, 30, 99, 100])
+def test_the_quantile_of_students_t_is_that_of_scipy(degrees: int) -> None:
+    ends = average([1.0, *[0.0] * degrees], None)
+    runs = degrees + 1
+    quantile = stats.t.ppf(0.975, degrees)
+    assert ends.high is not None and ends.high - 1 / runs == pytest.approx(quantile / runs, abs=1e-7)
+
+
 def test_one_run_has_its_own_interval_and_no_other() -> None:
     assert average([0.5], (0.4, 0.7))[:5] == (0.5, 1, 0.4, 0.7, "examples")
     assert average([0.5], None)[:5] == (0.5, 1, None, None, "")

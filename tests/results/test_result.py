@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.files import write_whole
 from grun_bench.results.filed import records_problem, save_records
 from grun_bench.results.record import load_records
-from grun_bench.results.result import RecordsFile
+from grun_bench.results.result import RecordsFile, parse_result
 from grun_bench.results.store import find_result, read_result, result_files
 
 
@@ -120,6 +121,54 @@ def test_what_breaks_the_schema_is_refused_with_its_place(
     path.write_text(json.dumps(change(json.loads(one(results).read_text()))))
     with pytest.raises(UsageError, match=place):
         read_result(path)
+
+
+def test_what_was_reviewed_is_read_as_anything_else(results: Path) -> None:
+    for path in result_files(results):
+        content = path.read_bytes()
+        once, strictly = (parse_result(content, path, reviewed=reviewed) for reviewed in (True, False))
+        assert once == strictly and once.dumps() == strictly.dumps()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["unlearner"]["settings"].update(lr=math.nan),
+        lambda data: data["data"]["forget"].update(rows=[{"share": -math.inf}]),
+        lambda data: data["results"]["small"].update({"forget_probability,none": math.nan}),
+        lambda data: data["cost"].update(training_seconds=math.inf),
+        lambda data: data["cost"].update(parameters="many"),
+        lambda data: data["configs"].update(small=[]),
+        lambda data: data["git"].update(commit="\ud800"),
+        lambda data: data.update(colour="blue"),
+        lambda data: data.update(schema_version=99),
+        lambda data: data.update(schema_version=True),
+        lambda data: data.pop("schema_version"),
+        lambda data: data["results"].update(other={}),
+        lambda data: data["records"].update(file="../elsewhere.records.jsonl"),
+    ],
+)
+def test_what_was_reviewed_is_refused_in_the_same_words(
+    results: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    data = json.loads(one(results).read_text())
+    change(data)
+    words = []
+    for reviewed in (True, False):
+        with pytest.raises(UsageError) as refused:
+            parse_result(json.dumps(data).encode(), "file", reviewed=reviewed)
+        words.append(str(refused.value))
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("place", ['"epochs": ', '"training_seconds": '])
+def test_a_number_too_large_to_hold_is_refused_wherever_it_stands(results: Path, place: str) -> None:
+    before, found, after = one(results).read_text().partition(place)
+    assert found
+    text = f"{before}{place}1e999{after[after.index(',') :]}"
+    for reviewed in (True, False):
+        with pytest.raises(UsageError, match=r"settings|training_seconds|epochs"):
+            parse_result(text.encode(), "file", reviewed=reviewed)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "nonsense"])
