@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from pathlib import Path
 
 from grun_bench.core import registry
 from grun_bench.core.errors import unknown
 from grun_bench.core.papers import Paper, numbers, paper
 from grun_bench.core.plugin_search import Entry
 from grun_bench.core.plugins import Kind
+
+#: what stands for the file of a plugin that is not known here
+PLUGIN = Path("PLUGIN.py")
 
 
 def papers_of(names: Iterable[str]) -> dict[str, list[Paper]]:
@@ -21,13 +25,25 @@ def papers_of(names: Iterable[str]) -> dict[str, list[Paper]]:
 
 
 def papers_of_unlearner(name: str) -> list[Paper]:
-    """The papers of an unlearner of a result; none of one that is not known here."""
+    """The papers of an unlearner of a result; none of a part that is not known here."""
+    return [paper(number) for number in numbers("\n".join(map(_said, filter(None, _parts(name)))))]
+
+
+def file_of_plugin(name: str) -> Path | None:
+    """The file that a command needs (`--include-path`) to know an unlearner of a result; None for one of a package.
+
+    That of a part which is not known here is `PLUGIN`.
+    """
+    origins = (entry.origin if entry else PLUGIN for entry in _parts(name) if entry is None or not entry.builtin)
+    return next((origin for origin in origins if isinstance(origin, Path)), None)
+
+
+def _parts(name: str) -> list[Entry | None]:
     parts: list[tuple[Kind, str]] = [("unlearner", name)]
     if "+" in name:
         adapter, _, objective = name.partition("+")
         parts = [("adapter", adapter), ("objective", objective)]
-    found = [known[part] for kind, part in parts if part in (known := registry.entries(kind))]
-    return [paper(number) for number in numbers("\n".join(map(_said, found)))]
+    return [registry.entries(kind).get(part) for kind, part in parts]
 
 
 def _entries(name: str) -> list[Entry]:

@@ -67,6 +67,11 @@ class Row:
         return PINNED[self.role] if self.role else self.name
 
     @property
+    def named(self) -> str:
+        """Its label with the settings that tell it from the table's other rows of this name."""
+        return f"{self.label} ({self.shown})" if self.shown else self.label
+
+    @property
     def tuned(self) -> str:
         """How its settings were found, as in `tuned: 20 trials, validation of tofu_forget10`; "" for others."""
         tuned = self.runs[0].result.unlearner.tuned

@@ -53,4 +53,4 @@ def file(stem: str, row: Row) -> str:
 
 def picture(row: Row, result: Result) -> str:
     """The picture of a row's audit."""
-    return gate_picture(f"Gates of {row.label}{seed(result)} on {result.task}, {result.model}", result.gates)
+    return gate_picture(f"Gates of {row.named}{seed(result)} on {result.task}, {result.model}", result.gates)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from grun_bench.core.escaping import latex
-from grun_bench.core.sources import papers_of_unlearner
+from grun_bench.core.escaping import clean, latex
+from grun_bench.core.sources import PLUGIN, file_of_plugin, papers_of_unlearner
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET
 from grun_bench.leaderboard.tables import RANKING, Entry, Table
 from grun_bench.leaderboard.told_apart import NOT_TOLD
+from grun_bench.leaderboard.tree import SUBMISSIONS
 
 #: the signs of the marks that say what a difference is worth; any other mark gets a letter
 _SIGNS = {NOT_TOLD: r"\dagger", LIKE_TARGET: r"\ddagger", ABOVE_TARGET: r"\S"}
@@ -49,11 +52,24 @@ def document(boards: Sequence[tuple[Board, Sequence[Table]]]) -> str:
         r"% \usepackage[T1]{fontenc} \usepackage{booktabs} \usepackage{graphicx}",
     ]
     if keys and any(table.name == RANKING for _, tables in boards for table in tables):
-        lines.append(f"% BibTeX: grun-bench cite {' '.join(keys)}")
+        files = [(row.name, file) for board, _ in boards for row in board.rows if (file := _plugin(row))]
+        by_name = dict(sorted(files, key=lambda each: (each[1] != PLUGIN, each)))  # one that is known is the last
+        included = (word for file in sorted(set(by_name.values())) for word in ("--include-path", str(file)))
+        lines.append(f"% BibTeX: {clean(shlex.join(('grun-bench', 'cite', *keys, *included)), 10_000)}")
     every = [(board, table) for board, tables in boards for table in tables]
     for place, (board, table) in enumerate(every, 1):
         lines += ["", *_table(board, table), *[r"\clearpage"] * (place % _FLOATS == 0)]
     return "\n".join(lines) + "\n"
+
+
+def _plugin(row: Row) -> Path | None:
+    """The file that knows a row's method, where this package does not; a submission brings its own."""
+    place = file_of_plugin(row.name) if papers_of_unlearner(row.name) else None
+    if place != PLUGIN:
+        return place
+    filings = (filed for run in row.runs for filed in run.filings if filed.submission)
+    brought = (filed.root / SUBMISSIONS / filed.submission / "plugin.py" for filed in filings)
+    return next(filter(Path.is_file, brought), place)
 
 
 def _table(board: Board, table: Table) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grun_bench.core.escaping import html
+from grun_bench.core.escaping import clean, html
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import Cell
@@ -195,18 +196,20 @@ def _point(row: Row, utility: Cell, x: float, y: float, across: _Scale, up: _Sca
     else:
         shape = f'<circle class="dot" cx="{x}" cy="{y}" r="{7 if row.pareto else 5.5}"/>'
     classes = "pin" if row.pinned else f"c{colours[row.adapter]}{'' if row.pareto else ' low'}"
-    name = html(f"{row.label}{f' ({row.shown})' if row.shown else ''}")
-    return f'<g class="pt {classes}" data-row="{row.id}"><title>{name}</title>{bars}{shape}</g>'
+    return f'<g class="pt {classes}" data-row="{row.id}"><title>{html(row.named)}</title>{bars}{shape}</g>'
 
 
 def _names(drawn: Sequence[tuple[Row, float, float]], taken: Sequence[_Box]) -> list[str]:
-    """Names beside the references, the front and the first ranks, where they cover no point and no other name."""
-    taken = list(taken)
-    parts = []
+    """Names beside the references, the front and the first ranks, where they cover no point and no other name.
+
+    Where several points have one name their settings are with it, in whole.
+    """
+    taken, parts = list(taken), []
+    shared = Counter(row.label for row, _, _ in drawn)
     for row, x, y in sorted(drawn, key=lambda point: (not point[0].pinned, not point[0].pareto, point[0].rank or 0)):
         if not (row.pinned or row.pareto or (row.rank or 0) <= NAMED):
             continue
-        text = row.label if len(row.label) <= 28 else row.label[:27] + "…"
+        text = row.named if shared[row.label] > 1 else clean(row.label, 28)
         width = 7.3 * len(text)
         places = ((x + 11, y + 4, "start"), (x - 11, y + 4, "end"), (x, y - 13, "middle"), (x, y + 22, "middle"))
         for at, base, anchor in places:

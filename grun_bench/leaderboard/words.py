@@ -181,6 +181,8 @@ def rules(board: Board) -> list[str]:
 
 
 INTERVALS = (
-    "n is the number of runs (seeds), numbers are their means. ± is the 95 % t interval over the runs; [low, high] is "
-    "the 95 % bootstrap interval over the examples of a row's only run. ↑ higher is better, ↓ lower is better."
+    "n is the number of runs (seeds), numbers are their means. ± is half the 95 % t interval over the runs: of their "
+    "mean, as if they were drawn from a normal distribution, so of few runs it can reach beyond what the metric can be "
+    "(a share below 0 or above 1). [low, high] is the 95 % bootstrap interval over the examples of a row's only run. ↑ "
+    "higher is better, ↓ lower is better."
 )

@@ -25,7 +25,7 @@ NAME, PARTS = 38, 29
 _Curve = tuple[str, GateSpread]
 _STYLE = (
     "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#24292f}.back{fill:#fff}"
-    ".title{font-size:15px;font-weight:600}.head{font-weight:600}.soft{fill:#57606a}.end{text-anchor:end}.mid{text-anchor:middle}"
+    ".title{font-size:13px;font-weight:600}.head{font-weight:600}.soft{fill:#57606a}.end{text-anchor:end}.mid{text-anchor:middle}"
     ".grid{stroke:#8c959f;stroke-opacity:.35;fill:none}.half{stroke:#57606a;stroke-dasharray:3 3}"
     ".open{fill:#d9822b}.shut{fill:#3b82c4}.median{stroke:#24292f;stroke-width:2}.curve{fill:none;stroke-width:2}"
     ".worst{stroke-dasharray:5 3}"

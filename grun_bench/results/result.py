@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -44,12 +45,28 @@ def _finite(data: dict[str, Any]) -> dict[str, Any]:
 Plain = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
+#: a number of things
+Count = Annotated[int, Field(ge=0)]
+#: seconds, as a clock measured them
+Seconds = Annotated[float, Field(ge=0)]
+#: no result is older; and a clock that is not right is less than a year ahead
+_FIRST, _AHEAD = 2020, 1
+
+
+def _a_date(text: str) -> str:
+    """Raises ValueError for what is no date of ISO 8601 on which a result may have been made."""
+    last = datetime.now().year + _AHEAD
+    if not _FIRST <= datetime.fromisoformat(text).year <= last:
+        raise ValueError(f"a result is made between {_FIRST} and {last}")
+    return text
+
+
 class RecordsFile(_Part):
     """The records beside a result: the file's name, and SHA-256 and lines of its content when it is uncompressed."""
 
     file: str
     sha256: str
-    count: int
+    count: Count
 
     def same(self, other: RecordsFile | None) -> bool:
         """Whether another file has the same content, compressed or not."""
@@ -61,7 +78,7 @@ class TunedBy(_Part):
 
     trials: Annotated[int, Field(ge=1)]
     on: str
-    seed: int
+    seed: Count
 
     @property
     def label(self) -> str:
@@ -88,14 +105,14 @@ class ImportedFrom(_Part):
 class Cost(_Part):
     """What it took. Seconds of wall time; bytes of peak memory (GPU, else the process)."""
 
-    trainable_parameters: int = 0
-    parameters: int = 0
-    training_seconds: float = 0.0
-    scoring_seconds: float = 0.0
-    training_peak_bytes: int | None = None
-    scoring_peak_bytes: int | None = None
+    trainable_parameters: Count = 0
+    parameters: Count = 0
+    training_seconds: Seconds = 0.0
+    scoring_seconds: Seconds = 0.0
+    training_peak_bytes: Count | None = None
+    scoring_peak_bytes: Count | None = None
     #: what frozen first layers gave, kept over the training
-    trunk_bytes: int = 0
+    trunk_bytes: Count = 0
 
 
 class AttackInfo(_Part):
@@ -109,14 +126,14 @@ class AttackInfo(_Part):
     access: Literal["user", "weights"]
     settings: Plain
     variants: dict[str, RecordsFile]
-    seconds: float
-    rows: dict[str, int] = {}
+    seconds: Seconds
+    rows: dict[str, Count] = {}
 
 
 class Point(_Part):
     """Metric values at one place of a curve, null where a number is missing, and the records that they come from."""
 
-    at: int
+    at: Count
     values: dict[str, float | None]
     records: RecordsFile | None = None
 
@@ -130,7 +147,7 @@ class Curve(_Part):
 
     unit: Literal["steps", "stages", "percent"]
     points: list[Point]
-    best: int | None = None
+    best: Count | None = None
 
 
 #: the share of the target model's retain probability that the best step must have kept
@@ -194,13 +211,13 @@ class Result(_Part):
     run_id: str
     status: Literal["ok", "diverged"]
     error: str | None = None
-    date: str
+    date: Annotated[str, AfterValidator(_a_date)]
     task: str
     model: str
     unlearner: UnlearnerInfo
-    seed: int | None
+    seed: Count | None
     protocol: str
-    limit: int | None
+    limit: Annotated[int, Field(ge=1)] | None
     imported: ImportedFrom | None = None
     dataset: Literal["embedded", "published", "own"]
     dataset_hash: str
@@ -210,7 +227,7 @@ class Result(_Part):
     results: dict[str, dict[str, float | None]]
     reasons: dict[str, str]
     intervals: dict[str, Annotated[tuple[float, float], Field(strict=False)]]
-    n_samples: dict[str, dict[str, int]] = Field(alias="n-samples")
+    n_samples: dict[str, dict[str, Count]] = Field(alias="n-samples")
     higher_is_better: dict[str, dict[str, bool | None]]
     versions: dict[str, int | str]
     configs: dict[str, Plain]

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from grun_bench.core.sources import file_of_plugin
 from grun_bench.models.names import folder_of
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of, in_folder
@@ -51,7 +52,7 @@ def command_of(row: Result, output: Path, save: str) -> Again:
     given = [name if value is True else f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value]
     given = [*given, *(f"--set {shlex.quote(f'{key}={_said(value)}')}" for key, value in made.overrides.items())]
     command = f"grun-bench run {' '.join(given)} --save {shlex.quote(save)}{in_folder('--output', output)}"
-    return Again(command, (*notes, *_of_models(row, made)))
+    return Again(command, (*notes, *_of_models(row, made), *_of_plugin(row)))
 
 
 def _own_options(row: Result) -> tuple[dict[str, Any], list[str]]:
@@ -82,6 +83,12 @@ def _said(value: Any) -> str:
     if isinstance(value, str) and yaml.safe_load(value) == value:
         return value
     return json.dumps(value)
+
+
+def _of_plugin(row: Result) -> Iterator[str]:
+    """What the result does not say of a method that is not the package's own."""
+    if file := file_of_plugin(row.unlearner.name):
+        yield f"{row.unlearner.name} is of a plugin: add --include-path {shlex.quote(str(file))}."
 
 
 def _of_models(row: Result, made: RunConfig) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from synthetic import references, result, store, with_gates
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.escaping import clean, latex
+from grun_bench.core.registry import including
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.exports import FORMATS, export
 from grun_bench.leaderboard.tables import NAMES
@@ -225,3 +227,32 @@ def test_the_command_prints_or_writes(command: Command, tree: Path, tmp_path: Pa
     ):
         said = command(*wrong)
         assert said.code == 2 and says in said.err
+
+
+def test_a_method_of_a_plugin_is_cited_with_its_file(tmp_path: Path, command: Command) -> None:
+    """The command in the comment is one that a shell runs as it stands."""
+    tree = tmp_path / "results of mine"
+    store([*references(), result("grun+margin", es=0.2), result("lora+npo", es=0.3)], tree)
+    line = "% BibTeX: grun-bench cite "
+
+    def asked() -> list[str]:
+        (found,) = (each for each in export(tree, "latex").splitlines() if each.startswith(line))
+        return shlex.split(found.removeprefix(line))
+
+    assert asked() == ["grun+margin", "lora+npo", "--include-path", "PLUGIN.py"]
+    plugin = tree / "submissions" / "my-method" / "plugin.py"
+    submitted = plugin.parent / "results"
+    store([*references(), result("grun+margin", es=0.2, seed=1)], submitted)
+    plugin.write_text(
+        "from grun_bench.core.registry import objective\n\n\n"
+        '@objective("margin")\ndef margin(batch):\n    """Of arXiv 2310.10683."""\n    return batch.forget.nll.mean()\n'
+    )
+    assert asked()[2:] == ["--include-path", str(plugin)]
+    said = command("cite", *asked())
+    assert said.code == 0 and "2310.10683" in said.out and "hu2021lora" in said.out
+    with including([plugin]):
+        assert asked()[2:] == ["--include-path", str(plugin)]
+
+
+def test_methods_of_the_package_are_cited_without_a_file(tree: Path) -> None:
+    assert "--include-path" not in export(tree, "latex", "words", table="all")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from forging import Data, edit, records_of, refile, replace_records, restate
 
+from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard import allowed, words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
@@ -73,6 +74,37 @@ def intervals(data: Data) -> None:
 def test_what_cannot_be_said_of_itself_is_found(tree: Path, change: Callable[[Data], Any], says: str) -> None:
     edit(of(tree), change)
     assert any(line.startswith(f"{of(tree)}: ") and says in line for line in found(tree)), found(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda data: data.update(date="0001-01-01T00:00:00+00:00"),
+            "$.date: Value error, a result is made between ",
+        ),
+        (
+            lambda data: data.update(date="9998-01-01T00:00:00+00:00"),
+            "$.date: Value error, a result is made between ",
+        ),
+        (lambda data: data.update(date="yesterday"), "$.date: Value error, Invalid isoformat"),
+        (lambda data: data.update(limit=-3), "$.limit: Input should be greater than or equal to 1"),
+        (lambda data: data.update(limit=0), "$.limit: "),
+        (lambda data: data.update(limit=2.5), "$.limit: Input should be a valid integer"),
+        (lambda data: data.update(limit=True), "$.limit: Input should be a valid integer"),
+        (lambda data: data.update(seed=-1), "$.seed: "),
+        (lambda data: data["cost"].update(training_seconds=-1.0), "$.cost.training_seconds: "),
+        (
+            lambda data: data["n-samples"]["small"].update(x=-4),
+            "$.n-samples.small.x: ",
+        ),
+    ],
+)
+def test_what_no_run_leaves_makes_no_board(tree: Path, change: Callable[[Data], Any], says: str) -> None:
+    edit(of(tree), change)
+    with pytest.raises(UsageError) as refused:
+        render(tree, tree.parent)
+    assert str(refused.value).startswith(f"{of(tree)}: {says}")
 
 
 def test_a_point_of_a_training_curve_has_no_records_and_has_bounds(tree: Path) -> None:

@@ -125,6 +125,18 @@ def test_the_interval_over_seeds_is_students(values: list[float]) -> None:
     assert cell.over == "seeds" and cell.n == len(values)
 
 
+def test_a_page_whose_intervals_reach_beyond_the_metric_says_what_they_take_for_granted(tmp_path: Path) -> None:
+    store(
+        [*references(), *(result(seed=seed, es=es) for seed, es in enumerate((0.01, 0.02, 0.2)))], tmp_path / "results"
+    )
+    low = stats.t.interval(0.95, 2, stats.tmean([0.01, 0.02, 0.2]), stats.sem([0.01, 0.02, 0.2]))[0]
+    rendered = render(tmp_path / "results", tmp_path)
+    (page,) = (text for path, text in rendered.pages.items() if path.endswith(".md") and "/" in path)
+    assert low < 0 and f"± {0.23 / 3 - low:.3f}" in page
+    for text in (page, rendered.site):
+        assert "normal distribution" in text and "beyond what the metric can be" in text
+
+
 def test_an_interval_over_seeds_hangs_on_no_version_of_scipy() -> None:
     """The quantiles in closed form for two and three runs: equal to the last digit, whatever computes them."""
     two, three = math.tan(0.475 * math.pi), 0.95 * math.sqrt(2 / (1 - 0.95**2))

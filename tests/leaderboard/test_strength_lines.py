@@ -80,3 +80,27 @@ def test_an_opened_row_has_its_strengths() -> None:
     (block,) = (each for each in blocks["grun+npo"] if "strengths" in each["title"])
     assert block["rows"] == [["0", 900, 800], ["0.5", 500, 750]]  # in thousandths
     assert not any("strengths" in each["title"] for each in blocks["lora+npo"])
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def names_of(found: Board) -> list[str]:
+    return re.findall(
+        r'<text class="name[^>]*>([^<]*)</text>', picture(found, palette([row.adapter for row in found.rows]))
+    )
+
+
+def test_points_of_one_name_have_the_settings_in_which_they_differ_beside_it() -> None:
+    long = {f"a_setting_with_a_name_{letter}": 1 for letter in "ab"}
+    settings = [{"lr": 0.001}, {"lr": 0.002}, {"lr": 0.001, "reset": True}, {"lr": 0.001, **long}]
+    rows = [
+        result(es=0.1 + place / 10, utility=0.75 - place / 50, settings=each) for place, each in enumerate(settings)
+    ]
+    names = names_of(board(*rows, result("lora+npo", es=0.6, utility=0.78)))
+    assert len(names) == len(set(names)) == 7
+    assert {"grun+npo (lr=0.002)", "grun+npo (lr=0.001, reset=true)", "lora+npo"} <= set(names)
+
+
+def test_points_of_other_names_have_the_name_alone() -> None:
+    assert {"grun+npo", "lora+npo"} <= set(names_of(board(result(), result("lora+npo", es=0.3))))

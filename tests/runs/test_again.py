@@ -160,3 +160,9 @@ def test_a_retain_model_that_was_named_is_no_target_model(unlearner: str) -> Non
     row.target = target
     if unlearner != "retain":
         assert config_of(row).target_model == names[0]
+
+
+def test_a_method_of_a_plugin_says_that_its_file_is_needed(tmp_path: Path) -> None:
+    (note,) = command_of(result("grun+margin"), tmp_path, "model").notes
+    assert note == "grun+margin is of a plugin: add --include-path PLUGIN.py."
+    assert command_of(result("grun+npo"), tmp_path, "model").notes == ()
