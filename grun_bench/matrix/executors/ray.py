@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.progress import say
 from grun_bench.core.signals import STOPS
 from grun_bench.matrix.cell import Cell, Status
@@ -25,6 +25,8 @@ RETRIES = 5
 GRACE = 60.0
 #: what Ray itself counts; anything else are resources that a cluster has names for
 COUNTED = ("num_cpus", "num_gpus", "memory")
+#: what a cluster lists that is asked for by those names, or not at all
+_OTHERWISE = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Ray:
             raise UsageError(f"--resource {odd[0]}={self.resources[odd[0]]}: Ray counts resources; write a number.")
 
     def __enter__(self) -> Ray:
+        """Raises UsageError for a resource that the cluster does not have: Ray would wait for it for ever."""
         handlers = {each: signal.getsignal(each) for each in STOPS}
         try:
             _ray().init(log_to_driver=False, logging_level="warning")
@@ -51,6 +54,10 @@ class Ray:
         finally:
             for each, handler in handlers.items():
                 signal.signal(each, handler)  # Ray has its own, under which nothing says how to go on
+        known = [*COUNTED, *(name for name in _ray().cluster_resources() if name not in _OTHERWISE)]
+        if odd := [name for name in self.resources if name not in known]:
+            _ray().shutdown()
+            raise unknown("--resource", odd[0], known, "These are Ray's own, and what this cluster has.")
         return self
 
     def __exit__(

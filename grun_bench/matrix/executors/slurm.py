@@ -6,6 +6,7 @@ is queued again; one that is preempted is queued again by Slurm itself. Ctrl-C c
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.progress import say
 from grun_bench.core.signals import Stopped
 from grun_bench.matrix.cell import Cell, Status
@@ -34,6 +35,9 @@ LOOK, LATE = 3.0, 20.0
 #: seconds that cancelled jobs have to end a step and keep a checkpoint
 GRACE = 60.0
 
+#: an option in the help of sbatch
+_OPTION = re.compile(r"--([a-z][a-z-]+)")
+
 
 @dataclass
 class Slurm:
@@ -46,8 +50,8 @@ class Slurm:
     _cells: dict[str, Cell] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises UsageError without submitit, without Slurm, and for a limit of time that is no number of minutes, or
-        too short to come further in."""
+        """Raises UsageError without submitit, without Slurm, for an option that sbatch does not have, and for a limit
+        of time that is no number of minutes, or too short to come further in."""
         minutes = self.resources.get("time", MINUTES)
         if not isinstance(minutes, int):
             raise UsageError(f"--resource time={minutes}: write minutes as a whole number.")
@@ -58,6 +62,22 @@ class Slurm:
                 "again and again without coming further."
             )
         _submitit()
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Raises UsageError for the first option that sbatch does not take; its help names most, but not all.
+
+        With --help beside it nothing is submitted, and an option that is unknown is refused as ever.
+        """
+        known = _OPTION.findall(_ask("sbatch", "--help") or "")
+        for option, value in self._options().items():
+            said = f"--{option}" if value is True else f"--{option}={value}"
+            if known and option not in known and _ask("sbatch", said, "--help") is None:
+                raise unknown("--resource", option, set(known), "It is an option of sbatch.")
+
+    def _options(self) -> dict[str, Any]:
+        """The resources as sbatch calls them."""
+        return {key.replace("_", "-"): value for key, value in self.resources.items()}
 
     @property
     def _name(self) -> str:
@@ -93,7 +113,7 @@ class Slurm:
 
     def _submit(self, cells: Sequence[Cell]) -> None:
         submitit = _submitit()
-        options = {key.replace("_", "-"): value for key, value in self.resources.items() if key != "time"}
+        options = {key: value for key, value in self._options().items() if key != "time"}
         cpus = options.get("cpus-per-task")
         slurm = submitit.SlurmExecutor(cells[0].folder / "slurm", max_num_timeout=TIMES)
         slurm.update_parameters(
