@@ -10,6 +10,7 @@ from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.given import DTYPES
 from grun_bench.leaderboard.compare import Number, compare
 from grun_bench.leaderboard.likeness import ALIKE, distance
 from grun_bench.metrics.about import bounds_by_name, bounds_of
@@ -18,7 +19,7 @@ from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of, named_models
-from grun_bench.runs.front import CODES, DTYPES
+from grun_bench.runs.front import CODES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
 from grun_bench.runs.outcome import Outcome

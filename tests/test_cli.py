@@ -55,6 +55,20 @@ def refused(said: Said, *parts: str) -> None:
         ([*RUN, "--seed", "99999999999999999999"], ["--seed", "4294967295"]),
         (["sweep", *RUN[1:], "--seeds", "0,\N{SUPERSCRIPT TWO}"], ["--seeds", "whole numbers"]),
         (["sweep", *RUN[1:], "--seeds", "99999999999"], ["--seeds", "up to 4294967295"]),
+        (["sweep", *RUN[1:], "--seeds", " "], ["--seeds", "whole numbers"]),
+        *(
+            (arguments, [f"{option} {text}: nothing stands beside one of its commas"])
+            for text in ("0.5,,1", ",0.5", "0.5,")
+            for option, arguments in (
+                ("--strengths", [*RUN, "--strengths", text]),
+                ("--columns", [*RUN, "--forget", "x.jsonl", "--columns", text]),
+                ("--track", [*RUN, "--track", text]),
+                ("--seeds", ["sweep", *RUN[1:], "--seeds", text]),
+                ("--seeds", ["meta-eval", "--seeds", text]),
+                ("--trained", ["meta-eval", "--trained", text]),
+                ("attacks", [*RUN, "--attacks", text]),
+            )
+        ),
         (["rnu"], ["'rnu'", "'run'"]),
         (["ls", "adaptors"], ["'adaptors'", "did you mean adapters"]),
         ([*RUN, "--set", "epoch=3"], ["setting of grun+npo 'epoch'", "did you mean epochs"]),

@@ -9,6 +9,7 @@ import typer
 
 from grun_bench.cli.options import Output
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.given import DTYPES
 from grun_bench.runs.config import RESULTS
 
 
@@ -24,7 +25,6 @@ def export(
     if not Path(source).is_dir():
         _refuse_run(source, output)
     from grun_bench.integrations.hf.forms import FORMS, Form
-    from grun_bench.runs.front import DTYPES
 
     for what, name, known in (("--to", to, FORMS), ("--dtype", dtype, DTYPES)):
         if name not in known:

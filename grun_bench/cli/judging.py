@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import Output, RunName
+from grun_bench.cli.options import Output, RunName, numbers, seeded
 from grun_bench.cli.running import MachineOptions
 from grun_bench.core.errors import UsageError
 from grun_bench.runs.config import RESULTS
@@ -94,28 +94,20 @@ def meta_eval(
     from grun_bench.runs.front import pools
     from grun_bench.terminal.trust import print_trust
 
-    numbers = _numbers("--seeds", seeds, int), _numbers("--trained", trained, float)
+    shares = numbers("--trained", trained)
+    if not shares or not all(0 < each <= 1 for each in shares):
+        raise UsageError(f"--trained {trained}: must be shares above 0, up to 1.")
+    wanted = seeded(seeds)
     options = {"model": model, "limit": limit, "protocol": protocol, **machine.config()}
     unlearners = unlearner or (METHODS if model in (None, TINY) else ())
     for name in unlearners:
         registry.parse_unlearner(name)  # a wrong one is told before minutes of training
-    made = pools(task, out, *numbers, **options)
+    made = pools(task, out, wanted, shares, **options)
     if unlearners:
         rows_attacked(unlearners, task, **options | {"output": out / "rows"})
     judged = judge(made, out / "rows" if unlearners else machine.output)
     print_trust(judged, f"which metric can be trusted? {made.task}, {made.model}")
     print(f"page: {write_page(made, judged, out)}")
-
-
-def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
-    """The numbers between commas. Raises UsageError for none, and for what no seed and no share can be."""
-    try:
-        found = [kind(each) for each in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or any(each < 0 if kind is int else not 0 < each <= 1 for each in found):
-        raise UsageError(f"{option} {text}: must be {'whole numbers' if kind is int else 'shares above 0, up to 1'}.")
-    return found
 
 
 def depth(

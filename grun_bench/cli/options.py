@@ -13,7 +13,9 @@ import typer
 
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
+from grun_bench.core.given import listed
 from grun_bench.core.progress import quiet
+from grun_bench.runs.config import MAX_SEED
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -124,7 +126,7 @@ def _setting(pair: str, option: str) -> tuple[str, Any]:
 
 def mapped(text: str) -> dict[str, str]:
     """Names from `ours=theirs,...`. Raises UsageError for anything else."""
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    pairs = [part.partition("=") for part in listed("--columns", text)]
     if odd := next((ours for ours, _, theirs in pairs if not ours.strip() or not theirs.strip()), None):
         raise UsageError(f"--columns {odd}: write it as question=Q,answer=A.")
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
@@ -133,9 +135,17 @@ def mapped(text: str) -> dict[str, str]:
 def numbers(option: str, text: str) -> tuple[float, ...]:
     """The numbers between commas. Raises UsageError for anything else."""
     try:
-        return tuple(float(each) for each in text.split(",") if each.strip())
+        return tuple(map(float, listed(option, text)))
     except ValueError:
         raise UsageError(f"{option} {text}: must be numbers with commas between, as in 0.5,1.5.") from None
+
+
+def seeded(text: str) -> list[int]:
+    """The seeds of `--seeds`. Raises UsageError for none, and for what is no seed."""
+    found = listed("--seeds", text)
+    if not found or not all(each.isdecimal() and len(each) < 11 and int(each) <= MAX_SEED for each in found):
+        raise UsageError(f"--seeds {text}: write whole numbers with commas between, as in 0,1,2, up to {MAX_SEED}.")
+    return list(map(int, found))
 
 
 def batch_size(text: str) -> int | None:

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import parsed, tried
+from grun_bench.cli.options import parsed, seeded, tried
 from grun_bench.cli.running import CommonOptions, MachineOptions, TrackOptions
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
-from grun_bench.runs.config import MAX_SEED
 
 #: keys of a sweep's file that are the axes
 AXES = ("unlearners", "tasks", "models", "seeds", "set")
@@ -58,7 +57,7 @@ def sweep(
     from grun_bench.matrix.sweep import sweep as run_all
     from grun_bench.terminal.sweep import print_status, print_sweep, watching
 
-    axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": _seeds(seeds), "set": tried(settings)}
+    axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": seeded(seeds), "set": tried(settings)}
     processes.refuse("sweep")
     place = file or "the options of sweep"
     if file:
@@ -78,13 +77,6 @@ def sweep(
     print_sweep(plan, found, config.output)
     if problem := shortfall(plan, found):
         raise GrunBenchError(problem)
-
-
-def _seeds(text: str) -> list[int]:
-    numbers = text.split(",")
-    if not all(number.isdecimal() and len(number) < 11 and int(number) <= MAX_SEED for number in numbers):
-        raise UsageError(f"--seeds {text}: write whole numbers with commas between, as in 0,1,2, up to {MAX_SEED}.")
-    return list(map(int, numbers))
 
 
 def _from_file(path: Path) -> tuple[dict[str, Any], CommonOptions]:

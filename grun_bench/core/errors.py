@@ -45,6 +45,11 @@ class Inapplicable(GrunBenchError):
     """An attack has nothing to work on in a task; its values are null with this message as their reason."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a foreign library says first, or its name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def unknown(
     what: str, name: str, choices: Iterable[str], hint: str = "", listed: bool = True, meant: str = ""
 ) -> UsageError:

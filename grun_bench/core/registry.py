@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Literal, overload
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.given import listed
 from grun_bench.core.plugin_search import KINDS as KINDS
 from grun_bench.core.plugin_search import Entry, entries
 from grun_bench.core.plugin_search import including as including
@@ -152,7 +153,7 @@ def attack_names(text: str, of_task: Sequence[str]) -> list[str]:
     Raises UsageError for an unknown name, with the near ones.
     """
     known = entries("attack")
-    chosen = list(of_task or known) if text == "all" else [name.strip() for name in text.split(",")]
+    chosen = list(of_task or known) if text == "all" else listed("attacks", text)
     for name in chosen:
         if name not in known:
             raise unknown("attack", name, [*known, "all"], "`grun-bench ls attacks` lists them.")

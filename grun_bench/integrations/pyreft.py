@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line
 from grun_bench.core.files import check_empty
 from grun_bench.methods.adapters.base import load_tensors
 from grun_bench.methods.adapters.grun import Grun, make_gate
@@ -225,7 +225,7 @@ def _read_edit(path: Path) -> Edit:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path}: not a file of tensors ({str(error).splitlines()[0][:120]}).") from None
+        raise ModelError(f"{path}: not a file of tensors ({first_line(error)[:120]}).") from None
     try:
         gate = {
             name.removeprefix("gate_func."): value for name, value in state.items() if name.startswith("gate_func.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.given import listed
 
 #: tracker -> the packages that one of which it needs
 TRACKERS = {
@@ -20,7 +21,7 @@ TRACKERS = {
 
 def tracker_names(names: str) -> list[str]:
     """The trackers of a text with commas between, each once. Raises UsageError for one that is unknown or missing."""
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    wanted = list(dict.fromkeys(listed("--track", names)))
     for name in wanted:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)

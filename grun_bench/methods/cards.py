@@ -18,7 +18,7 @@ from grun_bench.core.escaping import markdown
 from grun_bench.core.files import write_whole
 from grun_bench.metrics.about import leads
 from grun_bench.models.bases import is_made, is_of_hub
-from grun_bench.models.names import folder_name, folder_of
+from grun_bench.models.names import folder_of, for_others
 from grun_bench.results.result import Result
 from grun_bench.results.sharing import HUB_ID, data_sets
 
@@ -243,9 +243,7 @@ def _base(base: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, str):
-        return folder_name(Path(value)) if Path(value).is_absolute() else value
-    return json.dumps(value)
+    return for_others(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

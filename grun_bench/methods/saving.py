@@ -24,9 +24,10 @@ from safetensors import SafetensorError
 from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.environment import cache_folder
-from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line
 from grun_bench.core.escaping import clean
 from grun_bench.core.files import part_of
+from grun_bench.core.given import FLAG, PATH, TEXT, Given
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.cards import write_card
 from grun_bench.models.bases import BESIDE, beside, checked, folders, name_for_others, without_places
@@ -181,8 +182,12 @@ def load(
     `device_map` accelerate spreads it over devices, as in `run`. Raises ModelError when a part is missing or is not the
     one that was saved, UsageError for options that its adapter does not have.
     """
+    from grun_bench.models.lm import LM
     from grun_bench.models.loading import Placement
 
+    PATH.check("folder", folder)
+    known = Given(lambda value: value is None or isinstance(value, LM) or PATH.fits(value), "a path or a loaded model")
+    known.check("base", base)
     return load_fitted(folder, Placement.choose(device, dtype, device_map=device_map), base).lm
 
 
@@ -297,12 +302,28 @@ def _load_named(base: dict[str, Any], place: Placement, folder: Path) -> LM:
 def push_to_hub(folder: str | Path, repository: str, private: bool = True) -> str:
     """Upload a saved model with its card to the Hub under <org>/<name>, as you are logged in there. Gives its address.
 
-    Raises ModelError when the folder is no saved model; errors of the Hub are huggingface_hub's own.
+    Raises ModelError when the folder is no saved model, UsageError for a name that the Hub does not allow, and
+    GrunBenchError where it cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
 
+    from grun_bench.core.patches import offline_if_unreachable
+
+    PATH.check("folder", folder)
+    TEXT.check("repository", repository)
+    FLAG.check("private", private)
     read_card(folder)
-    api = HfApi()
-    address = api.create_repo(repository, private=private, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=str(folder))
+    try:
+        with offline_if_unreachable():
+            api = HfApi()
+            address = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=str(folder))
+    except HFValidationError as error:
+        raise UsageError(f"{repository}: no name on the Hub, as <org>/<name> is: {first_line(error)}") from None
+    except Exception as error:  # whatever the network and the libraries beneath it make of it
+        raise GrunBenchError(
+            f"{folder} could not be pushed to {repository}: {first_line(error)} It takes a network that reaches the "
+            "Hub, and a login that may write there: `hf auth login`. What is there already is not sent again."
+        ) from error
     return str(address)

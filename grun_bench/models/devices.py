@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from grun_bench.core.errors import first_line
 from grun_bench.models.quantised import is_quantised
 
 
@@ -49,7 +50,7 @@ def absent(place: str | int) -> str | None:
     try:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        return str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        return first_line(error).partition(". ")[0].rstrip(".")
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grun_bench.core.errors import DataError, ModelError
+from grun_bench.core.errors import DataError, ModelError, first_line
 from grun_bench.core.patches import template_clock
 from grun_bench.models.batch import Encoded, common_length
 from grun_bench.models.devices import device_of
@@ -100,7 +100,7 @@ class Prompts:
                 )
         except Exception as error:  # a template is a program, and a stranger's
             roles = ", ".join(turn["role"] for turn in chat)
-            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            said = first_line(error).rstrip(".")
             raise ModelError(f"the chat template cannot write the turns {roles}: {said}.") from None
 
     def prompt(self, question: str, context: Pairs = (), prefill: str = "") -> list[int]:

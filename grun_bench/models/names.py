@@ -23,6 +23,11 @@ def folder_name(path: Path) -> str:
     return "/".join(path.resolve().parts[-2:])
 
 
+def for_others(value: str) -> str:
+    """A setting that may be a folder of this machine, as others are told it."""
+    return folder_name(Path(value)) if Path(value).is_absolute() else value
+
+
 def mirrored(name: str) -> list[Path]:
     """Where mirrors would have a model."""
     return [mirror / name for mirror in env.mirrors()]

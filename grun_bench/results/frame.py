@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from grun_bench.core.errors import UsageError
+from grun_bench.core.given import PATH
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result, key_text
 from grun_bench.results.store import read_result, result_files
@@ -58,6 +59,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
     Raises UsageError when there is no such folder, or a file in it is no result.
     """
+    PATH.check("folder", folder)
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of results.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.given import DTYPES, PATH, SETTINGS, TEXT, Given, instance
 from grun_bench.integrations.trackers import tracker_names
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_models, check_settings
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
     from grun_bench.runs.plan import Plan
     from grun_bench.runs.pools import Pools
 
-#: arithmetics that a model can run in
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: what weights of a base can be rounded to
 CODES = ("nf4", "fp4")
+_TASK = Given(lambda value: value == "" or PATH.fits(value), "a task's name or the path of its YAML")
 _KINDS = {
     Path: ("output", "save", "retain_log", "forget", "keep", "neighbours", "tuning"),
     str: ("model", "target_model", "retain_model", "writer"),
@@ -76,7 +76,9 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
     Raises GrunBenchError: UsageError for what was asked for wrongly; its DataError and ModelError for what cannot be
     had. Training that diverges raises nothing: `Outcome.result.status` says so.
     """
-    known = {each.name for each in fields(RunConfig)} - {"unlearner", "task", "overrides"}
+    TEXT.check("unlearner", unlearner)
+    SETTINGS.check("settings", settings or {})
+    known = {each.name for each in fields(RunConfig)} - {"unlearner", "task", "overrides", "tuned"}
     own = {key: options.pop(key) for key in list(options) if key not in known}
     if twice := own.keys() & (settings or {}).keys():
         raise UsageError(f"{', '.join(sorted(twice))}: given twice, as a keyword and in settings.")
@@ -107,6 +109,8 @@ def evaluate(
 
     Raises GrunBenchError as `run` does.
     """
+    TEXT.check("name", name)
+    SETTINGS.check("settings", settings or {})
     if odd := [key for key in options if key not in _OF_EVALUATE]:
         raise unknown("option of evaluate", odd[0], _OF_EVALUATE)
     if odd := [key for key in settings or {} if "." not in key]:
@@ -115,13 +119,19 @@ def evaluate(
         config = _config("", task, settings or {}, options | {"model": base, "output": folder})
         check(config)
         with loaded(from_hub=True):
+            from torch import nn
+            from transformers import PreTrainedTokenizerBase
+
             from grun_bench.runs import run as phases
 
+            instance(nn.Module, "a model of Hugging Face's").check("model", model)
+            instance(PreTrainedTokenizerBase, "a tokenizer of Hugging Face's").check("tokenizer", tokenizer)
             return phases.evaluate(replace(config, unlearner=name), model, tokenizer)
 
 
 def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], options: Mapping[str, Any]) -> RunConfig:
     """What a caller asked for: paths may be text, folders of models paths, and names of attacks a list."""
+    _TASK.check("task", task)
     check_given(options)
     given = dict(options)
     for kind, names in _KINDS.items():

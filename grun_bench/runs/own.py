@@ -13,6 +13,7 @@ from grun_bench.core import processes, registry
 from grun_bench.core.environment import OWN_RESULTS, cache_folder
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
 from grun_bench.core.files import noted_path, write_whole
+from grun_bench.core.given import listed
 from grun_bench.models.names import TINY
 from grun_bench.runs.config import RESULTS, RunConfig
 from grun_bench.tasks.yaml_files import task_files
@@ -34,7 +35,7 @@ def own_world(config: RunConfig) -> Own:
 
     if config.forget is None:
         raise UsageError("own rows begin with what is to be forgotten: --forget FILE.")
-    utility = tuple(name.strip() for name in config.utility.split(",") if name.strip())
+    utility = tuple(listed("--utility", config.utility))
     files, columns = (config.forget, config.keep, config.neighbours), dict(config.columns)
     return Own(OwnData(*files, columns, utility, config.private, writer_name(config)))
 

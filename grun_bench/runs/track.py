@@ -23,11 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import grun_bench
 from grun_bench.core import processes
-from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.errors import GrunBenchError, UsageError, first_line
 from grun_bench.core.files import write_whole
 from grun_bench.core.progress import say, silent
 from grun_bench.core.strict_json import read_if_there
 from grun_bench.integrations.trackers import tracker_names
+from grun_bench.models.names import for_others
 from grun_bench.results.result import Result
 from grun_bench.runs.filing import place_of
 from grun_bench.runs.inputs import Inputs
@@ -90,7 +91,7 @@ class Tracker:
                 if fresh and self.name in ("tensorboard", "mlflow"):
                     self._running.store_init_configuration(dict(self.config))
         except Exception as error:
-            raise UsageError(f"--track {self.name}: it could not be started: {_first_line(error)}") from error
+            raise UsageError(f"--track {self.name}: it could not be started: {first_line(error)}") from error
         self.sent.run = self._running.tracker.info.run_id if self.name == "mlflow" else name
         self._note()
         say(f"tracked by {self.name} as {name}{_shown(self)}")
@@ -143,7 +144,7 @@ class Tracker:
             with _unheard():
                 work()
         except Exception as error:
-            say(f"{self.name} failed ({_first_line(error)}); the run goes on without it.")
+            say(f"{self.name} failed ({first_line(error)}); the run goes on without it.")
             self._running, self._over = None, True
 
     def _note(self) -> None:
@@ -158,10 +159,6 @@ def values_of(result: Result) -> dict[str, float]:
         f"attack/{key.attack}/{key.metric}" if key.attack else f"final/{key.metric}": value
         for key, value in result.worst_values()
     }
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager
@@ -298,12 +295,14 @@ def _config(inputs: Inputs, path: Path) -> dict[str, Any]:
         **{"dataset": inputs.session.world.name, "dataset_hash": inputs.data.sha256},
         **{"device": inputs.session.placement.device, "dtype": inputs.session.placement.dtype},
         **{"quantise": config.quantise, "processes": processes.announced(), "grun_bench": grun_bench.__version__},
-        "result": str(path),
+        "result": path.relative_to(path.parents[3]).as_posix(),
         **{f"settings.{key}": value for key, value in method.unlearner.settings.items()},
     }
     return {key: _plain(value) for key, value in said.items() if value not in (None, "")}
 
 
 def _plain(value: Any) -> bool | int | float | str:
-    """As every tracker takes it."""
-    return value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+    """As every tracker takes it; no place of this machine."""
+    if isinstance(value, str):
+        return for_others(value)
+    return value if isinstance(value, bool | int | float) else json.dumps(value, default=str)

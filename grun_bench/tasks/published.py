@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from grun_bench.core import environment as env
-from grun_bench.core.errors import DataError, unknown
+from grun_bench.core.errors import DataError, first_line, unknown
 from grun_bench.core.local_data import cached_by_content, data_files
 from grun_bench.core.patches import no_dataset_bars
 from grun_bench.tasks import repositories
@@ -48,7 +48,7 @@ def read(source: Source) -> tuple[list[Row], str]:
             raise
         tried.append(f"{source.repository.replace('{config}', source.config or '')} ({error})")
     except (OSError, RuntimeError, ValueError) as error:
-        tried.append(f"the Hugging Face cache and Hub ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
+        tried.append(f"the Hugging Face cache and Hub ({type(error).__name__}: {first_line(error)[:120]})")
     where = "\n  ".join(tried)
     raise DataError(
         f"data set {source} was not found. Looked in:\n  {where}\n"

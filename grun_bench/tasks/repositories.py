@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path, PurePosixPath
 
 from grun_bench.core.cache import cached_folder
-from grun_bench.core.errors import DataError, UsageError
+from grun_bench.core.errors import DataError, UsageError, first_line
 from grun_bench.core.escaping import clean
 from grun_bench.tasks.dataset import REPOSITORY, Row, Source
 from grun_bench.tasks.json_rows import SUFFIXES, read_rows
@@ -90,7 +90,7 @@ def _arrow_rows(path: Path) -> list[Row]:
         with pyarrow.ipc.open_stream(str(path)) as stream:
             return stream.read_all().to_pylist()
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a stream of Apache Arrow ({str(error).splitlines()[0][:120]}).") from None
+        raise DataError(f"{path}: not a stream of Apache Arrow ({first_line(error)[:120]}).") from None
 
 
 def is_repository(source: Source) -> bool:

@@ -7,7 +7,9 @@ import pickle
 import resource
 import shutil
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -338,3 +340,51 @@ def test_what_is_no_saved_model_is_refused(tmp_path: Path, text: str | None, sai
         (tmp_path / CARD).write_text(text)
     with pytest.raises(ModelError, match=said):
         grun_bench.load(tmp_path)
+
+
+# --- the Hub ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pushable(tmp_path: Path) -> Path:
+    """A folder that says it is a saved model, as far as pushing looks at it."""
+    (tmp_path / CARD).write_text(of_base())
+    return tmp_path
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A Hub that knows nobody."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_error(401)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_what_the_hub_refuses_is_told_in_a_line_that_says_what_to_do(
+    pushable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pushed(repository: str = "org/name") -> GrunBenchError:
+        with pytest.raises(GrunBenchError) as refused:
+            grun_bench.push_to_hub(pushable, repository)
+        assert "\n" not in str(refused.value)
+        return refused.value
+
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        Thread(target=server.serve_forever, daemon=True).start()
+        refused = pushed()
+        server.shutdown()
+    assert (
+        "could not be pushed to org/name" in str(refused) and "401" in str(refused) and "hf auth login" in str(refused)
+    )
+    assert refused.exit_code == 1
+    # now nobody is there
+    assert "could not be pushed to org/name" in str(pushed())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "could not be pushed to org/name" in str(pushed())
+    odd = pushed("bad name!!/x")
+    assert isinstance(odd, UsageError) and str(odd).startswith("bad name!!/x: no name on the Hub")

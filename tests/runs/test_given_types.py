@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import grun_bench
 from grun_bench.core.errors import UsageError
+from grun_bench.core.given import listed
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.given_types import check_given
 
@@ -54,3 +59,55 @@ def test_what_is_of_another_kind_is_refused_by_its_name(name: str) -> None:
     for value in WRONG[name]:
         with pytest.raises(UsageError, match=rf"^{name}=.*: must be "):
             grun_bench.run("grun+npo", "tofu_forget10", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: grun_bench.run(3, "tofu_forget10"), "unlearner=3"),
+        (lambda: grun_bench.run("npo", 3), "task=3"),
+        (lambda: grun_bench.run("npo", None), "task=None"),
+        (lambda: grun_bench.run("npo", "tofu_forget10", settings=[1]), "settings="),
+        (lambda: grun_bench.run("npo", "tofu_forget10", settings={1: 2}), "settings="),
+        (lambda: grun_bench.evaluate(3, None, 3), "task=3"),
+        (lambda: grun_bench.evaluate(3, None, "tofu_forget10", name=3), "name=3"),
+        (lambda: grun_bench.evaluate(3, None, "tofu_forget10", settings="lr"), "settings='lr'"),
+        (lambda: grun_bench.evaluate(3, None, "tofu_forget10"), "model=3"),
+        (lambda: grun_bench.evaluate(nn.Linear(1, 1), "tofu", "tofu_forget10"), "tokenizer='tofu'"),
+        (lambda: grun_bench.load_results(3), "folder=3"),
+        (lambda: grun_bench.load(3), "folder=3"),
+        (lambda: grun_bench.load(None), "folder=None"),
+        (lambda: grun_bench.load(b"model"), "folder=b'model'"),
+        (lambda: grun_bench.load("model", base=3), "base=3"),
+        (lambda: grun_bench.push_to_hub(3, "org/name"), "folder=3"),
+        (lambda: grun_bench.push_to_hub("model", 3), "repository=3"),
+        (lambda: grun_bench.push_to_hub("model", "org/name", private="no"), "private='no'"),
+    ],
+)
+def test_what_is_no_option_is_refused_by_its_name_too(call: Callable[[], Any], name: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{re.escape(name)}.*: must be "):
+        call()
+
+
+def test_a_dtype_is_one_of_those_by_name() -> None:
+    with pytest.raises(UsageError, match=r"--dtype 'torch\.float32': did you mean float32"):
+        grun_bench.load("model", dtype=torch.float32)  # type: ignore[arg-type]
+
+
+def test_how_settings_were_found_is_no_option() -> None:
+    with pytest.raises(UsageError, match="'tuned'"):
+        grun_bench.run("npo", "tofu_forget10", tuned=3)
+
+
+# --- texts with commas between ----------------------------------------------------------------------------------------
+
+
+def test_what_stands_between_commas() -> None:
+    assert listed("--track", "a, b ,c") == ["a", "b", "c"]
+    assert listed("--track", "") == listed("--track", " ") == []
+
+
+@pytest.mark.parametrize("text", ["a,,b", ",a", "a,", ",", "a, ,b"])
+def test_nothing_beside_a_comma_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"^--track {text}: nothing stands beside one of its commas"):
+        listed("--track", text)

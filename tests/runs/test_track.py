@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import SMALL, Command
 
 import grun_bench
@@ -170,6 +171,16 @@ def check(found: Series, result: Result) -> None:
         key: value for key, value in steps.items() if key[0].split("/")[0] in ("train", "curve", "final", "attack")
     }
     assert of_run == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("tracker", ["tensorboard"], indirect=True)
+def test_a_tracker_is_told_no_folder_of_this_machine(config: RunConfig) -> None:
+    run(config)
+    (file,) = config.output.glob(".track/tensorboard/*/*/hparams.yml")
+    said = yaml.safe_load(file.read_text())
+    assert (config.output / said["result"]).is_file()
+    assert not [value for value in said.values() if isinstance(value, str) and Path(value).is_absolute()]
 
 
 @pytest.mark.whole

@@ -16,7 +16,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from grun_bench.core.cache import digest
-from grun_bench.core.errors import unknown
+from grun_bench.core.errors import first_line, unknown
 from grun_bench.core.patches import mirrored_datasets, offline_if_unreachable, quiet_lm_eval
 from grun_bench.integrations.lm_eval.forms import put, unfit
 from grun_bench.integrations.lm_eval.model import HarnessLM
@@ -118,7 +118,7 @@ def run(
             try:
                 tasks = _load_tasks(name, measure, world)
             except (OSError, RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[0][:200]
+                reason = first_line(error)[:200]
                 measured.missing[name] = f"the questions of {measure.lm_eval(name)} could not be had: {reason}"
                 continue
             _set_up(tasks.values(), measure)
