@@ -42,7 +42,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str) and bool(os.fspath(value))
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    return isinstance(text, str) and bool(text) and "\0" not in text
 
 
 def _is_whole(value: Any) -> bool:
@@ -79,6 +80,7 @@ NUMBERS = Given(_are_numbers, "a list of numbers, as [0.5, 1.5]")
 PATHS = Given(_are_paths, "a list of paths")
 COLUMNS = Given(_are_settings, "a mapping, as {'question': 'Q'}")
 SETTINGS = Given(_are_settings, "a mapping, as {'lr': 1e-4}")
+DEVICES = Given(lambda value: _is_text(value) or _are_settings(value), "auto, or a mapping, as {'lm_head': 'cpu'}")
 MODEL = Given(_is_path, "a Hub id or the path of a folder")
 
 

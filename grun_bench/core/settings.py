@@ -186,12 +186,18 @@ def override(
     return settings
 
 
+#: whole numbers that every float and every counter holds; no setting means a larger one
+_MOST = 2**53
+
+
 def _coerce(key: str, value: Any, default: Any, within_list: bool = False) -> Any:
     """The value as one of the default's type. Raises TypeError where it is none."""
     if isinstance(default, tuple | list) and isinstance(value, list):
         # of a list of depths the items may be shares where the default's are numbers of blocks
         numbers = [float(item) if type(item) is int else item for item in default]
         return [_coerce(key, item, numbers[0], True) for item in value] if numbers else value
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise TypeError("expected a number of at most 2**53.")
     if isinstance(default, float) and isinstance(value, int | str) and not isinstance(value, bool):
         if isinstance(value, int) and (key == DEPTH or within_list):
             return value

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 #: what weights of a base can be rounded to
 CODES = ("nf4", "fp4")
-_TASK = Given(lambda value: value == "" or PATH.fits(value), "a task's name or the path of its YAML")
+_TASK = Given(
+    lambda value: (TEXT.fits(value) and not value) or PATH.fits(value), "a task's name or the path of its YAML"
+)
 _KINDS = {
     Path: ("output", "save", "retain_log", "forget", "keep", "neighbours", "tuning"),
     str: ("model", "target_model", "retain_model", "writer"),

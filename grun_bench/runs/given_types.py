@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from grun_bench.core.given import COLUMNS, FLAG, MODEL, NAMES, NUMBERS, PATH, PATHS, TEXT, WHOLE, Given, whole
+from grun_bench.core.given import COLUMNS, DEVICES, FLAG, MODEL, NAMES, NUMBERS, PATH, PATHS, TEXT, WHOLE, Given, whole
 from grun_bench.runs.config import MAX_SEED, RunConfig
 
 _COUNT = whole(1, math.inf, "a whole number above 0")
@@ -16,6 +16,7 @@ _BY_NAME = {
     **dict.fromkeys(("attacks", "attack_sets", "utility", "track"), NAMES),
     **dict.fromkeys(("model", "target_model", "retain_model", "writer"), MODEL),
     **dict.fromkeys(("limit", "eval_every", "scoring_batch_size"), _COUNT),
+    "device_map": DEVICES,
     "seed": whole(0, MAX_SEED, f"a whole number from 0 to {MAX_SEED}"),
 }
 #: what a field of RunConfig is said to be, without its None

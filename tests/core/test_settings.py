@@ -52,6 +52,13 @@ def asked(**overrides: Any) -> dict[str, Any]:
     return override(options_of(Inheriting), overrides, "plugin", bounds_of(Inheriting))
 
 
+@pytest.mark.parametrize("key", ["rank", "free", "steps"])
+def test_numbers_beyond_what_floats_hold_are_refused(key: str) -> None:
+    for number in (10**30, -(10**30), 10**400):
+        with pytest.raises(UsageError, match=rf"{key}=.*: expected a number of at most 2\*\*53"):
+            asked(**{key: [number] if key == "steps" else number})
+
+
 @pytest.mark.parametrize(
     ("key", "good", "bad", "words"),
     [
