@@ -15,8 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import find_adapter_config_file
 
 from grun_bench.core.environment import cache_folder
-from grun_bench.core.errors import ModelError, unknown
-from grun_bench.core.given import DTYPES
+from grun_bench.core.errors import ModelError
 from grun_bench.core.patches import any_generation_config, no_bars, quiet
 from grun_bench.core.progress import say
 from grun_bench.models.devices import absent
@@ -59,9 +58,7 @@ class Placement:
         device_map: DeviceMap | None = None,
         quantise: str = "",
     ) -> Placement:
-        """`auto` is CUDA where there is one, and bfloat16 where CUDA computes in it. Raises UsageError."""
-        if dtype not in DTYPES:
-            raise unknown("--dtype", dtype, DTYPES)
+        """`auto` is CUDA where there is one, and bfloat16 where CUDA computes in it. Raises ModelError."""
         name = device
         if device_map is not None:
             if device != "auto":
