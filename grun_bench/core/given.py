@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.escaping import clean
 
 #: arithmetics that a model can run in
@@ -82,6 +82,12 @@ COLUMNS = Given(_are_settings, "a mapping, as {'question': 'Q'}")
 SETTINGS = Given(_are_settings, "a mapping, as {'lr': 1e-4}")
 DEVICES = Given(lambda value: _is_text(value) or _are_settings(value), "auto, or a mapping, as {'lm_head': 'cpu'}")
 MODEL = Given(_is_path, "a Hub id or the path of a folder")
+
+
+def check_dtype(name: Any) -> None:
+    """Raises UsageError for what names no arithmetic that a model can run in."""
+    if name not in DTYPES:
+        raise unknown("--dtype", name, DTYPES)
 
 
 def listed(option: str, text: str) -> list[str]:

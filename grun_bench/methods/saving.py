@@ -24,10 +24,10 @@ from safetensors import SafetensorError
 from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.environment import cache_folder
-from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line, unknown
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line
 from grun_bench.core.escaping import clean
 from grun_bench.core.files import part_of
-from grun_bench.core.given import DTYPES, FLAG, PATH, TEXT, Given
+from grun_bench.core.given import FLAG, PATH, TEXT, Given, check_dtype
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.cards import write_card
 from grun_bench.models.bases import BESIDE, beside, checked, folders, name_for_others, without_places
@@ -188,8 +188,7 @@ def load(
     PATH.check("folder", folder)
     known = Given(lambda value: value is None or isinstance(value, LM) or PATH.fits(value), "a path or a loaded model")
     known.check("base", base)
-    if dtype not in DTYPES:
-        raise unknown("--dtype", dtype, DTYPES)
+    check_dtype(dtype)
     return load_fitted(folder, Placement.choose(device, dtype, device_map=device_map), base).lm
 
 

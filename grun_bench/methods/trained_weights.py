@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -69,16 +70,20 @@ def rounded(values: Tensor, dtype: torch.dtype, seed: int, part: Part | None = N
     below = 23 + round(math.log2(torch.finfo(dtype).eps))
     generator = torch.Generator(values.device).manual_seed(seed)
     shape = values.shape if part is None else part.shape
-    length = min(_DRAWN, math.prod(shape))
-    drawn = torch.randint(2**below, (length,), generator=generator, dtype=torch.int32, device=values.device)
+    count = math.prod(shape)
+    drawn = torch.randint(2**below, (min(_DRAWN, count),), generator=generator, dtype=torch.int32, device=values.device)
     if part is not None:
-        drawn = part.of(drawn.repeat(-(-math.prod(shape) // max(1, length)))[: math.prod(shape)].view(shape)).flatten()
-    bits, found = values.contiguous().view(torch.int32).flatten(), torch.empty_like(values, dtype=dtype)
-    # a piece at a time stays in a processor's cache
-    for start in range(0, len(bits), max(1, len(drawn))):
-        piece = bits[start : start + len(drawn)]
-        cut = (piece + drawn[: len(piece)]).bitwise_and_(-1 << below)
-        found.view(-1)[start : start + len(piece)] = cut.view(torch.float32)
+        drawn = part.of(drawn.repeat(-(-count // _DRAWN))[:count].view(shape)).flatten()
+    found = torch.empty(values.shape, dtype=dtype, device=values.device)
+    # a piece at a time stays in a processor's cache; those of a part have numbers of their own, others the same
+    pieces = zip(
+        values.contiguous().view(torch.int32).view(-1).split(_DRAWN),
+        found.view(-1).split(_DRAWN),
+        cycle(drawn.split(_DRAWN)),
+        strict=False,
+    )
+    for bits, place, numbers in pieces:
+        place.copy_((bits + numbers[: len(bits)]).bitwise_and_(-1 << below).view(torch.float32))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.core.given import DTYPES, PATH, SETTINGS, TEXT, Given, instance
+from grun_bench.core.given import PATH, SETTINGS, TEXT, Given, check_dtype, instance
 from grun_bench.integrations.trackers import tracker_names
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_models, check_settings
@@ -223,8 +223,7 @@ def check(config: RunConfig, writes: bool = True) -> None:
 
     Makes the folders, unless nothing is to be written. An `unlearner` that is yet to come may be empty.
     """
-    if config.dtype not in DTYPES:
-        raise unknown("--dtype", config.dtype, DTYPES)
+    check_dtype(config.dtype)
     if config.quantise and config.quantise not in CODES:
         raise unknown("--quantise", config.quantise, CODES)
     if config.strengths:

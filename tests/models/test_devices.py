@@ -93,13 +93,15 @@ def trained(fitted: Fitted) -> list[torch.Tensor]:
 def test_an_adapter_trained_on_a_spread_base_is_that_of_a_whole_one(
     spread: Callable[[Path], LM], adapter: str, folder: Path, tmp_path: Path
 ) -> None:
-    # sums in the backward pass depend on where weights begin in memory, and Adam divides by gradients of nearly 0: on
-    # some processors a weight of 128 is then 1e-5 away, a thousandth of a step
     dtype = "float64" if adapter == "lora" else "float32"
     one, other = (fitted(adapter, partial(way, folder, dtype)) for way in (whole, spread))
     assert is_offloaded(other.lm.model)
-    for here, there in zip(trained(one), trained(other), strict=True):
-        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4 if adapter == "lora" else 1e-6)
+    here, there = (torch.cat([each.flatten() for each in trained(way)]) for way in (one, other))
+    # sums in the backward pass depend on where weights begin in memory, and Adam divides by gradients of nearly 0: on
+    # some processors one weight of LoRA in thousands is then a thousandth of a step away
+    away = (here - there).abs() > 1e-6 + 1e-4 * there.abs()
+    assert away.double().mean() <= (1e-3 if adapter == "lora" else 0)
+    torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits(one.lm), logits(other.lm), rtol=1e-3, atol=1e-3)
     # onto either base, the saved one is what was trained
     save(other, f"{adapter}+npo", tmp_path / "saved")
