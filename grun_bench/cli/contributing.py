@@ -106,6 +106,7 @@ def verify(
     """Make every number of a bundle, or of a folder of results, again: from its records or from its models."""
     from grun_bench.core.patches import offline_if_unreachable
     from grun_bench.leaderboard.bundle import read_bundle
+    from grun_bench.leaderboard.verify import marks_of
     from grun_bench.leaderboard.verify import verify as verify_bundle
     from grun_bench.terminal.verified import print_verified
 
@@ -123,7 +124,7 @@ def verify(
             found = verify_bundle(bundle, results, paths, _rerunner(Path(folder), device, paths))
     else:
         found = verify_bundle(bundle, results, paths)
-    print_verified(bundle, found, rerun)
+    print_verified(bundle, found, rerun, marks_of(bundle, results)[0])
     failed = sum(not each.ok for each in found)
     if failed:
         raise GrunBenchError(f"{bundle}: {failed} of {len(found)} rows failed verification.")

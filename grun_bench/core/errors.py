@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class GrunBenchError(Exception):
@@ -48,6 +52,12 @@ class Inapplicable(GrunBenchError):
 def first_line(error: Exception) -> str:
     """What an error of a foreign library says first, or its name where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def wrong(error: ErrorDetails) -> str:
+    """What pydantic found of a value, in words for the person whose file it is."""
+    said = {"missing": "is missing", "extra_forbidden": "is no field here"}.get(error["type"])
+    return said or error["msg"].removeprefix("Value error, ").replace("Input should", "should")
 
 
 def unknown(

@@ -154,6 +154,8 @@ def attack_names(text: str, of_task: Sequence[str]) -> list[str]:
     """
     known = entries("attack")
     chosen = list(of_task or known) if text == "all" else listed("attacks", text)
+    if "all" in chosen:
+        raise UsageError("'all' are the attacks of the task: write all alone, or the names alone.")
     for name in chosen:
         if name not in known:
             raise unknown("attack", name, [*known, "all"], "`grun-bench ls attacks` lists them.")

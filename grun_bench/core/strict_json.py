@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from grun_bench.core.errors import wrong
 from grun_bench.core.untrusted import decode, read, refuse
 
 #: bytes of a JSON file (tokenizers take up to 20 MB) and of one line of a JSON Lines file
@@ -38,7 +39,7 @@ def checked(kind: type[T], data: Any, place: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        refuse(place, f"${where}: {first['msg'][:200]}")
+        refuse(place, f"${where}: {wrong(first)[:200]}")
 
 
 @cache

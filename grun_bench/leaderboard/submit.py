@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from grun_bench.core import registry
-from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core.errors import GrunBenchError, UsageError, unknown, wrong
 from grun_bench.core.files import check_writable, part_of, write_whole
 from grun_bench.leaderboard.bundle import CARD, MODELS, PLUGIN, RESULTS, Bundle, Card, read_bundle, read_submitted
 from grun_bench.methods.saving import CARD as MODEL_CARD
@@ -99,9 +99,7 @@ def read_card_file(path: Path) -> Card:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise UsageError(f"--card {path}: the field '{place}' is missing.") from None
-        raise UsageError(f"--card {path}: {place}: {first['msg']}.") from None
+        raise UsageError(f"--card {path}: the field '{place}' {wrong(first)}.") from None
 
 
 def _results(runs: Sequence[str], output: Path) -> list[Filed]:

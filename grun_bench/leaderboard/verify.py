@@ -111,8 +111,7 @@ def _recompute(found: Verified, among: Sequence[Filed], include: tuple[Path, ...
 
 def _write(folder: Path, tree: Path, found: Iterable[Verified]) -> None:
     """Replace the marks of a folder by what was found of it; those of other parts of a tree stay."""
-    submitted = folder.resolve().parent == (tree / SUBMISSIONS).resolve()
-    home, prefix = (tree, f"{SUBMISSIONS}/{folder.resolve().name}/") if submitted else (folder, "")
+    home, prefix = marks_of(folder, tree)
     day, harness = datetime.datetime.now(datetime.UTC).date().isoformat(), grun_bench.__version__
     earlier = read_marks(home)
     marks = {path: mark for path, mark in earlier.items() if _part(path) != prefix}
@@ -126,6 +125,14 @@ def _write(folder: Path, tree: Path, found: Iterable[Verified]) -> None:
         write_marks(home, marks)
     else:
         (home / VERIFICATION).unlink(missing_ok=True)
+
+
+def marks_of(folder: Path, tree: Path) -> tuple[Path, str]:
+    """The folder that has the marks of a bundle or a folder of results, and what its paths begin with there: those of a
+    submission are the tree's."""
+    if folder.resolve().parent == (tree / SUBMISSIONS).resolve():
+        return tree, f"{SUBMISSIONS}/{folder.resolve().name}/"
+    return folder, ""
 
 
 def _part(path: str) -> str:

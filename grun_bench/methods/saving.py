@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.environment import cache_folder
-from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line, wrong
 from grun_bench.core.escaping import clean
 from grun_bench.core.files import part_of
 from grun_bench.core.given import FLAG, PATH, TEXT, Given, check_dtype
@@ -165,7 +165,7 @@ def read_card(folder: str | Path) -> Saved:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "file"
-        raise ModelError(f"{Path(folder) / CARD}: not a saved model ({place}: {first['msg']}).") from None
+        raise ModelError(f"{Path(folder) / CARD}: not a saved model ({place}: {wrong(first)}).") from None
 
 
 def load(
@@ -307,7 +307,7 @@ def push_to_hub(folder: str | Path, repository: str, private: bool = True) -> st
     GrunBenchError where it cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
     from grun_bench.core.patches import offline_if_unreachable
 
@@ -323,8 +323,11 @@ def push_to_hub(folder: str | Path, repository: str, private: bool = True) -> st
     except HFValidationError as error:
         raise UsageError(f"{repository}: no name on the Hub, as <org>/<name> is: {first_line(error)}") from None
     except Exception as error:  # whatever the network and the libraries beneath it make of it
+        # the library's words name a variable, which may be of the block above
+        away = isinstance(error, OfflineModeIsEnabled) and "HF_HUB_OFFLINE" not in os.environ
+        why = "the Hub's name cannot be resolved from here." if away else first_line(error)
         raise GrunBenchError(
-            f"{folder} could not be pushed to {repository}: {first_line(error)} It takes a network that reaches the "
+            f"{folder} could not be pushed to {repository}: {why} It takes a network that reaches the "
             "Hub, and a login that may write there: `hf auth login`. What is there already is not sent again."
         ) from error
     return str(address)

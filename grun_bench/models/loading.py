@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +37,8 @@ MERGE = (
 DEVICES = "auto, cpu, cuda (cuda:1 is the second GPU) or mps"
 #: what transformers calls the dtype that it loads a model in
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+#: what `platform.machine` calls processors whose instructions torch tells apart as below
+_X86 = ("x86_64", "AMD64")
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,15 @@ class Placement:
         return self.device if self.device_map is None else f"{self.device} {json.dumps(self.device_map)}"
 
     @property
+    def emulated(self) -> str | None:
+        """Why this dtype is slow here, in words; None where it is not known to be, as on processors with AVX-512."""
+        if self.dtype == "float32" or torch.device(self.device).type != "cpu" or platform.machine() not in _X86:
+            return None
+        if torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2"):
+            return None
+        return f"this processor has no instructions for {self.dtype}: --dtype float32 is several times as fast."
+
+    @property
     def whole(self) -> Placement:
         """As the base is before its weights are rounded."""
         return replace(self, quantise="")
@@ -125,10 +138,18 @@ def load(name: str, placement: Placement) -> LM:
         raise not_loaded(name, error, part) from None
     if reason := _unlike_checkpoint(model, report) or settled(model):
         raise ModelError(f"model {name}: {reason}.")
+    if placement.emulated:
+        _say_once(placement.emulated)
     # what weights were written to goes with them
     model.offloaded = offloaded
     origin = identity(name, place) | ({"quantised": placement.quantise} if placement.quantise else {})
     return ready((model.to(placement.device) if moved else model).eval(), tokenizer, origin)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """A run loads several models."""
+    say(text)
 
 
 def without_weights(name: str, placement: Placement) -> LM:

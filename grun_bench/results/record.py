@@ -16,6 +16,7 @@ from typing import Any, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from grun_bench.core.errors import wrong
 from grun_bench.core.strict_json import json_lines
 from grun_bench.core.untrusted import pieces, refuse
 from grun_bench.core.words import words
@@ -200,7 +201,7 @@ def load_records(path: Path) -> Records:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the line"
-            refuse(place, f"not a record ({where}: {first['msg']})")
+            refuse(place, f"not a record ({where}: {wrong(first)})")
         texts = [record.answer.text, *record.samples, *([record.generation.text] if record.generation else ())]
         if any(len(text) > MAX_WORDS < max(len(_WORD.findall(text)), len(words(text))) for text in texts):
             refuse(place, f"a text of more than {MAX_WORDS:,} words")

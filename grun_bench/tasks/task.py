@@ -19,7 +19,7 @@ from pydantic import (
     model_serializer,
 )
 
-from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.errors import UsageError, unknown, wrong
 from grun_bench.core.escaping import clean
 from grun_bench.tasks.dataset import Column, Source
 from grun_bench.tasks.roles import ROLES, Role
@@ -429,7 +429,7 @@ def load_task(name: str, include: Sequence[Path] = ()) -> Task:
             each.check()
         return task
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {wrong(item)}" for item in error.errors())
         raise UsageError(f"{path}: {clean(problems)}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None

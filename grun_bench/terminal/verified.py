@@ -34,8 +34,8 @@ def print_bundle(folder: Path, results: Sequence[Result], models: Sequence[str],
     tell(*(f"note: {warning}" for warning in warnings), f"next: grun-bench verify {folder}")
 
 
-def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None:
-    """One line a row, the differences, and what was written."""
+def print_verified(folder: Path, found: Sequence[Verified], rerun: bool, marks: Path) -> None:
+    """One line a row, the differences, and where `marks` were written."""
     print_table(_verdicts(folder, found))
     for each in found:
         tell(*(f"{each.filed.path}: {problem}" for problem in each.problems))
@@ -43,7 +43,7 @@ def print_verified(folder: Path, found: Sequence[Verified], rerun: bool) -> None
             print_table(_differences(each, rerun))
     how = "the tolerances in the table" if rerun else f"a relative {TOLERANCE:g}"
     if all(each.ok for each in found):
-        tell(f"verified within {how}; written to {folder / VERIFICATION}")
+        tell(f"verified within {how}; written to {marks / VERIFICATION}")
     else:
         tell(f"not verified: the allowed difference is {how}.")
 

@@ -152,3 +152,10 @@ def test_declared_options_have_types_and_defaults() -> None:
     assert registry.get("attack", "suffix").access == "user"
     assert registry.get("metric", "probability").bounds == (0.0, 1.0)
     assert registry.get("unlearner", registry.control("target")).role == "target"
+
+
+def test_all_attacks_and_names_beside_them_are_refused_in_words() -> None:
+    assert registry.attack_names("all", ()) == list(registry.entries("attack"))
+    assert registry.attack_names("all", ("prefill",)) == registry.attack_names("prefill,prefill", ()) == ["prefill"]
+    with pytest.raises(UsageError, match="write all alone"):
+        registry.attack_names("all,prefill", ())

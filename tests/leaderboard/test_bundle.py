@@ -213,6 +213,17 @@ def test_what_submit_makes_is_verified(command: Command, bundle: Path, hub: Path
     assert command("verify", bundle, "--include-path", hub).code == 0
 
 
+def test_where_marks_were_written_is_said(command: Command, bundle: Path, hub: Path, tmp_path: Path) -> None:
+    """Those of a submission in a tree are among the tree's."""
+    tree = tmp_path / "reviewed"
+    inside = Path(shutil.copytree(bundle, tree / "submissions" / "mine"))
+    for folder, marks in ((bundle, bundle), (inside, tree)):
+        said = command("verify", folder, "--results", tree, "--include-path", hub)
+        assert said.code == 0, said.err
+        assert f"written to {marks / 'verified.json'}" in said.out.replace("\n", "")
+        assert list(folder.rglob("verified.json")) == ([folder / "verified.json"] if folder == marks else [])
+
+
 def test_a_folder_of_results_is_verified_like_a_bundle(command: Command, made: Path, hub: Path, tmp_path: Path) -> None:
     """As reviewers do with the project's own rows, which then have that tier on the pages."""
     from grun_bench.leaderboard.tree import read_tree

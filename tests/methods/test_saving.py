@@ -387,5 +387,9 @@ def test_what_the_hub_refuses_is_told_in_a_line_that_says_what_to_do(
     assert "could not be pushed to org/name" in str(pushed())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "could not be pushed to org/name" in str(pushed())
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
+    assert "the Hub's name cannot be resolved" in str(away := pushed()) and "HF_HUB_OFFLINE" not in str(away)
     odd = pushed("bad name!!/x")
     assert isinstance(odd, UsageError) and str(odd).startswith("bad name!!/x: no name on the Hub")

@@ -7,6 +7,8 @@ between calls, as those of a model that is larger than its device.
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -176,3 +178,17 @@ def test_a_run_on_a_spread_base_files_the_row_of_a_whole_one(
     assert not one.attacks["int4"].variants and other.attacks["int4"].variants
     refused = command(*asked, "--unlearner", "full+npo", "--device-map", "auto")
     assert refused.code == 2 and "FSDP under torchrun" in refused.err
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="asks Linux for an x86's flags")
+def test_a_dtype_that_the_processor_has_no_instructions_for_is_said_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AVX-512 is the least with which products of 16 bits are computed as such, as Linux lists it."""
+    slow = "avx512f" not in Path("/proc/cpuinfo").read_text().split()
+    for dtype in ("float32", "bfloat16", "float16", "bfloat16"):
+        load(str(folder), Placement.choose("cpu", dtype))
+    said = [line for line in capsys.readouterr().err.splitlines() if "no instructions" in line]
+    assert [word for line in said for word in ("bfloat16", "float16") if f" {word}:" in line] == (
+        ["bfloat16", "float16"] if slow else []
+    )
