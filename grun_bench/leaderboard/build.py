@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from grun_bench.core import registry
 from grun_bench.leaderboard.apart import by_controls
 from grun_bench.leaderboard.boards import PINNED, Board, Key, Row
 from grun_bench.leaderboard.cells import Numbers, numbers_of
-from grun_bench.leaderboard.filings import Column, Run, canonical, merged, plain, run_of
+from grun_bench.leaderboard.filings import Column, Run, canonical, merged, plain, run_of, with_usual_attacks
 from grun_bench.leaderboard.ranking import Entrant, Ranking, Standing
 from grun_bench.leaderboard.told_apart import told_apart
 from grun_bench.metrics.about import leads
@@ -37,8 +37,14 @@ def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
 
 
 def table_key(result: Result) -> Key:
-    """Rows meet in one table only when all of this is equal: the data and the limit, the protocol, and the versions of
-    the task and of what its headline is made of."""
+    """Rows meet in one table only when they measure the same and share their target and retain model, which are others
+    in another arithmetic."""
+    return (*measured(result), canonical(result.reference), result.arithmetic)
+
+
+def measured(result: Result) -> Key:
+    """Numbers compare only when all of this is equal: the data and the limit, the protocol, and the versions of the
+    task and of what its headline is made of."""
     measures = sorted(f"{name}={version}" for name, version in result.versions.items() if name.startswith("lm_eval:"))
     hashes = sorted(f"{name}={part.get('sha256')}" for name, part in result.data.items())
     return (
@@ -57,8 +63,8 @@ def table_key(result: Result) -> Key:
 
 
 def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, str], apart: bool) -> Board:
-    groups = _groups(runs)
-    ordered = [run for group in groups for run in group]
+    groups = _groups(with_usual_attacks(runs))
+    ordered = [run for group in groups for run in group.runs]
     first, columns = ordered[0].result, list(dict.fromkeys(column for run in ordered for column in run.clean))
     # what an attack needs is as the tree's own rows say, where they have it
     own_last = sorted(ordered, key=lambda run: not run.filings[0].submission)
@@ -70,8 +76,8 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
             directions.setdefault(metric, better)
     lead, utility = _ranked_by(first.headline, columns, directions, sets)
     user = [name for name in access if access[name] == "user"]
-    numbers = [numbers_of(group, columns, access, user, lead) for group in groups]
-    shown = _shown_settings(groups)
+    numbers = [numbers_of(group.runs, columns, access, user, lead) for group in groups]
+    shown = _shown_settings([group.runs for group in groups])
     entrants = [_entrant(*each, utility, flags, apart) for each in zip(groups, shown, numbers, strict=True)]
     # results of --limit are smoke tests
     ranking = Ranking.against([] if first.limit else entrants, by_utility=utility is not None)
@@ -94,15 +100,30 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
     )
 
 
-def _groups(runs: Iterable[Run]) -> list[list[Run]]:
-    """The runs of each row, by seed."""
+class _Group(NamedTuple):
+    """The runs of a row, one of each seed; how many `older` ones of the same seeds there are."""
+
+    runs: list[Run]
+    older: int
+
+
+def _groups(runs: Iterable[Run]) -> list[_Group]:
+    """The runs of each row, by seed.
+
+    Of several with one seed the newest counts: they are one run, made again by another version of the harness or of the
+    task, and no sample of what seeds do. Rows of logs have no seed, and each is a run of its own.
+    """
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.identity].append(run)
-    return [
-        sorted(groups[identity], key=lambda run: (run.result.seed or 0, run.result.run_id))
-        for identity in sorted(groups)
-    ]
+    found = []
+    for identity in sorted(groups):
+        newest: dict[tuple[int, str], Run] = {}
+        for run in sorted(groups[identity], key=lambda run: (run.result.date, run.result.run_id)):
+            newest[run.result.seed or 0, run.result.run_id if run.result.imported else ""] = run
+        kept = sorted(newest.values(), key=lambda run: (run.result.seed or 0, run.result.run_id))
+        found.append(_Group(kept, len(groups[identity]) - len(kept)))
+    return found
 
 
 def _ranked_by(
@@ -143,13 +164,14 @@ def _differing(same: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _entrant(
-    runs: Sequence[Run],
+    group: _Group,
     shown: str,
     numbers: Numbers,
     utility: Column | None,
     flags: Mapping[str, str],
     apart: bool,
 ) -> Entrant:
+    runs = group.runs
     name = runs[0].result.unlearner.name
     diverged, excluded = sum(run.result.status == "diverged" for run in runs), ["own controls"] * apart
     if diverged:
@@ -168,7 +190,9 @@ def _entrant(
     )
 
 
-def _row(runs: Sequence[Run], entrant: Entrant, numbers: Numbers, standing: Standing, flags: Mapping[str, str]) -> Row:
+def _row(group: _Group, entrant: Entrant, numbers: Numbers, standing: Standing, flags: Mapping[str, str]) -> Row:
+    runs = group.runs
+    older = [f"{group.older} older of the same seed left out"] if group.older else []
     return Row(
         name=entrant.name,
         role=entrant.role,
@@ -184,7 +208,7 @@ def _row(runs: Sequence[Run], entrant: Entrant, numbers: Numbers, standing: Stan
         pareto=standing.pareto,
         below=standing.below,
         not_forgotten=standing.not_forgotten,
-        marks=standing.marks,
+        marks=(*standing.marks, *numbers.partial, *older),
     )
 
 

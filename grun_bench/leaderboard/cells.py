@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from grun_bench.leaderboard.filings import Attacked, Column, Run
-from grun_bench.results.result import Result
+from grun_bench.leaderboard.filings import Attacked, Column, Run, made_as_usual
+from grun_bench.results.result import AttackInfo, Result
 
 
 class Cell(NamedTuple):
@@ -34,7 +34,8 @@ class Numbers:
     `worst_attack` is the attack that the worst case is under, "" without attack. `reach` are the ends of its interval
     as the ranking takes it: of several runs no further apart than those of the runs' own intervals together, so that
     no row of more seeds is worse off than the worst of them alone; its value, twice, where it has none. `attacked`:
-    under how many attacks that count there is a number of that metric.
+    under how many attacks that count, made as usual, there is a number of that metric. `partial` says of which of them
+    some runs alone have one: it counts as it is, for without it the worst case would be better.
     """
 
     cells: Mapping[Column, Cell]
@@ -43,6 +44,7 @@ class Numbers:
     worst_attack: str
     reach: tuple[float, float] | None
     attacked: int
+    partial: tuple[str, ...]
 
 
 def numbers_of(
@@ -62,7 +64,22 @@ def numbers_of(
         if cell.value is not None and worst.value is not None and cell.value > worst.value:
             worst, worst_attack = cell, name
     reach = _reach(worst, _own_ends(runs, lead, worst_attack)) if lead else None
-    return Numbers(cells, under, worst, worst_attack, reach, sum(name in user for name in with_number(under, lead)))
+    counted = [name for name in with_number(under, lead) if name in user]
+    having = {name: under[name][lead.metric].n for name in counted} if lead else {}
+    usual = sum(map(made_as_usual, counted))
+    return Numbers(cells, under, worst, worst_attack, reach, usual, _partial(having, len(runs)))
+
+
+def _partial(having: Mapping[str, int], runs: int) -> tuple[str, ...]:
+    """What is said of attacks by how many of so many runs have a number under each."""
+    fewer: dict[int, list[str]] = {}
+    for name, n in having.items():
+        if n < runs:
+            fewer.setdefault(n, []).append(name)
+    return tuple(
+        f"{names[0] if len(names) == 1 else f'{len(names)} attacks'} in {n} of {runs} runs"
+        for n, names in fewer.items()
+    )
 
 
 def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[float, float]]:
@@ -75,8 +92,16 @@ def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[floa
         else:
             value, interval = run.clean.get(lead), run.result.interval(lead.metric)
         if value is not None:
-            found.append(_ends(value, interval, run.result.n_samples[run.result.task].get(lead.metric, 0)))
+            info = run.attacks[attack].info if attack else None
+            found.append(_ends(value, interval, _examples(run.result, lead.metric, info)))
     return found
+
+
+def _examples(result: Result, metric: str, info: AttackInfo | None) -> int:
+    """How many examples a metric is over; an attack may have asked a part of its set."""
+    rows = info.rows if info else {}
+    scored = max((name for name in rows if metric.startswith(f"{name}_")), key=len, default=None)
+    return result.n_samples[result.task].get(metric, 0) if scored is None else rows[scored]
 
 
 def worst_ends(result: Result, metric: str) -> tuple[float, float] | None:
@@ -86,7 +111,7 @@ def worst_ends(result: Result, metric: str) -> tuple[float, float] | None:
     if not found or result.value(metric) is None:
         return None
     value, attack = max(found, key=lambda each: each[0])
-    return _ends(value, result.interval(metric, attack), result.n_samples[result.task].get(metric, 0))
+    return _ends(value, result.interval(metric, attack), _examples(result, metric, result.attacks.get(attack)))
 
 
 def _ends(value: float, interval: tuple[float, float] | None, count: int) -> tuple[float, float]:
@@ -134,9 +159,11 @@ def _clean_cell(runs: Sequence[Run], column: Column) -> Cell:
 
 
 def _attack_cell(attacked: Sequence[Attacked], metric: str) -> Cell:
-    first = attacked[0]
-    reason = first.reasons.get(metric, "not measured")
-    return average([one.worst.get(metric) for one in attacked], first.intervals.get(metric), reason)
+    """Over the runs that have a number: one that lacks it takes nothing from what the others leak."""
+    known = [one for one in attacked if one.worst.get(metric) is not None]
+    if not known:
+        return Cell(None, len(attacked), reason=attacked[0].reasons.get(metric, "not measured"))
+    return average([one.worst.get(metric) for one in known], known[0].intervals.get(metric))
 
 
 def average(values: Sequence[float | None], interval: tuple[float, float] | None, reason: str = "") -> Cell:

@@ -9,11 +9,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from grun_bench.core import registry
+from grun_bench.core.cache import digest
 from grun_bench.leaderboard.derived import completed
 from grun_bench.metrics.strengths import STRENGTHS
-from grun_bench.results.filed import TIERS, Filed
+from grun_bench.results.filed import CONTROLS, TIERS, Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import AttackInfo, Result, key_text
+
+#: characters of settings in the name of an attack that was made otherwise than usual
+_TOLD = 40
 
 
 class Column(NamedTuple):
@@ -152,6 +157,49 @@ def _merged(runs: list[Run]) -> Run:
     filings = tuple(filed for run in best_first for filed in run.filings)
     worst = {name: _worst(found, best.result) for name, found in attacks.items()}
     return Run(best.result, filings, best.clean, worst, best.identity)
+
+
+def with_usual_attacks(runs: Iterable[Run]) -> list[Run]:
+    """A table's runs, with attacks that were made otherwise than usual under names that say so: they are others.
+
+    Usual are the settings under which the tree's own target was attacked; without, its retain model, or the first row.
+    """
+    ordered = list(runs)
+    usual: dict[str, Mapping[str, Any]] = {}
+    for run in sorted(ordered, key=_authority):
+        for name, found in run.attacks.items():
+            usual.setdefault(name, found.info.settings)
+    return [run if _as_usual(run, usual) else _renamed(run, usual) for run in ordered]
+
+
+def _authority(run: Run) -> tuple[bool, int]:
+    role = registry.role_of(run.result.unlearner.name)
+    return bool(run.filings[0].submission), CONTROLS.index(role) if role else len(CONTROLS)
+
+
+def _as_usual(run: Run, usual: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(found.info.settings == usual[name] for name, found in run.attacks.items())
+
+
+def _renamed(run: Run, usual: Mapping[str, Mapping[str, Any]]) -> Run:
+    def named(name: str, settings: Mapping[str, Any]) -> str:
+        others = {key: value for key, value in settings.items() if usual[name].get(key, ...) != value}
+        if settings == usual[name]:
+            return name
+        told = ", ".join(f"{key}={plain(value)}" for key, value in others.items())
+        return f"{name} ({told if others and len(told) <= _TOLD else f'settings {digest(dict(settings))[:6]}'})"
+
+    return replace(run, attacks={named(name, each.info.settings): each for name, each in run.attacks.items()})
+
+
+def attack_of(label: str) -> str:
+    """The attack's name in what boards call it, which may have a version or settings behind it."""
+    return label.partition(" ")[0]
+
+
+def made_as_usual(label: str) -> bool:
+    """Whether what boards call an attack has no settings behind it."""
+    return not label.endswith(")")
 
 
 def _standing(filed: Filed) -> tuple[int, bool, str]:

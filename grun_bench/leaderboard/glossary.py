@@ -15,7 +15,7 @@ from grun_bench.core.plugin_search import Entry
 from grun_bench.core.plugins import Kind
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board
-from grun_bench.leaderboard.filings import Column
+from grun_bench.leaderboard.filings import Column, attack_of
 from grun_bench.metrics.about import defined_by
 from grun_bench.results.metric_key import MetricKey
 
@@ -97,7 +97,7 @@ def _metric_keys(boards: Iterable[Board]) -> dict[str, str]:
 
 def _names(boards: Iterable[Board], kind: Kind) -> set[str]:
     if kind == "attack":
-        return {name.partition(" v")[0] for board in boards for name in board.access}
+        return {attack_of(name) for board in boards for name in board.access}
     return {part for board in boards for row in board.rows for part in (row.name, *row.name.split("+"))}
 
 

@@ -91,7 +91,8 @@ def page(boards: Sequence[Board], files: dict[str, str], home: str) -> str:
         lines += [f"> **{words.TOY}**", ""]
     if len(boards) > 1:
         lines += [
-            "Rows of different data, protocols, versions or limits do not compare: each has a table of its own.",
+            "Rows of different data, protocols, dtypes, versions, limits or target models do not compare: each has a "
+            "table of its own.",
             "",
         ]
     notes = Notes()

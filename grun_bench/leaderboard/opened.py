@@ -13,7 +13,7 @@ from grun_bench.leaderboard import gates, words
 from grun_bench.leaderboard.answers import Answers
 from grun_bench.leaderboard.boards import Board, Row
 from grun_bench.leaderboard.cells import NOTHING, Cell
-from grun_bench.leaderboard.filings import Attacked, Column, Run, plain
+from grun_bench.leaderboard.filings import Attacked, Column, Run, attack_of, plain
 from grun_bench.leaderboard.glossary import metric_of, place, place_of_metric
 from grun_bench.leaderboard.themes import LAYERS
 from grun_bench.leaderboard.tree import read_card
@@ -221,7 +221,7 @@ def _gates(row: Row) -> Iterator[Block]:
         for opens, heading in HEADINGS.items():
             rows = [[clean(named(*each)), *numbers_of(spread)] for *each, spread in lines(found.gates, opens)]
             yield _block(f"{name}, {heading}", head(opens), rows, fold=1)
-    attacks = {name.partition(" v")[0] for name in row.attacks}
+    attacks = {attack_of(name) for name in row.attacks}
     if missing := not_asked(attacks, found.gates if found else {}, row.runs[0].result.run_id):
         yield _block("What gates were not read under", [], [[clean(missing)]], fold=1)
 
@@ -281,7 +281,7 @@ def _parts(row: Row) -> list[list[Part]]:
 
 
 def _attack(name: str) -> Part:
-    return _explained(name, place("attack", name.partition(" v")[0]))
+    return _explained(name, place("attack", attack_of(name)))
 
 
 def _address(svg: str) -> str:

@@ -54,7 +54,8 @@ def title(board: Board) -> str:
 def data_line(board: Board) -> str:
     """Which data, protocol and versions the rows of a board share."""
     first = board.first
-    text = f"Data: {dataset_label(first)}; protocol: {first.protocol}; task version {first.versions.get(first.task)}."
+    text = f"Data: {dataset_label(first)}; protocol: {first.protocol}; task version {first.versions.get(first.task)}"
+    text += f"; computed in {first.arithmetic}." if first.arithmetic else "."
     if first.limit:
         text += f" Cut to {first.limit} rows a set (--limit): {NO_BENCHMARK}, not ranked."
     return f"{text} {APART}" if board.apart else text
@@ -158,7 +159,9 @@ def rules(board: Board) -> list[str]:
     lines.append(
         f"{PARETO} marks the Pareto front: no other ranked row is at least as good in both numbers and better in one. "
         "Diverged and unreliable rows are not ranked. A row marked “no attack”, or with fewer attacks than another row "
-        "has, was ranked by these alone: those missing can only lower it."
+        "has, was ranked by these alone: those missing can only lower it. An attack of which some runs alone have a "
+        "number (“prefill in 1 of 3 runs”) counts as these runs have it. One that was not made with the target's "
+        "settings has them behind its name and is none of those that are counted."
     )
     if len([row for row in board.rows if row.rank]) > 1 and not board.toy:
         lines.append(

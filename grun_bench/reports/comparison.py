@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from grun_bench.leaderboard.build import table_key
+from grun_bench.leaderboard.build import measured
 from grun_bench.metrics.paired import Paired, paired_tests
 from grun_bench.metrics.power import ks_words, least_words
 from grun_bench.reports.leaks import Leak
@@ -26,7 +26,7 @@ def compare_with(first: FiledRow, other: FiledRow) -> list[Paired] | str:
 
 def comparable(rows: Sequence[Row]) -> bool:
     """Whether the numbers of rows compare: the same task, data, model, protocol and versions."""
-    return len({table_key(row.result) for row in rows}) <= 1
+    return len({measured(row.result) for row in rows}) <= 1
 
 
 def comparison(rows: Sequence[Row]) -> dict[str, Any]:

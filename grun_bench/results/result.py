@@ -20,6 +20,8 @@ from grun_bench.results.migrations import CURRENT, migrate
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 
 SCHEMA_VERSION = CURRENT
+#: what is said of a base that is rounded to fewer bits, before how
+BASE = "base in"
 #: how the name of a records file ends: compressed JSON Lines, and as older harnesses wrote them
 RECORDS_ENDS = (".records.jsonl.bz2", ".records.jsonl.gz", ".records.jsonl")
 
@@ -252,6 +254,14 @@ class Result(_Part):
     def toy(self) -> bool:
         """Whether it was made in the toy world, whose rows never meet those of published data."""
         return self.dataset == "embedded"
+
+    @property
+    def arithmetic(self) -> str:
+        """What its models computed in, as in `bfloat16` and `bfloat16, base in nf4`; "" where a log does not say."""
+        if self.hardware.get("dtype") is None:
+            return ""
+        quantised = self.hardware.get("quantised")
+        return f"{self.hardware['dtype']}{f', {BASE} {quantised}' if quantised else ''}"
 
     @property
     def own(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from grun_bench.core.cache import digest
-from grun_bench.results.result import Result, TunedBy
+from grun_bench.results.result import BASE, Result, TunedBy
 from grun_bench.tasks.task import Task
 
 #: what run ids have called a dtype or a protocol that was changed, oldest first; any other by its own name
@@ -18,8 +18,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "bfloat16": ("bfloat16", "bfloat16, trained in float32"),
     "float16": ("float16", "float16, trained in float32"),
 }
-#: what is said of a base that is rounded to fewer bits, before how
-BASE = "base in"
 #: the keys of a task that decide no number without attack
 _INDECISIVE: Any = {
     # what rows there are decides, and not where they are kept

@@ -26,7 +26,8 @@ from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard import words
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
-from grun_bench.leaderboard.cells import average
+from grun_bench.leaderboard.cells import average, worst_ends
+from grun_bench.leaderboard.filings import Column
 from grun_bench.leaderboard.pages import SITE, outdated, render, write
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET, UTILITY_FLOOR
 from grun_bench.leaderboard.tree import read_flags, read_tree
@@ -88,6 +89,10 @@ def tables(page: str) -> list[list[list[str]]]:
         {"headline": ["utility", "forget_es"]},
         {"data": {"quiz": {"sources": ["quiz"], "rows": 3, "sha256": ["f" * 64]}}},
         {"reference": {"tiny": "0" * 64}},
+        {"reference": {"names": ["another target model"]}},
+        {"reference": {"retain_log": "0" * 64}},
+        {"hardware": {"device": "cpu", "dtype": "bfloat16"}},
+        {"hardware": {"device": "cpu", "dtype": "float32", "quantised": "nf4"}},
     ],
 )
 def test_rows_that_do_not_compare_never_meet(change: dict[str, Any]) -> None:
@@ -110,6 +115,18 @@ def test_two_versions_of_another_metric_are_two_columns() -> None:
 def test_settings_make_rows_and_seeds_do_not() -> None:
     found = board([result(seed=seed, settings={"lr": lr, "epochs": 5}) for lr in (0.1, 0.01) for seed in range(3)])
     assert sorted((row.shown, len(row.runs)) for row in found.rows) == [("lr=0.01", 3), ("lr=0.1", 3)]
+
+
+def test_one_seed_made_again_is_one_run_and_the_newest_counts() -> None:
+    """Two versions of a harness may give one command two run ids; their numbers are no sample of what seeds do."""
+    old, new = result("lora+npo", es=0.3), result("lora+npo", es=0.1, date="2026-02-03T00:00:00+00:00")
+    old.run_id = "0" * 12 + "-seed0"
+    (row,) = board([new, old]).rows
+    assert [run.result.run_id for run in row.runs] == [new.run_id]
+    assert (row.worst.value, row.worst.over) == (0.1, "") and "1 older of the same seed left out" in row.marks
+    target = [result("none", es=es, seed=None, settings={}, date=f"2026-01-0{day}") for day, es in ((1, 0.9), (2, 0.8))]
+    target[0].run_id = "1" * 12
+    assert board(target).known == (0.8, 0.8)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -192,6 +209,72 @@ def test_a_row_of_fewer_attacks_than_another_says_so() -> None:
     marks = {row.name: row.marks for row in found.rows}
     assert "1 of 2 attacks" in marks["lora+npo"]
     assert not any("attacks" in mark for mark in marks["grun+npo"])
+
+
+PREFILL = {"prefill": ("user", {"words": 0.7})}
+
+
+def prefilled(*values: float | None, unlearner: str = "grun+npo") -> list[Result]:
+    """Runs of seed 0, 1, ... with these numbers under an attack; None: it was made, and there is no number."""
+    found = [result(unlearner, seed=seed, attacks=PREFILL) for seed in range(len(values))]
+    for one, value in zip(found, values, strict=True):
+        one.results[one.task] |= {"forget_es,prefill": value, "forget_es,prefill:words": value}
+    return found
+
+
+def test_runs_without_a_number_under_an_attack_take_nothing_from_the_worst_case() -> None:
+    """Neither where the attack left none, nor where it was not made."""
+    bare = [result(seed=2)]
+    for runs in (prefilled(0.7, 0.9, None), prefilled(0.7, 0.9) + bare):
+        found = board([*references(attacks=PREFILL), *runs])
+        row = next(row for row in found.rows if not row.pinned)
+        assert (row.worst_attack, row.worst.value) == ("prefill", pytest.approx(0.8))
+        assert "prefill in 2 of 3 runs" in row.marks and row.cells[row_lead(found)].n == 3
+    (alone,) = (row for row in board(prefilled(None, None)).rows)
+    assert alone.worst_attack == "" and "in 0 of" not in " ".join(alone.marks)
+
+
+def row_lead(of: Board) -> Column:
+    assert of.lead is not None
+    return of.lead
+
+
+def test_several_attacks_on_the_same_runs_alone_are_said_at_once() -> None:
+    both = PREFILL | {"suffix": ("user", {"please": 0.2})}
+    found = board([result(attacks=both), result(seed=1), result(seed=2)])
+    assert [mark for mark in found.rows[0].marks if "runs" in mark] == ["2 attacks in 1 of 3 runs"]
+
+
+def test_an_attack_that_was_not_made_as_the_targets_is_another() -> None:
+    """A weak one neither stands in the column of the usual one nor counts as it."""
+    weak = result("lora+npo", attacks={"prefill": ("user", {"words": 0.2})})
+    weak.attacks["prefill"].settings = {"words": 8}
+    long = result("lora+idk", attacks={"prefill": ("user", {"words": 0.2})})
+    long.attacks["prefill"].settings = {"words": 3, "phrase": "a" * 99}
+    found = board([weak, long, *references(attacks=PREFILL), *prefilled(0.3)])
+    by_name = {row.name: row for row in found.rows}
+    assert list(by_name["grun+npo"].attacks) == list(by_name["none"].attacks) == ["prefill"]
+    assert list(by_name["lora+npo"].attacks) == ["prefill (words=8)"]
+    (hashed,) = by_name["lora+idk"].attacks
+    assert re.fullmatch(r"prefill \(settings [0-9a-f]{6}\)", hashed)
+    assert "no attack" in by_name["lora+npo"].marks and "no attack" not in by_name["grun+npo"].marks
+    # what is leaked under it is leaked
+    assert by_name["lora+npo"].worst_attack == "prefill (words=8)"
+    # without a target the retain model says what is usual, and where there is neither the tree's own rows
+    _, retain = references(attacks=PREFILL)
+    assert {name for row in board([weak, retain]).rows for name in row.attacks} == {"prefill", "prefill (words=8)"}
+    assert [list(row.attacks) for row in board([weak]).rows] == [["prefill"]]
+
+
+def test_what_so_many_zeros_do_not_show_is_of_the_rows_that_an_attack_asked() -> None:
+    """The rule of three: none of n may still be 3 / n; the attack asked 8 of 40 rows."""
+    (one,) = prefilled(1.0)
+    one.n_samples["letters"]["forget_es"] = 40
+    one.intervals["forget_es,prefill"] = (1.0, 1.0)
+    for rows, asked in ({}, 40), ({"forget": 8, "retain": 2}, 8):
+        one.attacks["prefill"].rows = rows
+        assert worst_ends(one, "forget_es") == (1 - 3 / asked, 1.0)
+        assert board([result("none", es=1.0, seed=None), one]).rows[-1].not_forgotten
 
 
 def test_an_attack_that_helps_does_not_count() -> None:

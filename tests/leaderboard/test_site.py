@@ -170,12 +170,16 @@ def choose(page: Any, field: str, value: str) -> None:
     Select(page.find_element("id", field)).select_by_visible_text(value)
 
 
+#: how addresses of the browser's own pages begin
+_OWN = ("chrome:", "chrome-untrusted:")
+
+
 def test_the_page_asks_for_nothing_and_nothing_goes_wrong(page: Any, folder: Path) -> None:
     assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
     sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     requests = [message["params"] for message in sent if message["method"] == "Network.requestWillBeSent"]
     # the browser's own start page asks too
-    asked = {each["request"]["url"] for each in requests if not each["documentURL"].startswith("chrome:")}
+    asked = {each["request"]["url"] for each in requests if not each["documentURL"].startswith(_OWN)}
     assert (folder / "index.html").as_uri() in asked and asked <= {
         (folder / "index.html").as_uri(),
         "data:,",
