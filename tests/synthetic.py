@@ -87,6 +87,7 @@ def result(
 def with_gates(one: Result, gate: float, **ways: dict[str, float]) -> Result:
     """The result as one of a model with gates; `ways` of asking: the share on the wrong side by set."""
     one.results[one.task]["forget_gate,none"] = gate
+    one.reasons.pop("forget_gate,none", None)
     quantiles, roc = [gate] * 21, [(0.0, 0.0), (0.25, 1.0), (1.0, 1.0)]
     one.gates = {
         label.replace("_", ":"): {

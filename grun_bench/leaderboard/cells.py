@@ -14,7 +14,8 @@ from grun_bench.results.result import AttackInfo, Result
 
 class Cell(NamedTuple):
     """The mean over a row's runs with a 95 % interval: a t interval `over` the seeds, or one run's own bootstrap
-    interval over the `examples`; "" where there is none. A missing number has a reason."""
+    interval over the `examples`; "" where there is none. A missing number has a `reason`, and so has one that not every
+    row is in: which were left out."""
 
     value: float | None
     n: int = 0
@@ -155,6 +156,9 @@ def _clean_cell(runs: Sequence[Run], column: Column) -> Cell:
         result = runs[values.index(None)].result
         missing = f"training diverged: {result.error}" if result.status == "diverged" else result.reason(column.metric)
         reason = missing or "not measured"
+    else:
+        said = (run.result.reason(column.metric) for run in runs if run.result.reasons)
+        reason = next(filter(None, said), "")
     return average(values, runs[0].result.interval(column.metric) if len(runs) == 1 else None, reason)
 
 
@@ -163,24 +167,25 @@ def _attack_cell(attacked: Sequence[Attacked], metric: str) -> Cell:
     known = [one for one in attacked if one.worst.get(metric) is not None]
     if not known:
         return Cell(None, len(attacked), reason=attacked[0].reasons.get(metric, "not measured"))
-    return average([one.worst.get(metric) for one in known], known[0].intervals.get(metric))
+    reason = next((one.reasons[metric] for one in known if metric in one.reasons), "")
+    return average([one.worst.get(metric) for one in known], known[0].intervals.get(metric), reason)
 
 
 def average(values: Sequence[float | None], interval: tuple[float, float] | None, reason: str = "") -> Cell:
     """The mean over runs with its 95 % t interval; one run's own bootstrap interval where there is no other run.
 
-    None, with the reason, where a run has no value.
+    None where a run has no value. `reason` says why, or what was left out of the numbers.
     """
     n, known = len(values), [value for value in values if value is not None]
     if len(known) < n or not n:
         return Cell(None, n, reason=reason)
     if n == 1:
         low, high = interval or (None, None)
-        return Cell(known[0], 1, low, high, "examples" if interval else "")
+        return Cell(known[0], 1, low, high, "examples" if interval else "", reason)
     mean = math.fsum(known) / n
     deviation = math.sqrt(math.fsum([(value - mean) ** 2 for value in known]) / (n - 1))
     half = _t_quantile(n - 1) * deviation / math.sqrt(n)
-    return Cell(mean, n, mean - half, mean + half, "seeds")
+    return Cell(mean, n, mean - half, mean + half, "seeds", reason)
 
 
 @cache

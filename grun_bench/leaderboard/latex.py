@@ -82,7 +82,7 @@ def _table(board: Board, table: Table) -> list[str]:
             body.append(r"\midrule")
         group = _group(row, table.ranks)
         cells = [_rank(row, marks)] * table.ranks + [_name(row, table.ranks, marks)]
-        cells += [_cell(entry, bool(row.rank) and entry.text in best[at]) for at, entry in enumerate(entries)]
+        cells += [_cell(entry, bool(row.rank) and entry.text in best[at], marks) for at, entry in enumerate(entries)]
         body.append(" & ".join(cells) + r" \\")
     if table.foot:
         title, texts = table.foot
@@ -153,13 +153,14 @@ def _name(row: Row, full: bool, marks: _Marks) -> str:
     return f"{name}{marks.over([*row.marks, *(f'unreliable: {reason}' for reason in row.flags)])}{cited}"
 
 
-def _cell(entry: Entry, best: bool) -> str:
+def _cell(entry: Entry, best: bool, marks: _Marks) -> str:
     if entry.reason:
         return "--"
     text = _number(entry.text) if entry.value is not None else latex(entry.text)
     if best and entry.value is not None:
         text = rf"\textbf{{{text}}}"
-    return "".join([text, *(rf" {{\scriptsize {_interval(small)}}}" for small in entry.small)])
+    noted = marks.over([entry.note] if entry.note else [])
+    return "".join([text, noted, *(rf" {{\scriptsize {_interval(small)}}}" for small in entry.small)])
 
 
 def _number(text: str) -> str:

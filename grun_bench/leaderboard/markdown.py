@@ -167,7 +167,8 @@ def _entry(entry: Entry, notes: Notes) -> str:
     if entry.reason:
         return f"-{notes.mark(entry.reason)}"
     text = f"[{entry.text}]({path_link(entry.link)})" if entry.link else _text(entry.text)
-    return "".join([text, *(f" <sub>{_text(small)}</sub>" for small in entry.small)])
+    noted = notes.mark(entry.note) if entry.note else ""
+    return "".join([text, noted, *(f" <sub>{_text(small)}</sub>" for small in entry.small)])
 
 
 def _text(text: str) -> str:

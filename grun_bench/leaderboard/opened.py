@@ -126,10 +126,10 @@ class Opened:
 
 
 def _notes(board: Board, row: Row) -> Iterator[Block]:
-    """Why a row is not to be trusted, and what of the headline it has no number of."""
+    """Why a row is not to be trusted, and what of the headline it has no number of, or one that lacks rows."""
     notes = [f"unreliable: {reason}" for reason in dict.fromkeys(row.flags)]
-    missing = [(column, row.cells[column]) for column in board.headline]
-    notes += [f"{words.heading(board, column)}: {cell.reason}" for column, cell in missing if cell.value is None]
+    cells = [(column, row.cells[column]) for column in board.headline]
+    notes += [f"{words.heading(board, column)}: {cell.reason}" for column, cell in cells if cell.reason]
     if notes:
         yield _block("Notes", [], [[clean(note)] for note in notes])
 

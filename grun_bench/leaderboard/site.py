@@ -227,4 +227,5 @@ def _number(cell: Cell, after: str = "") -> str:
         return f'<td class="r none" title="{html(cell.reason)}">-</td>'
     spread = words.interval(cell)
     within = f'<span class="ci">{spread}</span>' if spread else ""
-    return f'<td class="r">{number(cell.value)}{within}{after}</td>'
+    noted = f'<sup title="{html(cell.reason)}">*</sup>' if cell.reason else ""
+    return f'<td class="r">{number(cell.value)}{noted}{within}{after}</td>'

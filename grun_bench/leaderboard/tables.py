@@ -43,13 +43,14 @@ _WHO = {"user": "a user", "weights": "an owner of the weights"}
 
 class Entry(NamedTuple):
     """What stands in a place: a number or a text; `small` beside it, an interval or a name; where there is none, the
-    `reason`. `link` is an address that it leads to."""
+    `reason`. `link` is an address that it leads to; `note` says what a number is not made of."""
 
     text: str = ""
     small: Sequence[str] = ()
     reason: str = ""
     value: float | None = None
     link: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,13 +199,14 @@ def entry(column: Column | None, cell: Cell) -> Entry:
     if cell.value is None:
         return Entry(reason=cell.reason)
     spread = words.interval(cell)
-    return Entry(metric_number(column.metric if column else "", cell.value), (spread,) * bool(spread), value=cell.value)
+    text = metric_number(column.metric if column else "", cell.value)
+    return Entry(text, (spread,) * bool(spread), value=cell.value, note=cell.reason)
 
 
 def _brief(metric: str, cell: Cell) -> Entry:
     if cell.value is None:
         return Entry(reason=cell.reason or NOTHING.reason)
-    return Entry(metric_number(metric, cell.value), value=cell.value)
+    return Entry(metric_number(metric, cell.value), value=cell.value, note=cell.reason)
 
 
 def _source(row: Row) -> str:

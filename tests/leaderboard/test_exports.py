@@ -19,13 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pylatexenc.latex2text import LatexNodes2Text
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
-from synthetic import references, result, store, with_gates
+from synthetic import references, result, store, unpacked, with_gates
 
 from grun_bench.core.errors import UsageError
 from grun_bench.core.escaping import clean, latex
 from grun_bench.core.registry import including
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.exports import FORMATS, export
+from grun_bench.leaderboard.pages import render
 from grun_bench.leaderboard.tables import NAMES
 from grun_bench.leaderboard.tree import read_tree
 from grun_bench.results.result import Curve, Point
@@ -256,3 +257,21 @@ def test_a_method_of_a_plugin_is_cited_with_its_file(tmp_path: Path, command: Co
 
 def test_methods_of_the_package_are_cited_without_a_file(tree: Path) -> None:
     assert "--include-path" not in export(tree, "latex", "words", table="all")
+
+
+def test_a_number_that_lacks_rows_says_so_wherever_it_stands(tmp_path: Path) -> None:
+    said = "2 of 40 rows have no paraphrase and are left out."
+    one = result(attacks={"prefix": ("user", {"a": 0.3})})
+    one.reasons |= {"utility,none": said, "forget_es,prefix": f"{said} And 1 is empty."}
+    store([*references(), one], tree := tmp_path / "results")
+    rendered = render(tree, tmp_path)
+    page = rendered.pages["pages/letters/org__small.md"]
+    notes = dict(re.findall(r"^(\d+)\. (.*)$", page, re.MULTILINE))
+    assert f"0.600<sup>{next(number for number, text in notes.items() if text == said)}</sup>" in page
+    assert any(text == f"{said} And 1 is empty." for text in notes.values())
+    assert f'0.600<sup title="{said}">*</sup>' in rendered.site and f"utility \\u2191: {said}" in unpacked(
+        rendered.site
+    )
+    assert said in export(tree, "latex") and re.search(r"0\.600\}?\$\^\{[a-z]\}\$", export(tree, "latex"))
+    frame = pd.read_csv(io.StringIO(export(tree, "csv")))
+    assert set(frame[frame.unlearner.eq("grun+npo") & frame.metric.eq("utility")].reason) == {said}
