@@ -6,7 +6,8 @@
 The results are generated: random numbers in files of the size and shape of real ones (TOFU's metrics with intervals,
 four attacks of several variants, a history of losses), over tasks, models, unlearners, settings and seeds. Rendering is
 timed in a process of its own on one core, from the files to the written pages; peak memory is that process's high mark.
-The exit code is 1 when it takes longer than 5 s of CPU, more than 1 GB of memory, or the HTML page more than 2 MB.
+The reference is what Python's `json.loads` takes for the same files in a process of its own, as processors differ. The
+exit code is 1 when it takes longer than 5 s of CPU, more than 1 GB of memory, or the HTML page more than 2 MB.
 """
 
 from __future__ import annotations
@@ -175,6 +176,25 @@ print(json.dumps({
 """
 
 
+_REFERENCE = """
+import json, sys, time
+from pathlib import Path
+started = time.process_time()
+for path in Path(sys.argv[1]).rglob("*.json"):
+    json.loads(path.read_bytes())
+print(time.process_time() - started)
+"""
+
+
+def _run(code: str, *arguments: Path) -> str:
+    """What a process prints that runs this code on one core. Raises RuntimeError with what it said before it failed."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=int, default=10_000, help="how many (default: 10000)")
@@ -183,12 +203,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         out = options.keep or Path(temporary)
         size = fill(out / "results", options.results)
-        arguments = [sys.executable, "-c", _RENDER, str(out / "results"), str(out)]
-        done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-        return 1
-    found = json.loads(done.stdout)
+        found = json.loads(_run(_RENDER, out / "results", out))
+        reference = float(_run(_REFERENCE, out / "results"))
     table = Table("", "", title="rendering", title_justify="left", show_header=False)
     table.add_row("results", f"{options.results:,} files, {size / 2**20:.0f} MiB, {found['runs']:,} runs shown")
     table.add_row(
@@ -197,6 +213,7 @@ def main() -> int:
     )
     table.add_row("wall", f"{found['seconds']:.2f} s")
     table.add_row("CPU", f"{found['cpu']:.2f} s (at most {SECONDS:.0f})")
+    table.add_row("reference", f"json.loads of the files {reference:.2f} s: {found['cpu'] / reference:.2f} times that")
     table.add_row("peak memory", f"{found['peak'] / 10**6:.0f} MB (at most {BYTES / 10**6:.0f})")
     Console().print(table)
     too_much = found["cpu"] > SECONDS or found["peak"] > BYTES or found["html"] > PAGE_BYTES
