@@ -47,6 +47,23 @@ def spaced(text: str) -> list[str]:
     return [piece for part in text.split() for piece in _patterns()[1].findall(part)]
 
 
+def begun(text: str, count: int) -> tuple[str, str, str] | None:
+    """A text parted after its first `count` words: those, what stands between (a space, or nothing), and the rest.
+
+    Words are those of `spaced`, parted by single spaces where white space parts them. At least one is left as the rest.
+    None for a text of a single word, which cannot be parted.
+    """
+    pieces, written = spaced(text), " ".join(text.split())
+    given = min(count, len(pieces) - 1)
+    if given < 1:
+        return None
+    end = 0
+    for piece in pieces[:given]:
+        end = written.index(piece, end) + len(piece)
+    rest = written[end:].lstrip(" ")
+    return written[:end], written[end : len(written) - len(rest)], rest
+
+
 def mostly_ascii(text: str) -> bool:
     """Whether of the letters and digits at least half, and one at all, are among a-z, A-Z and 0-9."""
     letters = [character.isascii() for character in text if character.isalnum()]

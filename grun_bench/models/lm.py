@@ -117,9 +117,10 @@ class Prompts:
         text = self.text(question)
         return len(self.prompt(question)) - len(self._ids(text)) + len(self._ids(text.removesuffix(tag)))
 
-    def answer(self, answer: str, prefill: str = "") -> list[int]:
-        """Token ids of the answer, or of what comes after the prefill; the end of sequence included."""
-        return [*self._ids((self._space if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
+    def answer(self, answer: str, prefill: str = "", gap: str = " ") -> list[int]:
+        """Token ids of the answer, or of what comes after the prefill and the gap; the end of sequence included."""
+        after = self._space if gap else ""
+        return [*self._ids((after if prefill else self._answer_prefix) + answer), self.tokenizer.eos_token_id]
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -172,11 +173,14 @@ class Prompts:
         return self.encode_answers(question, [answer])[0]
 
     def encode_answers(
-        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = ""
+        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = "", gap: str = " "
     ) -> list[Encoded]:
-        """Each of several answers after its prompt, which is `prompt`'s unless a protocol tokenises them as one."""
+        """Each of several answers after its prompt, which is `prompt`'s unless a protocol tokenises them as one.
+
+        `gap` is what stands between the prefill and the rest: a space, or nothing.
+        """
         prompt = self.prompt(question, context, prefill)
-        return [Encoded(prompt, self.answer(answer, prefill)) for answer in answers]
+        return [Encoded(prompt, self.answer(answer, prefill, gap)) for answer in answers]
 
     def encode_text(self, text: str, share: float = 0.0, length: int = 512) -> Encoded:
         """A plain text, cut to its first `length` tokens; its first `share` of tokens is the prompt, the rest scored.

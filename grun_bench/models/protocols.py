@@ -79,12 +79,12 @@ class OpenUnlearningPrompts(Prompts):
         return self._whole(self.text(question, context) + prefill)
 
     def encode_answers(
-        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = ""
+        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = "", gap: str = " "
     ) -> list[Encoded]:
         border, end = len(self.prompt(question, context, prefill)), self.tokenizer.eos_token_id
         encoded = []
         for answer in answers:
-            content = f"{prefill} {answer}" if prefill else answer
+            content = f"{prefill}{gap}{answer}" if prefill else answer
             if self._tags:
                 whole = self._whole(self.text(question, context) + content)
             else:

@@ -29,9 +29,10 @@ class Example:
     Without a question the answer is a whole text: its first token is the prompt, and nothing is generated.
 
     `context`: questions with their answers that are shown before the question. `prefill`: the first words of an answer
-    that are given; the answers are then what comes after them. `join`: of a plain text, whose beginning is the question
-    and whose rest the answer, what stands between the two; None where there is a question. `prompt`, `max_new_tokens`
-    and `until` say how it is asked where its set is asked in its own way (`grun_bench.tasks.task.ScoredData`).
+    that are given; the answers are then what comes after them, and `gap` is what stands between the two. `join`: of a
+    plain text, whose beginning is the question and whose rest the answer, what stands between those; None where there
+    is a question. `prompt`, `max_new_tokens` and `until` say how it is asked where its set is asked in its own way
+    (`grun_bench.tasks.task.ScoredData`).
     """
 
     set: str
@@ -43,6 +44,7 @@ class Example:
     paraphrased_question: str | None = None
     context: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
+    gap: str = " "
     join: str | None = None
     prompt: str | None = None
     max_new_tokens: int | None = None
@@ -143,7 +145,8 @@ def prompt_of(prompts: Prompts, example: Example) -> list[int]:
 def encoded(prompts: Prompts, example: Example, answers: Sequence[str]) -> list[Encoded]:
     """An example's prompt with each of several answers; a whole text with the end that an answer has."""
     if example.question:
-        return _asking(prompts, example).encode_answers(example.question, answers, example.context, example.prefill)
+        given = (example.context, example.prefill, example.gap)
+        return _asking(prompts, example).encode_answers(example.question, answers, *given)
     whole = prompts.encode_text(example.answer, length=sys.maxsize)
     return [Encoded(whole.prompt, [*whole.answer, prompts.tokenizer.eos_token_id])]
 

@@ -29,10 +29,10 @@ class TextPrompts(Prompts):
         return self._whole(self._begun(question, context, prefill))
 
     def encode_answers(
-        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = ""
+        self, question: str, answers: Sequence[str], context: Pairs = (), prefill: str = "", gap: str = " "
     ) -> list[Encoded]:
         begun = self._begun(question, context, prefill)
-        prompt, join = self._whole(begun), " " if prefill else self.join
+        prompt, join = self._whole(begun), gap if prefill else self.join
         found = []
         for answer in answers:
             whole = self._whole(f"{begun}{join}{answer}")

@@ -20,6 +20,7 @@ from grun_bench.attacks import relearn
 from grun_bench.attacks.base import Attack, Subject, make_attacks
 from grun_bench.attacks.needed import SAMPLE, Needed
 from grun_bench.core import registry
+from grun_bench.core.errors import Inapplicable
 from grun_bench.leaderboard.recompute import recompute
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.gate_audit import audit_of
@@ -28,8 +29,9 @@ from grun_bench.models.batch import collate
 from grun_bench.models.forward import calling, forward
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement
+from grun_bench.models.protocols import prompts_under
 from grun_bench.models.sampling import sampled_records
-from grun_bench.models.scoring import Example, ScoringSettings, score
+from grun_bench.models.scoring import Example, ScoringSettings, encoded, score
 from grun_bench.plugin_checks.attacks import attacked_subject
 from grun_bench.plugin_checks.small_model import two_sets
 from grun_bench.results.filed import Filed, save_records
@@ -518,9 +520,36 @@ def test_given_words_move_the_edit_and_nothing_else(gated: LM, make_lm: Callable
     alone = [logprobs[place - 1, tokens[place]].item() for place in range(len(tokens) - count, len(tokens))]
     assert score(edited, [altered], settings)[0].answer.logprobs == pytest.approx(alone, abs=1e-4)
     assert score(edited, [row], settings)[0].answer.logprobs[-count:] != pytest.approx(alone, abs=1e-2)
-    # an answer of one word keeps it to be found
-    short = dict(plugin.target(Subject(plain, [replace(row, answer="1931")], FORGET, RETAIN, 0), words=(2,)))
-    assert (short["words2"].examples[0].prefill, short["words2"].examples[0].answer) == ("", "1931")
+
+
+@pytest.mark.parametrize(
+    ("answer", "given", "gap", "rest"),
+    [
+        ("東京で生まれた。", "東京で", "", "生まれた。"),
+        ("她于1980年出生", "她于1980", "", "年出生"),
+        ("Her name is 李明。", "Her name is", " ", "李明。"),
+        ("in  Rome", "in", " ", "Rome"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["grun-bench", "open-unlearning"])
+def test_answers_without_spaces_are_begun_by_characters(
+    lm: LM, answer: str, given: str, gap: str, rest: str, protocol: str
+) -> None:
+    """What is asked and what is scored are together the answer as it is written."""
+    subject = Subject(lm, [Example("forget", 0, "Where?", answer)], FORGET, RETAIN, 0)
+    (row,) = dict(registry.get("attack", "prefill").target(subject, words=(3,)))["words3"].examples
+    assert (row.prefill, row.gap, row.answer) == (given, gap, rest)
+    (asked,) = encoded(prompts_under(protocol, lm), row, [row.answer])
+    assert lm.tokenizer.decode([*asked.prompt, *asked.answer]).split("Answer:")[1].startswith(f" {given}{gap}{rest}")
+
+
+def test_answers_of_one_word_are_not_asked(lm: LM) -> None:
+    plugin = registry.get("attack", "prefill")
+    rows = [Example("forget", number, "When?", answer) for number, answer in enumerate(("1931", "In May 1931", ""))]
+    (asked,) = [altered.examples for _, altered in plugin.target(Subject(lm, rows, FORGET, RETAIN, 0), words=(3,))]
+    assert [(row.index, row.prefill, row.answer) for row in asked] == [(1, "In May", "1931")]
+    with pytest.raises(Inapplicable, match="single word"):
+        list(plugin.target(Subject(lm, [rows[0], rows[2]], FORGET, RETAIN, 0)))
 
 
 def test_few_shots_are_other_rows(lm: LM) -> None:

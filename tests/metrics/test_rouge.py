@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grun_bench.core import registry
-from grun_bench.core.words import UNSPACED, mostly_ascii, spaced, words
+from grun_bench.core.words import UNSPACED, begun, mostly_ascii, spaced, words
 from grun_bench.metrics.evaluate import evaluate
 from grun_bench.metrics.recovery import recoveries
 from grun_bench.results.record import Continuation, Generation, Record, Records
@@ -103,6 +103,22 @@ def test_a_loop_is_a_repetition_in_any_script() -> None:
 @given(st.text(st.characters(codec="latin-1")))
 def test_in_latin_letters_white_space_parts_words(text: str) -> None:
     assert spaced(text) == text.split()
+
+
+@given(st.text(st.characters(codec="latin-1")), st.integers(1, 4))
+def test_texts_with_spaces_are_begun_with_their_first_words(text: str, count: int) -> None:
+    pieces = text.split()
+    given = min(count, len(pieces) - 1)
+    assert begun(text, count) == ((" ".join(pieces[:given]), " ", " ".join(pieces[given:])) if given > 0 else None)
+
+
+@given(st.text(st.sampled_from("a1。 東で")), st.integers(1, 4))
+def test_a_begun_text_is_the_text(text: str, count: int) -> None:
+    parts = begun(text, count)
+    assert (parts is None) == (len(spaced(text)) < 2)
+    if parts is not None:
+        assert "".join(parts) == " ".join(text.split())
+        assert [*spaced(parts[0]), *spaced(parts[2])] == spaced(text) and len(spaced(parts[0])) <= count
 
 
 @given(st.text())
