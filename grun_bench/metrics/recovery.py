@@ -66,7 +66,8 @@ def _recovery(after: Value, before: Value, target: Value | None) -> Value:
 def worst(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
     """Of each metric the value that forgot least, or kept least of what was to be kept: the worse end of its direction.
 
-    Variants without the number are passed over; a metric without a direction has no worst value among several.
+    Variants without the number are passed over, and the reason says so; a metric without a direction has no worst value
+    among several.
     """
     return {key: _worst(values) for key, values in _by_metric(variants).items()}
 
@@ -79,18 +80,31 @@ def _worst(values: Sequence[Value]) -> Value:
         reason = "the metric has no direction, so no variant is the worst; see each."
         return replace(values[0], value=None, low=None, high=None, reason=reason)
     pick = min if values[0].higher_is_better else max
-    return values[pick(there, key=there.__getitem__)]
+    return _saying(values[pick(there, key=there.__getitem__)], values)
 
 
 def average(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
-    """Of each metric the mean over the variants that have a value."""
+    """Of each metric the mean over the variants that have a value; the reason says how many have none."""
     return {key: _average(values) for key, values in _by_metric(variants).items()}
 
 
 def _average(values: Sequence[Value]) -> Value:
     there = [value.value for value in values if value.value is not None]
     first = next((value for value in values if value.value is not None), values[0])
-    return replace(first, value=mean(there), low=None, high=None) if there else first
+    return _saying(replace(first, value=mean(there), low=None, high=None), values) if there else first
+
+
+def _saying(of: Value, values: Sequence[Value]) -> Value:
+    """A value of several variants, with how many have none and the first one's reason.
+
+    One that asked no row of the metric's sets, as a variant of retain rows alone, is none of those that should have it.
+    """
+    asked = [value for value in values if value.n]
+    without = [value for value in asked if value.value is None]
+    if not without:
+        return of
+    note = f"{len(without)} of {len(asked)} variants without a number: {without[0].reason}"
+    return replace(of, reason=note if of.reason is None else f"{of.reason} {note}")
 
 
 def _by_metric(variants: Mapping[str, Mapping[str, Value]]) -> dict[str, list[Value]]:

@@ -491,6 +491,18 @@ def test_the_worst_variant_is_the_attackers_best() -> None:
     assert average(values(False, 0.1, None, 0.3))["m"].value == pytest.approx(0.2)
 
 
+def test_variants_without_a_number_are_said() -> None:
+    for whole in (worst, average):
+        assert whole(values(False, 0.1, None, 0.3, None))["m"].reason == "2 of 4 variants without a number: no"
+        assert whole(values(False, 0.1, 0.3))["m"].reason is None
+        noted = values(False, 0.1, None)
+        noted["0"] = {"m": replace(noted["0"]["m"], reason="1 of 4 rows left out.")}
+        assert whole(noted)["m"].reason == "1 of 4 rows left out. 1 of 2 variants without a number: no"
+        # one that asks other rows alone has nothing to say of these
+        other = {"m": Value(None, 0, reason="no rows of the set 'forget'.")}
+        assert whole(values(False, 0.1, 0.3) | {"other": other})["m"].reason is None
+
+
 # --- the attacks themselves -------------------------------------------------------------------------------------------
 
 
