@@ -22,8 +22,9 @@ Against = Literal["the retain model", "rows held out", "chance"]
 class Leak:
     """What a metric of forgetting finds, without attack (`attack` "") or under one, in its worst variant.
 
-    `known` is the target model's value, None without one; `unknown` that of a model which never saw the forget set, by
-    `against`: the retain model under the same attack, the same model on rows held out, or chance.
+    `known` is the target model's value, None without one, under the same attack unless it is `plain`, as where that
+    attack has nothing to do on a target model; `unknown` that of a model which never saw the forget set, by `against`:
+    the retain model under the same attack, the same model on rows held out, or chance.
     """
 
     attack: str
@@ -35,6 +36,7 @@ class Leak:
     known: float | None
     unknown: float
     against: Against
+    plain: bool = False
 
     @property
     def share(self) -> float | None:
@@ -86,6 +88,7 @@ def _leak(row: Row, metric: str, attack: str) -> Leak | None:
     if value is None:
         return None
     unknown, against = _unknown(row, metric, attack)
+    known = _first(row.target, metric, attack, "")
     return Leak(
         attack=attack,
         access=result.attacks[attack].access if attack else "",
@@ -93,9 +96,10 @@ def _leak(row: Row, metric: str, attack: str) -> Leak | None:
         metric=metric,
         value=value,
         interval=result.interval(metric, attack),
-        known=_first(row.target, metric, "", attack),
+        known=known,
         unknown=unknown,
         against=against,
+        plain=bool(attack) and known is not None and _first(row.target, metric, attack) is None,
     )
 
 

@@ -70,7 +70,7 @@ def attacked(row: Row, found: Verdict) -> str:
             html(summary(leak.attack) or "The questions as they are"),
             html(metric_words(leak.metric, row.result.protocol)),
             value(leak.value, leak.interval),
-            value(leak.known),
+            value(leak.known) + (" without attack" if leak.plain else ""),
             value(leak.unknown),
         )
         for leak in leaks

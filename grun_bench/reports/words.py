@@ -58,7 +58,7 @@ def summary(attack: str) -> str:
 
 def measured(leak: Leak, result: Result) -> str:
     """A leak's numbers beside those that it is judged by."""
-    known = "not scored" if leak.known is None else number(leak.known)
+    known = "not scored" if leak.known is None else number(leak.known) + (" without attack" if leak.plain else "")
     name = metric_words(leak.metric, result.protocol)
     return f"{name} {spread(leak.value, leak.interval)}; target model {known}, {leak.against} {number(leak.unknown)}"
 

@@ -21,7 +21,7 @@ from grun_bench.reports.examples import examples
 from grun_bench.reports.leaks import leaks
 from grun_bench.reports.rows import Row, read_row
 from grun_bench.reports.verdict import verdict
-from grun_bench.reports.words import amount, lines
+from grun_bench.reports.words import amount, lines, measured
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records
 from grun_bench.results.result import Result
@@ -71,6 +71,19 @@ def test_the_retain_model_is_asked_under_the_same_attack(tmp_path: Path) -> None
     retain = result("retain", es=0.05, seed=None, settings={}, attacks={"prefill": ("user", {"words1": 0.3})})
     (_, under) = leaks(row_of(tmp_path, attacked(prefill=("user", 0.3)), target, retain))
     assert under.unknown == 0.3 and under.share == 0.0
+
+
+def test_the_target_model_is_asked_under_the_same_attack_where_it_was(tmp_path: Path) -> None:
+    """Of an answer that is begun the rest is scored: another scale than that of the whole answers."""
+    under_attack = {"prefill": ("user", {"words1": 0.5})}
+    target = result("none", es=KNOWN, seed=None, settings={}, attacks=under_attack)
+    retain = result("retain", es=UNKNOWN, seed=None, settings={}, attacks={"prefill": ("user", {"words1": 0.3})})
+    own = attacked(prefill=("user", 0.4), strip=("weights", 0.9))
+    _, prefill, strip = leaks(row_of(tmp_path, own, target, retain))
+    assert (prefill.known, prefill.plain, prefill.share) == (0.5, False, pytest.approx(0.5))
+    assert (strip.known, strip.plain) == (KNOWN, True)
+    assert "target model 0.500, the retain" in measured(prefill, own)
+    assert "target model 0.900 without attack, the retain" in measured(strip, own)
 
 
 @pytest.mark.parametrize(
