@@ -77,10 +77,16 @@ def model_utility_unicode(records: ScoredRecords, reference: ScoredRecords | Non
 def _quality(
     records: ScoredRecords, reference: ScoredRecords | None, ratio: Callable[[Record, Role], float]
 ) -> tuple[float, float, float]:
-    """Two-sided KS test of R over the forget rows: (p, D, n of the smaller sample)."""
-    if reference is None or not reference.of("forget"):
-        raise MissingReference("the retain model's records have no rows of the forget set.")
-    samples = [np.array([ratio(row, "forget") for row in side.of("forget")]) for side in (records, reference)]
+    """Two-sided KS test of R over the forget rows: (p, D, n of the smaller sample).
+
+    Rows that only the retain model has are left out. It may have fewer, as in TOFU's published logs.
+    """
+    ours = records.of("forget")
+    asked = {(row.set, row.index) for row in ours}
+    theirs = [row for row in reference.of("forget") if (row.set, row.index) in asked] if reference else []
+    if not theirs:
+        raise MissingReference("the retain model's records have no rows of the forget set that this model has.")
+    samples = [np.array([ratio(row, "forget") for row in side]) for side in (ours, theirs)]
     count = float(min(map(len, samples)))
     if not all(np.isfinite(sample).all() for sample in samples):
         return float("nan"), float("nan"), count
@@ -103,9 +109,9 @@ def forget_quality(records: ScoredRecords, reference: ScoredRecords | None) -> d
     """p of a two-sided KS test between the truth ratios of this and the retain model on forget; 0 to 1, high is good.
 
     With it D (0 to 1, low is good; compare models on this one, p is coarse and depends on n) and n, the rows of the
-    smaller sample. R is geometric, not folded. Source: TOFU (arXiv 2401.06121, section 2.2) and locuslab/tofu
-    @ bdc209e; p does not change when R is inverted, as some code does. Leaderboards use this one under the clean
-    protocol.
+    smaller sample; rows that only the retain model has are not in it. R is geometric, not folded. Source: TOFU (arXiv
+    2401.06121, section 2.2) and locuslab/tofu @ bdc209e; p does not change when R is inverted, as some code does.
+    Leaderboards use this one under the clean protocol.
     """
     return dict(zip(QUALITY, _quality(records, reference, answers.log_truth_ratio), strict=True))
 

@@ -331,11 +331,22 @@ spread = st.lists(st.integers(1, 9000), min_size=2, max_size=30)
 def test_forget_quality_is_ks_and_does_not_change_when_the_ratio_is_inverted(left: list[int], right: list[int]) -> None:
     ratios = [[value / 100 for value in side] for side in (left, right)]
     inverted = [[1 / value for value in side] for side in ratios]
-    expected = ks_2samp(left, right)
+    # of the retain model the rows that this one has
+    expected = ks_2samp(left, right[: len(left)])
     for values in (ratios, inverted):
         found = summaries.forget_quality(*map(quality_records, values))
         assert found["forget_quality"] == pytest.approx(expected.pvalue)
         assert found["forget_quality_D"] == pytest.approx(expected.statistic)
+
+
+def test_rows_that_the_retain_model_alone_has_are_not_compared() -> None:
+    ours, theirs = [0.1 * place for place in range(1, 5)], [0.15 * place for place in range(1, 5)]
+    more = quality_records([*theirs, *[50.0 + place for place in range(20)]])
+    found = summaries.forget_quality(quality_records(ours), more)
+    assert found == summaries.forget_quality(quality_records(ours), quality_records(theirs))
+    assert found["forget_quality_n"] == 4
+    with pytest.raises(MissingReference, match="that this model has"):
+        summaries.forget_quality(quality_records(ours), scored(*more.of("forget")[4:]))
 
 
 def test_the_coarse_steps_at_forty_rows() -> None:

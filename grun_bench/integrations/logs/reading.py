@@ -62,12 +62,18 @@ def read_reference(path: Path, protocol: str) -> ImportedLog:
 def check_reference(records: Records, reference: Records, source: str) -> None:
     """Refuse a retain log whose forget rows are not those of `records`, for one of another split compares nothing.
 
-    Rows of the same number must have the same answer (letters and digits compared, since tools decode differently);
-    either side may have more rows than the other. Raises UsageError with the first pair that differs.
+    Every row must be in the log with the same answer (letters and digits compared, since tools decode differently);
+    the log may have more, which are left out of what compares the two. Raises UsageError with the first row that is not
+    there or differs.
     """
     known = {row.index: row.answer.text for row in reference.of("forget")}
     for row in records.of("forget"):
-        ours, theirs = row.answer.text, known.get(row.index)
+        if row.index not in known:
+            raise UsageError(
+                f"{source}: it has {len(known)} forget rows, and row {row.index} of this task's is none of them: "
+                "forget quality compares the same rows of both. Give the whole log of this task's retain model."
+            )
+        ours, theirs = row.answer.text, known[row.index]
         if ours and theirs and _letters(ours) != _letters(theirs):
             raise UsageError(
                 f"{source}: its forget rows are not this task's: row {row.index} answers '{_short(theirs)}' there and "
