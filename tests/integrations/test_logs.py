@@ -139,9 +139,9 @@ def test_a_retain_log_of_another_split_is_refused() -> None:
     target = read_log(OPEN_UNLEARNING / LOGS[2], "open-unlearning").records
     check_reference(target, retain_log(LOGS[2]).records, "log")
     cut = read_log(TOFU / "phi-1.5_retain90.json", "tofu").records
-    check_reference(Records(target.of("forget")[: len(cut.of("forget"))]), cut, "log")
-    with pytest.raises(UsageError, match="it has 300 forget rows, and row 300 of this task's is none of them"):
-        check_reference(target, cut, "log")
+    check_reference(target, cut, "log")
+    with pytest.raises(UsageError, match="none of its 300 forget rows is one of this task's 100"):
+        check_reference(Records(target.of("forget")[300:]), cut, "log")
     for retain in ("retain95", "retain99"):
         wrong = read_log(OPEN_UNLEARNING / f"tofu_{MODELS[0]}_{retain}.json", "open-unlearning").records
         with pytest.raises(UsageError, match=r"row 0 answers .* there and 'The author's full name is Hsiao"):

@@ -62,18 +62,19 @@ def read_reference(path: Path, protocol: str) -> ImportedLog:
 def check_reference(records: Records, reference: Records, source: str) -> None:
     """Refuse a retain log whose forget rows are not those of `records`, for one of another split compares nothing.
 
-    Every row must be in the log with the same answer (letters and digits compared, since tools decode differently);
-    the log may have more, which are left out of what compares the two. Raises UsageError with the first row that is not
-    there or differs.
+    Rows of the same number must have the same answer (letters and digits compared, since tools decode differently). A
+    log may have fewer rows, as TOFU's published ones have, or more, which are left out of what compares the two. Raises
+    UsageError with the first pair that differs, and where there is none.
     """
     known = {row.index: row.answer.text for row in reference.of("forget")}
-    for row in records.of("forget"):
-        if row.index not in known:
-            raise UsageError(
-                f"{source}: it has {len(known)} forget rows, and row {row.index} of this task's is none of them: "
-                "forget quality compares the same rows of both. Give the whole log of this task's retain model."
-            )
-        ours, theirs = row.answer.text, known[row.index]
+    asked = records.of("forget")
+    if asked and known and not any(row.index in known for row in asked):
+        raise UsageError(
+            f"{source}: none of its {len(known)} forget rows is one of this task's {len(asked)} (by their numbers): "
+            "forget quality compares the same rows of both. Give the log of this task's retain model."
+        )
+    for row in asked:
+        ours, theirs = row.answer.text, known.get(row.index)
         if ours and theirs and _letters(ours) != _letters(theirs):
             raise UsageError(
                 f"{source}: its forget rows are not this task's: row {row.index} answers '{_short(theirs)}' there and "
