@@ -11,8 +11,10 @@ from conftest import Command
 from rich.table import Table
 from synthetic import references, result, store
 
+from grun_bench.reports.rows import read_row
 from grun_bench.results.result import Result
 from grun_bench.terminal.listing import print_table
+from grun_bench.terminal.verdict import print_verdict
 
 #: numbers of rows as these have them, and nothing that a border or a line end cut
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d*(?![\w.])")
@@ -59,6 +61,23 @@ def test_rows_are_compared_without_a_broken_id_or_number(
         assert f"0.{101 + 10 * place}" in said.out
     # an interval is nowhere parted within a number
     assert sum(line.count("0.051") for line in lines) >= count and "0.601" in said.out
+
+
+def test_a_verdict_is_broken_between_words_on_a_terminal_alone(
+    rows: list[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its commands are whole, and what a program reads is a line each."""
+    monkeypatch.setenv("COLUMNS", "80")
+    row = read_row(next(tmp_path.rglob(f"{rows[0].run_id}.json")))
+    print_verdict(row, tmp_path)
+    plain = capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_verdict(row, tmp_path)
+    said = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert said.split() == plain.split() and any(len(line) > 80 for line in plain.splitlines())
+    command = next(line for line in said.splitlines() if "grun-bench attack" in line)
+    assert command.strip().endswith(f"--output {tmp_path}")
+    assert all(len(line) <= 80 for line in said.splitlines() if line != command)
 
 
 def test_runs_are_listed_so_that_ids_can_be_copied(narrow: Command, rows: list[Result], tmp_path: Path) -> None:

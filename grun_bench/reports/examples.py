@@ -31,10 +31,12 @@ class Said:
 @dataclass(frozen=True)
 class Returned:
     """The rows of the forget sets of which the answer comes back whole (ROUGE-L recall of `LEAK` or more) under any of
-    some attacks, without those that the retain model says under them too: those can be guessed. `of` were asked."""
+    some attacks, without those that the retain model says under them too: those can be guessed. `of` were asked.
+    `target` is how many the target model gives back so; None where there are no texts of it."""
 
     rows: frozenset[Place]
     of: int
+    target: int | None = None
 
     @property
     def share(self) -> float:
@@ -73,10 +75,11 @@ def came_back(row: FiledRow | None, attacks: Iterable[str]) -> dict[Place, Said]
 def returned(row: Row, attacks: Iterable[str]) -> Returned | None:
     """The answers that come back whole; None where there are no records, or no texts of them."""
     names = list(attacks)
-    own, retain = came_back(row.own, names), came_back(row.retain, names)
-    whole = {place for place, said in own.items() if said.recall >= LEAK}
-    guessed = {place for place, said in retain.items() if said.recall >= LEAK}
-    return Returned(frozenset(whole - guessed), len(own)) if own else None
+    said = {role: came_back(each, names) for role, each in (("own", row.own), *row.controls.items())}
+    whole = {role: {place for place, each in found.items() if each.recall >= LEAK} for role, found in said.items()}
+    guessed = whole.get("retain model", set())
+    known = len(whole["target"] - guessed) if said.get("target") else None
+    return Returned(frozenset(whole["own"] - guessed), len(said["own"]), known) if said["own"] else None
 
 
 def texts_gone(row: FiledRow) -> bool:

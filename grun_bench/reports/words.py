@@ -11,7 +11,7 @@ from grun_bench.core import registry
 from grun_bench.reports.examples import Example, Returned, examples
 from grun_bench.reports.leaks import Leak
 from grun_bench.reports.rows import Row
-from grun_bench.reports.verdict import Verdict
+from grun_bench.reports.verdict import Utility, Verdict
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import Cost, Result
 from grun_bench.results.words import number, trained_share
@@ -73,22 +73,23 @@ def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
     result = row.result
     yield Line("Was it forgotten?", found.answer)
     if not registry.role_of(result.unlearner.name):
+        noise = noise_words(row)
         if found.user and found.plain:
-            yield Line("Who may only ask", _user(result, found.plain, found.user))
+            yield Line("Who may only ask", f"{_user(result, found.plain, found.user)} {noise}".rstrip())
             if found.whole:
                 yield Line("Answers that come back whole:", _whole(found.whole, bool(row.retain)))
             for example in examples(row, found.users_attacks, 1):
                 yield Line("The answer nearest to the original:", _shown(example))
-        if noise := noise_words(row):
+        elif noise:
             yield Line("What it says of the forgotten:", noise)
         if found.owner:
             yield Line("Who owns the weights", _owner(found.owner, result))
     yield Line("What it cost:", cost_words(result, found))
     untried = [*found.untried["user"], *found.untried["weights"]]
     if untried and not result.imported and result.status == "ok":
-        yield Line(
-            "What was not tried:", f"{', '.join(untried)}. This would tell:", attack_command(result, untried, output)
-        )
+        lacking = f" The task has no data for {', '.join(found.lacking)}." if found.lacking else ""
+        told = f"{', '.join(untried)}.{lacking} This would tell:"
+        yield Line("What was not tried:", told, attack_command(result, untried, output))
 
 
 def _user(result: Result, plain: Leak, user: Leak) -> str:
@@ -104,7 +105,8 @@ def _user(result: Result, plain: Leak, user: Leak) -> str:
 
 def _whole(whole: Returned, guessed: bool) -> str:
     apart = ", without those that the retain model says too" if guessed else ""
-    return f"{len(whole.rows)} of {whole.of}, by the plain questions or under any of a user's attacks{apart}."
+    known = "" if whole.target is None else f" (of the target model {whole.target})"
+    return f"{len(whole.rows)} of {whole.of}{known}, by the plain questions or under any of a user's attacks{apart}."
 
 
 def _shown(example: Example) -> str:
@@ -147,12 +149,20 @@ def cost_words(result: Result, found: Verdict) -> str:
         lost = "utility was not measured"
     else:
         name = metric_words(utility.metric, result.protocol)
-        target = "" if utility.target is None else f", of the target model's {number(utility.target)}"
-        share = "" if utility.kept is None else f" ({100 * utility.kept:.0f} %)"
-        lost = f"{name} {number(utility.value)}{target}{share}"
+        lost = f"{name} {number(utility.value)}{_beside(utility)}"
     if found.moved is not None and not registry.role_of(result.unlearner.name):
         lost += f"; {number(found.moved)} nats a token from the target model on neutral texts"
     return f"{lost}; {trained_words(result.cost)}."
+
+
+def _beside(utility: Utility) -> str:
+    """The target model's utility, and the share of it that is left; more than all of it is no cost."""
+    if utility.target is None:
+        return ""
+    share = "" if utility.kept is None else f" ({100 * utility.kept:.0f} %)"
+    if utility.value > utility.target and share != " (100 %)":
+        return f", above the target model's {number(utility.target)}{share}: no cost by this metric"
+    return f", of the target model's {number(utility.target)}{share}"
 
 
 def trained_words(cost: Cost) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from grun_bench.core.escaping import terminal
+from grun_bench.core.escaping import clean, terminal
 from grun_bench.reports.comparison import comparable
 from grun_bench.reports.rows import Row
 from grun_bench.reports.verdict import Verdict, verdict
-from grun_bench.reports.words import lines, metric_words, spread
+from grun_bench.reports.words import Line, lines, metric_words, spread
 from grun_bench.results.result import Result
 from grun_bench.results.words import heading
 from grun_bench.terminal.listing import fit, plain, print_table, tell
@@ -22,7 +23,7 @@ from grun_bench.terminal.result import powers
 
 def print_verdict(row: Row, output: Path) -> None:
     """The verdict on one row."""
-    tell(*(str(line) for line in lines(row, verdict(row), output)))
+    _tell_lines(lines(row, verdict(row), output))
 
 
 def print_comparison(rows: Sequence[Row], output: Path) -> None:
@@ -42,7 +43,26 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
         print_paired([row.own for row in rows])
     for row, each in zip(rows, found, strict=True):
         tell("", f"{row.result.unlearner.name} {row.result.run_id}")
-        tell(*(f"  {line}" for line in lines(row, each, output)))
+        _tell_lines(lines(row, each, output), "  ")
+
+
+def _tell_lines(said: Iterable[Line], before: str = "") -> None:
+    """The lines of a verdict. On a terminal long ones are broken between words, and the rest of each stands further in.
+
+    Commands are never broken: one that has no room beside the text before it has a line of its own.
+    """
+    out = Console()
+    for line in said:
+        if not out.is_terminal or len(before) + len(str(line)) <= out.width:
+            tell(f"{before}{line}")
+            continue
+        further = f"{before}  "
+        text = Text(clean(f"{line.about} {line.text}", limit=10_000))
+        for at, part in enumerate(text.wrap(out, out.width - len(further))):
+            part.rstrip()
+            out.print(Text(further if at else before) + part, soft_wrap=True)
+        if line.command:
+            out.print(further + terminal(line.command), highlight=False, soft_wrap=True)
 
 
 def _print_across(table: Table) -> None:

@@ -123,15 +123,49 @@ def test_answers_that_do_not_end_are_spoken_of_where_the_targets_do(
     for each, share in ((row, own), (first[0], target)):
         each.results[each.task]["forget_runaway_answers,none"] = share
     read = row_of(tmp_path, row, *first)
-    said = [str(line) for line in lines(read, verdict(read), tmp_path) if "forgotten:" in line.about]
-    assert len(said) == told
-    assert all("82 % of its answers do not end (the target model's: 0 %)" in text for text in said)
+    (said,) = [line.text for line in lines(read, verdict(read), tmp_path) if line.about == "Who may only ask"]
+    assert said.startswith("gets none of it by the plain questions")
+    assert ("82 % of its answers do not end (the target model's: 0 %)" in said) == told
 
 
 def test_lost_utility_is_part_of_the_answer(tmp_path: Path) -> None:
     found = verdict(row_of(tmp_path, attacked(utility=0.4), *references()))
     assert found.answer.endswith("50 % of the target's utility is left.")
     assert found.utility is not None and found.utility.kept == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("utility", "told"),
+    [
+        (0.76, "utility 0.760, of the target model's 0.800 (95 %);"),
+        (0.801, "utility 0.801, of the target model's 0.800 (100 %);"),
+        (0.84, "utility 0.840, above the target model's 0.800 (105 %): no cost by this metric;"),
+    ],
+)
+def test_more_utility_than_the_target_has_is_no_cost(tmp_path: Path, utility: float, told: str) -> None:
+    row = row_of(tmp_path, attacked(utility=utility), *references())
+    (said,) = [line.text for line in lines(row, verdict(row), tmp_path) if line.about == "What it cost:"]
+    assert said.startswith(told)
+
+
+def test_attacks_that_the_task_has_no_data_for_are_named_apart(tmp_path: Path) -> None:
+    """As a result says of its own task; one that says nothing of it, as older ones, leaves them among the others."""
+    wording = {"alias": {"described": {"forget": "there.jsonl"}}}
+    users = sum(entry.declared["access"] == "user" for entry in registry.entries("attack").values())
+    for place, (config, lacking) in enumerate(
+        [({}, []), ({"reworded": wording, "entities": {}}, ["depth", "translate"]), ({"reworded": {}}, ["alias"])]
+    ):
+        own = attacked(prefix=("user", 0.01))
+        own.configs[own.task] = config
+        row = row_of(tmp_path / str(place), own, *references())
+        found = verdict(row)
+        (said,) = [line.text for line in lines(row, found, tmp_path) if line.about == "What was not tried:"]
+        tried, _, without = said.partition(" The task has no data for ")
+        for name in lacking:
+            assert name in found.lacking and name not in tried.rstrip(".").split(", ") and name in without
+        assert bool(found.lacking) == bool(lacking) == bool(without)
+        possible = users - len({"alias", "translate"} & {*found.lacking})
+        assert f"{possible - 1} of {possible} attacks of a user were not tried." in found.answer
 
 
 @pytest.mark.parametrize(("nats", "told"), [(0.02, ""), (0.5, "goes on otherwise from texts that have nothing to do")])
@@ -270,7 +304,16 @@ def test_one_answer_that_comes_back_whole_is_said_though_the_mean_is_low(tmp_pat
     retain.records = save_records(path, Records([said("forget", 1, "a b c", "a b c", [1, 1])]))
     path.write_text(retain.dumps())
     found = verdict(read_row(row.own.path))
-    assert found.whole is not None and found.whole.rows == {("forget", 0)}
+    assert found.whole is not None and found.whole.rows == {("forget", 0)} and found.whole.target is None
+    # nor of the target model's, which says all of them
+    (path,) = store([target := references()[0]], tmp_path)
+    target.records = save_records(path, Records([said("forget", at, "a b c", "a b c", [1, 1]) for at in range(3)]))
+    path.write_text(target.dumps())
+    row = read_row(row.own.path)
+    found = verdict(row)
+    assert found.whole is not None and (found.whole.rows, found.whole.target) == ({("forget", 0)}, 2)
+    (words,) = [line.text for line in lines(row, found, tmp_path) if line.about.startswith("Answers that come back")]
+    assert words.startswith("1 of 3 (of the target model 2), by the plain questions")
     assert (found.grade, "1 of 3 answers" in found.answer) == ("part", True)
 
 
