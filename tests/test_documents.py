@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import pandas
 import pytest
 import torch
 from attaching import saved
-from conftest import SMALL, Command
+from conftest import FORGET, SMALL, Command
 
 from grun_bench.core import registry
+from grun_bench.methods.adapters.full import Full
+from grun_bench.methods.batch import Side, UnlearningBatch
 from grun_bench.metrics.fluency import EVERYWHERE
+from grun_bench.models.batch import collate
 from grun_bench.models.forward import calling
 from grun_bench.models.lm import LM
 from grun_bench.results.record import Record, Records, load_records
@@ -34,6 +39,7 @@ def blocks(language: str) -> list[str]:
 
 PLUGINS = [
     ("objective", "margin"),
+    ("objective", "npo-mean"),
     ("adapter", "last-layers"),
     ("metric", "answer_length"),
     ("metric", "loss_gap"),
@@ -70,6 +76,71 @@ def test_every_plugin_example_keeps_its_contract(kind: str, name: str, examples:
 
 def test_every_plugin_example_is_tested() -> None:
     assert len(blocks("python")) == len(PLUGINS)
+
+
+def _named(head: str) -> dict[str, str]:
+    """The second column of CONTRIBUTING's table with this head, by the code in its first."""
+    rows = CONTRIBUTING.partition(f"| `{head}` |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.split("|")[1:3]] for row in rows]
+    return {name.strip("`"): second for name, second in cells}
+
+
+def test_what_an_objective_gets_is_as_its_tables_say(make_lm: Callable[..., LM]) -> None:
+    """Every attribute is there, in its shape, on two answers of other lengths; what is undeclared is refused."""
+    lm, adapter = make_lm(), Full()
+    adapter.attach(lm.model)
+    adapter.keep_target()
+    encoded = [lm.prompts.encode(*pair) for pair in FORGET[:2]]
+    batch = collate(encoded, lm.pad_id)
+    sizes = {"batch": 2, "tokens": sum(len(each.answer) for each in encoded)}
+    sizes |= {"vocabulary": lm.model.config.vocab_size, "hidden": lm.model.config.hidden_size}
+    side, bare = Side(lm.model, batch, adapter=adapter, layers=(1,)), Side(lm.model, batch)
+    for name, shape in _named("side.").items():
+        if name == "target":
+            torch.testing.assert_close(side.target.token_nll, side.token_nll)
+        elif name == "hidden(layer, positions)":
+            for positions in ("predicting", "answer"):
+                assert side.hidden(1, positions).shape == (sizes["tokens"], sizes["hidden"])
+            with pytest.raises(KeyError):
+                bare.hidden(1, "answer")
+        else:
+            value = attrgetter(name)(side)
+            assert value.shape == tuple(sizes[each] for each in shape.strip("()").replace(",", " ").split()), name
+    for name in ("target", "reference_nll"):
+        with pytest.raises(TypeError, match="must declare needs"):
+            getattr(bare, name)
+    others = dict.fromkeys(("retain", "idk", "alternate"), side)
+    whole = UnlearningBatch(side, others, tokens=lambda text: lm.prompts.answer(text)[:-1])
+    assert [name.partition("(")[0] for name in _named("batch.")] == ["forget", *others, "tokens", "seed"]
+    assert all(getattr(whole, name) is side for name in ("forget", *others)) and whole.seed == 0
+    assert lm.tokenizer.decode(whole.tokens("Turin.")).strip() == "Turin."
+    for name in others:
+        with pytest.raises(TypeError, match="must declare needs"):
+            getattr(UnlearningBatch(side), name)
+
+
+def test_ranges_are_written_as_the_page_on_tuning_says() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tuning.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert {name: str(each) for name, each in (names["searched"] | names["other"]).items()} == {
+        "beta": "0.5 to 20, by factors",
+        "retain_weight": "times 0.1 to 10, by factors",
+        "layer": "0.5 or 1.0",
+        "epochs": "2 to 20",
+    }
+    (example,) = (block for block in blocks("python") if "npo-mean" in block)
+    for name in ("beta", "retain_weight"):
+        (written,) = re.findall(rf'"{name}": ((?:Range|times)\(.*?\))', block)
+        assert f'"{name}": {written}' in example
+
+
+def test_the_settings_of_training_are_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page of settings ends in is what the source says: `python -m making.made` in docs/ writes it anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    made = importlib.import_module("making.made")
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert made.filled(text) == text and "| `lr` |" in text
 
 
 def test_the_task_example_loads(tmp_path: Path) -> None:

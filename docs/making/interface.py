@@ -124,11 +124,11 @@ def training_table() -> str:
         )
         for each in fields(Recipe)
     ]
-    terms = [(code(name), parts(term.loss)[0]) for name, term in RETAIN_TERMS.items()]
+    terms = [(code(name), parts(term.loss)[0].replace("|", "\\|")) for name, term in RETAIN_TERMS.items()]
     return (
         f"## Every training setting\n\n{docstring(Recipe)}\n\n"
         + table(("setting", "default", "must be", "what it is"), rows)
-        + "\n[Recipes](recipes.md) and the pages of methods say which values stand in place of these.\n\n"
+        + "\n[Recipes](../RECIPES.md) and the pages of methods say which values stand in place of these.\n\n"
         + "## Retain terms\n\n`retain` names one of these; `retain_weight` weighs it.\n\n"
         + table(("retain", "loss"), terms)
     )

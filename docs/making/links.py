@@ -17,6 +17,12 @@ PAGES = {
     "leaderboards/SUBMITTING.md": "submitting.md",
     "leaderboards/README.md": "boards/index.md",
 }
+#: sources of the repository -> the pages that are made from what they say of themselves
+MADE = {
+    "grun_bench/methods": "methods/index.md",
+    "grun_bench/metrics": "all-metrics.md",
+    "grun_bench/results/result.py": "result-file.md",
+}
 #: [text](place#anchor), of pictures too; not of code
 _LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _FENCES = re.compile(r"^(```.*?^```[^\n]*$)", flags=re.MULTILINE | re.DOTALL)
@@ -48,7 +54,7 @@ def moved(text: str, source: str, place: str, root: Path) -> str:
 
     A link to a file that the site does not have is left as its text.
     """
-    places = PAGES | boards(root) | copied(root)
+    places = PAGES | MADE | boards(root) | copied(root)
 
     def link(found: re.Match[str]) -> str:
         words, target, anchor = found[1], found[2], found[3] or ""

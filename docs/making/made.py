@@ -1,4 +1,7 @@
-"""All pages that are made, by their places on the site."""
+"""All pages that are made, by their places on the site.
+
+`python -m making.made`, in docs/, writes the tables anew that stand in pages of docs/.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from making import interface, links, plugins
 
-#: what stands in a page of docs/ where a table is made
+#: what stands in a page of docs/ before a table that is made and ends it
 TRAINING = "<!-- training settings -->"
 
 
@@ -26,5 +29,11 @@ def pages(root: Path) -> dict[str, str]:
 
 
 def filled(markdown: str) -> str:
-    """The text of a page of docs/ with the tables that it asks for."""
-    return markdown.replace(TRAINING, interface.training_table()) if TRAINING in markdown else markdown
+    """The text of a page of docs/ with the table that it ends in as it is now."""
+    before, mark, _ = markdown.partition(TRAINING)
+    return f"{before}{mark}\n\n{interface.training_table().rstrip()}\n" if mark else markdown
+
+
+if __name__ == "__main__":
+    page = Path(__file__).parents[1] / "settings.md"
+    page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
