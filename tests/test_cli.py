@@ -48,6 +48,28 @@ def refused(said: Said, *parts: str) -> None:
         (unlearner("nppo"), ["unlearner 'nppo'", "npo", "grun-bench ls"]),
         (unlearner("grn+npo"), ["adapter 'grn'", "did you mean grun", "'grn+npo'"]),
         (unlearner("grun+mpo"), ["objective 'mpo'", "npo"]),
+        (unlearner("NPO"), ["did you mean npo?", "--include-path FILE"]),
+        (unlearner("LoRA+npo"), ["did you mean lora?"]),
+        (unlearner("npo+lora"), ["did you mean lora+npo?"]),
+        (unlearner("lora+bnpo"), ["'bnpo' in the unlearner 'lora+bnpo': did you mean npo, simnpo or dpo? `grun-"]),
+        (unlearner("npo,dpo"), ["`grun-bench sweep --unlearner npo,dpo` takes several"]),
+        (["sweep", *unlearner("npo,dppo")[1:]], ["unknown unlearner 'dppo'"]),
+        (["sweep", "swep.yaml"], ["swep.yaml: no such file; near it is sweep.yaml."]),
+        (["sweep", *RUN[1:], "dpo"], ["--unlearner dpo"]),
+        ([*RUN, "--attacks", "prefil"], ["attack 'prefil'", "--include-path FILE"]),
+        (["test", "mine.py"], ["is a file", "--include-path mine.py", "It has margin."]),
+        (unlearner("mine.py"), ["--include-path mine.py"]),
+        (["cite", "nppo"], ["did you mean npo", "--include-path FILE"]),
+        ([*RUN, "--lr", "1e-3"], ["no such option --lr; did you mean --set lr=1e-3? `grun-bench run --help`"]),
+        ([*RUN, "--beta=0.2"], ["did you mean --set beta=0.2?"]),
+        ([*RUN, "--learning-rate", "1"], ["did you mean --set lr=1?"]),
+        ([*RUN, "--xyzzy", "1"], ["no such option --xyzzy", "--set NAME=VALUE"]),
+        (["run", "npo", *RUN[3:]], ["npo: no option is before it. Did you mean --unlearner npo?"]),
+        ([*RUN, "--attacks", "prefill", "suffix"], ["Did you mean --attacks prefill,suffix?"]),
+        ([*RUN, "--set", "beta", "0.2"], ["Did you mean --set beta=0.2?"]),
+        ([*RUN, "--seed", "0,1"], ["whole number; `grun-bench sweep --seeds` takes several"]),
+        (["leaderboard", "--output", "x"], ["`grun-bench leaderboard` takes --results"]),
+        ([*RUN, "--model", "tiny", "--forget", "x.jsonl"], ["tiny, the toy model, lives", "customers.py"]),
         (unlearner("qqqq"), ["choose from", "grun+npo", "full+gd", "retain"]),
         (unlearner("npo", "tofu_forgt10"), ["task 'tofu_forgt10'", "did you mean tofu_forget10"]),
         ([*RUN, "--modle", "x"], ["--modle", "--model", "--help"]),
@@ -81,7 +103,7 @@ def refused(said: Said, *parts: str) -> None:
         ([*RUN, "--protocol", "open-unlerning"], ["protocol 'open-unlerning'", "did you mean open-unlearning"]),
         ([*RUN, "--batch-size", "0"], ["--batch-size 0", "auto"]),
         ([*RUN, "--limit", "0"], ["--limit", "1"]),
-        ([*RUN, "--seed", "one"], ["--seed", "integer"]),
+        ([*RUN, "--seed", "one"], ["--seed one: must be a whole number"]),
         ([*RUN, "--include-path", "/no/such/file.py"], ["--include-path /no/such/file.py"]),
         ([*RUN, "--retain", SMALL], [f"--retain-model {SMALL}", "--model"]),
         ([*RUN, "--model", "nowhere"], ["model nowhere", "tiny"]),
@@ -93,10 +115,19 @@ def test_bad_names_are_refused_in_one_line(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str], hub: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").touch()
+    (tmp_path / "mine.py").write_text('@objective("margin", retain="ce")\ndef margin(batch): ...\n')
     if "nowhere" in arguments:  # the data are looked at first; these are there
         arguments = [str(hub / "small.yaml") if item == "tofu_forget10" else item for item in arguments]
     refused(command(*arguments), *parts)
     assert not list(result_files(tmp_path / "leaderboards" / "results"))
+
+
+@pytest.mark.parametrize("value", ["1" + 400 * "0", 5000 * "1"])
+def test_a_long_value_is_not_said_whole(command: Command, value: str) -> None:
+    for option in (["--set", f"lr={value}"], ["--seed", value]):
+        said = command(*RUN, *option)
+        assert said.code == 2 and 50 * "0" in said.err.replace("1", "0") and len(said.err) < 400
 
 
 def test_the_program_itself_prints_no_traceback(environment: Path, tmp_path: Path) -> None:

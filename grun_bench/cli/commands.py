@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from grun_bench.cli.mistyped import check_words, translated
 from grun_bench.cli.options import with_groups
 from grun_bench.core.errors import UsageError
 
@@ -36,6 +37,8 @@ COMMANDS = {
     "cache": "caching.cache",
     "lm-eval": "harness.lm_eval",
 }
+#: the errors of parsing; newer versions of typer carry their own copy of click
+PARSER_ERRORS: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 #: commands that hand what follows to another program, options and all
 HANDED_ON = {"lm-eval"}
 
@@ -45,13 +48,19 @@ class Command(TyperCommand):
     would be this folder where a path is asked for, or the default where a name is."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        typed = list(args)
+        try:
+            given, words, _ = self.make_parser(ctx).parse_args(args=list(args))
             for each in self.params:
                 values = given.get(each.name or "")
                 if each.param_type_name == "option" and each.default != "" and "" in (values, *_several(values)):
                     raise UsageError(f"{each.opts[0]}: its value is empty. Say one, or do not give it.")
-        return super().parse_args(ctx, args)
+            check_words(self, ctx, typed, given, words)
+            return super().parse_args(ctx, args)
+        except PARSER_ERRORS as error:
+            raise translated(error, self, ctx, typed) from None
 
 
 def _several(values: Any) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ def test_plugin(
     kinds = [kind for kind in registry.KINDS if name in registry.entries(kind)]
     if not kinds:
         known = [known for kind in registry.KINDS for known in registry.names(kind)]
-        raise unknown("plugin", name, known, "`grun-bench ls` lists them all.")
+        raise registry.missing("plugin", name, known, "`grun-bench ls` lists them all")
     from grun_bench.plugin_checks.check import check
     from grun_bench.terminal.listing import print_rows
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import Output, RunName, numbers, seeded
+from grun_bench.cli.options import Output, RunName, names, numbers, seeded
 from grun_bench.cli.running import MachineOptions
 from grun_bench.core.errors import UsageError
 from grun_bench.runs.config import RESULTS
@@ -99,7 +99,7 @@ def meta_eval(
         raise UsageError(f"--trained {trained}: must be shares above 0, up to 1.")
     wanted = seeded(seeds)
     options = {"model": model, "limit": limit, "protocol": protocol, **machine.config()}
-    unlearners = unlearner or (METHODS if model in (None, TINY) else ())
+    unlearners = names("--unlearner", unlearner or ()) or (METHODS if model in (None, TINY) else ())
     for name in unlearners:
         registry.parse_unlearner(name)  # a wrong one is told before minutes of training
     made = pools(task, out, wanted, shares, **options)

@@ -13,6 +13,7 @@ import typer
 
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
+from grun_bench.core.escaping import clean
 from grun_bench.core.given import listed
 from grun_bench.core.progress import quiet
 from grun_bench.runs.config import MAX_SEED
@@ -120,8 +121,14 @@ def _setting(pair: str, option: str) -> tuple[str, Any]:
         raise UsageError(f"{option} {pair}: write it as key=value.")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"{option} {pair}: '{value}' is not a number, word or [list].") from None
+    except (yaml.YAMLError, ValueError):  # an odd date, and a number too long for Python, are ValueErrors
+        told = clean(value, 100)
+        raise UsageError(f"{option} {clean(key, 100)}={told}: '{told}' is not a number, word or [list].") from None
+
+
+def names(option: str, texts: Sequence[str]) -> list[str]:
+    """The names that an option which may be repeated was given, each time one or several with commas between."""
+    return [name for text in texts for name in listed(option, text)]
 
 
 def mapped(text: str) -> dict[str, str]:

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from grun_bench.cli.options import parsed, seeded, tried
+from grun_bench.cli.options import names, parsed, seeded, tried
 from grun_bench.cli.running import CommonOptions, MachineOptions, TrackOptions
-from grun_bench.core import processes
+from grun_bench.core import processes, registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.runs.own import near_files
 
 #: keys of a sweep's file that are the axes
 AXES = ("unlearners", "tasks", "models", "seeds", "set")
@@ -20,7 +21,7 @@ AXES = ("unlearners", "tasks", "models", "seeds", "set")
 def sweep(
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The sweep, in place of options.")] = None,
     unlearners: Annotated[
-        list[str], typer.Option("--unlearner", metavar="all|NAME", help="What to run, as in grun+npo; repeat it.")
+        list[str], typer.Option("--unlearner", metavar="all|NAME,...", help="What to run, as in grun+npo; repeat it.")
     ] = [],  # noqa: B006
     tasks: Annotated[list[str], typer.Option("--task", help="A task's name, or the path of its YAML; repeat it.")] = [],  # noqa: B006
     models: Annotated[list[str], typer.Option("--model", help="Hub id or folder; default: tiny; repeat it.")] = [],  # noqa: B006
@@ -57,10 +58,12 @@ def sweep(
     from grun_bench.matrix.sweep import sweep as run_all
     from grun_bench.terminal.sweep import print_status, print_sweep, watching
 
+    unlearners = names("--unlearner", unlearners)
     axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": seeded(seeds), "set": tried(settings)}
     processes.refuse("sweep")
     place = file or "the options of sweep"
     if file:
+        _check_there(file)
         if any((unlearners, tasks, models, settings, seeds != "0", options != CommonOptions())):
             raise UsageError(f"{file}: the file says what is run; options beside it say where and how.")
         axes, options = _from_file(file)
@@ -77,6 +80,16 @@ def sweep(
     print_sweep(plan, found, config.output)
     if problem := shortfall(plan, found):
         raise GrunBenchError(problem)
+
+
+def _check_there(file: Path) -> None:
+    """Raises UsageError where there is no such file, with near names, or as what it was meant."""
+    if file.exists():
+        return
+    name = str(file)
+    if any(name in registry.entries(kind) for kind in ("unlearner", "objective")) or "+" in name:
+        raise UsageError(f"{file}: no such file; unlearners go after their option: --unlearner {file}.")
+    raise UsageError(f"{file}: no such file{near_files(file)}.")
 
 
 def _from_file(path: Path) -> tuple[dict[str, Any], CommonOptions]:

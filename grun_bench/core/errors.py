@@ -6,7 +6,7 @@ Anything that is not one of these is a bug and shows its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,24 +57,68 @@ def first_line(error: Exception) -> str:
 def wrong(error: ErrorDetails) -> str:
     """What pydantic found of a value, in words for the person whose file it is."""
     said = {"missing": "is missing", "extra_forbidden": "is no field here"}.get(error["type"])
-    return said or error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return said or in_plain_words(error["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+
+
+#: what pydantic and typer say -> the same for people who do not write programs
+_PLAIN = {
+    ", unable to parse string as an integer": "",
+    ", unable to parse string as a number": "",
+    ", got a number with a fractional part": "",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "less than or equal to": "at most",
+    "greater than or equal to": "at least",
+}
+
+
+def in_plain_words(said: str) -> str:
+    """What a library says of a value, without its jargon."""
+    for theirs, ours in _PLAIN.items():
+        said = said.replace(theirs, ours)
+    return said
 
 
 def unknown(
-    what: str, name: str, choices: Iterable[str], hint: str = "", listed: bool = True, meant: str = ""
+    what: str,
+    name: str,
+    choices: Iterable[str],
+    hint: str = "",
+    listed: bool = True,
+    meant: str = "",
+    place: str = "",
 ) -> UsageError:
     """The error for a name that is not among `choices`: the near names, else all of them, and the next command.
 
     Names of which there may be any number are not `listed`: where none is near, their count is said. `meant` is what
-    others call by this name: near, where it is among the choices.
+    others call by this name: near, where it is among the choices. `place` says what the name is a part of.
     """
     names = sorted(choices)
-    text = str(name)
-    near = [meant] if meant in names else difflib.get_close_matches(text, names, n=3, cutoff=0.5)
-    if not near and text:  # a beginning of a long name, as of a run id
-        near = [each for each in names if difflib.SequenceMatcher(None, text, each[: len(text)]).ratio() >= 0.7][:3]
+    near = [meant] if meant in names else _near(str(name), names)
     all_of = (
         f"choose from: {', '.join(names) or '(none)'}." if listed else f"none of the {len(names)} there is near it."
     )
-    tail = f"did you mean {' or '.join(near)}?" if near else all_of
-    return UsageError(f"unknown {what} '{name}': {tail}" + (f" {hint}" if hint else ""))
+    tail = f"did you mean {either(near)}?" if near else all_of
+    where = f" {place}" if place else ""
+    return UsageError(f"unknown {what} '{name}'{where}: {tail}" + (f" {hint}" if hint else ""))
+
+
+def either(names: Sequence[str]) -> str:
+    """Names as a choice in a sentence: `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _near(text: str, names: Sequence[str]) -> list[str]:
+    """Up to three names that are nearly a text, whether it is written in capitals or not; the same one alone."""
+    small: dict[str, str] = {}
+    for name in names:
+        small.setdefault(name.lower(), name)
+    text = text.lower()
+    if text in small:
+        return [small[text]]
+    near = difflib.get_close_matches(text, small, n=3, cutoff=0.5)
+    if not near and text:  # a beginning of a long name, as of a run id
+        near = [each for each in small if difflib.SequenceMatcher(None, text, each[: len(text)]).ratio() >= 0.7][:3]
+    return [small[each] for each in near]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, overload
@@ -64,7 +64,7 @@ def get(kind: Kind, name: str) -> Plugin:
     """Import a plugin by name. Raises UsageError with the near names, or when it does not import."""
     known = entries(kind)
     if name not in known:
-        raise unknown(kind, name, known, f"`grun-bench ls {kind}s` lists them.")
+        raise missing(kind, name, known, f"`grun-bench ls {kind}s` lists them")
     entry = known[name]
     module = entry.module if entry.module.startswith(INCLUDED) else ""
     with _importing:
@@ -107,21 +107,31 @@ def _run_file(name: str, path: Path) -> None:
 # --- names that users give --------------------------------------------------------------------------------------------
 
 
+def missing(what: str, name: str, known: Iterable[str], hint: str, place: str = "") -> UsageError:
+    """The error for a plugin that is not among those `known`: the near names, and how one's own is brought.
+
+    `hint` is a sentence without its end, `place` what the name is a part of.
+    """
+    if not name.endswith(".py"):
+        return unknown(what, name, known, f"{hint}; --include-path FILE brings your own.", place=place)
+    path = Path(name)
+    with including([path] if path.is_file() else []):
+        declared = [each.name for kind in KINDS for each in entries(kind).values() if each.origin == path.resolve()]
+    there = f" It has {', '.join(declared)}." if declared else ""
+    return UsageError(
+        f"'{name}' is a file, and the name of a plugin is asked for: give the file with --include-path {name}.{there}"
+    )
+
+
 def parse_unlearner(name: str) -> tuple[str, str] | str:
     """`adapter+objective`, a bare objective (`full` is its adapter), or the name of an unlearner of its own.
 
     Raises UsageError with the near names when it is none of these.
     """
+    if "," in name:
+        raise UsageError(f"unlearner '{name}': one at a time; `grun-bench sweep --unlearner {name}` takes several.")
     if "+" in name:
-        adapter, _, objective = name.partition("+")
-        for part in (adapter, objective):
-            if part in entries("unlearner"):
-                raise UsageError(f"'{name}': {part} is an unlearner of its own, not a part of a pair; name it alone.")
-        parts: tuple[tuple[Kind, str], ...] = (("adapter", adapter), ("objective", objective))
-        for kind, part in parts:
-            if part not in entries(kind):
-                raise unknown(kind, part, names(kind), f"in the unlearner '{name}'; `grun-bench ls` lists them all.")
-        return adapter, objective
+        return _parse_pair(name)
     if name in entries("unlearner"):
         return name
     if name in entries("objective"):
@@ -130,7 +140,24 @@ def parse_unlearner(name: str) -> tuple[str, str] | str:
         raise UsageError(f"'{name}' is an adapter: add what to optimise with it, as in {name}+npo.")
     pairs = [f"{adapter}+{objective}" for adapter in names("adapter") for objective in names("objective")]
     known = [*names("unlearner"), *names("objective"), *pairs]
-    raise unknown("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all.")
+    raise missing("unlearner", name, known, "An unlearner is adapter+objective; `grun-bench ls` lists them all")
+
+
+def _parse_pair(name: str) -> tuple[str, str]:
+    """Adapter and objective. Raises UsageError where one of them is not known, or is no part of a pair."""
+    adapter, _, objective = name.partition("+")
+    if adapter in entries("objective") and objective in entries("adapter"):
+        turned = f"{objective}+{adapter}"
+        raise unknown("unlearner", name, [turned], "An unlearner is adapter+objective.", meant=turned)
+    for part in (adapter, objective):
+        if part in entries("unlearner"):
+            raise UsageError(f"'{name}': {part} is an unlearner of its own, not a part of a pair; name it alone.")
+    parts: tuple[tuple[Kind, str], ...] = (("adapter", adapter), ("objective", objective))
+    for kind, part in parts:
+        if part not in entries(kind):
+            place = f"in the unlearner '{name}'"
+            raise missing(kind, part, names(kind), "`grun-bench ls` lists them all", place)
+    return adapter, objective
 
 
 def role_of(name: str) -> Control | None:
@@ -158,5 +185,5 @@ def attack_names(text: str, of_task: Sequence[str]) -> list[str]:
         raise UsageError("'all' are the attacks of the task: write all alone, or the names alone.")
     for name in chosen:
         if name not in known:
-            raise unknown("attack", name, [*known, "all"], "`grun-bench ls attacks` lists them.")
+            raise missing("attack", name, [*known, "all"], "`grun-bench ls attacks` lists them")
     return list(dict.fromkeys(chosen))

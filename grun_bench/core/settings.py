@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.escaping import clean
 
 #: a setting of this name is a depth: a whole number is a block, a float a share of the blocks
 DEPTH = "layer"
@@ -180,9 +181,9 @@ def override(
         try:
             settings[key] = _coerce(key, value, settings[key])
         except TypeError as error:
-            raise UsageError(f"{place}{key}={value}: {error}") from None
+            raise UsageError(f"{place}{key}={clean(str(value), 100)}: {error}") from None
         if key in bounds and settings[key] is not None and not bounds[key].holds(settings[key]):
-            raise UsageError(f"{place}{key}={value}: {key} must be {bounds[key].words}.")
+            raise UsageError(f"{place}{key}={clean(str(value), 100)}: {key} must be {bounds[key].words}.")
     return settings
 
 

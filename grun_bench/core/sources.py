@@ -54,7 +54,8 @@ def _entries(name: str) -> list[Entry]:
     found = [known[name] for kind in registry.KINDS if name in (known := registry.entries(kind))]
     if not found:
         every = {each for kind in registry.KINDS for each in registry.entries(kind)}
-        raise unknown("name", name, every, "`grun-bench ls` lists them.", listed=False)
+        hint = "`grun-bench ls` lists them; --include-path FILE brings your own."
+        raise unknown("name", name, every, hint, listed=False)
     return found
 
 

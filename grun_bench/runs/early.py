@@ -54,6 +54,14 @@ def _settings(unlearner: str) -> tuple[str, set[str] | None]:
 
 
 @cache
+def all_settings() -> frozenset[str]:
+    """The settings of all unlearners and of training, as far as sources say them."""
+    kinds: tuple[registry.Kind, ...] = ("adapter", "objective", "unlearner")
+    own = (entry.settings or () for kind in kinds for entry in entries(kind).values())
+    return _of_training().union(*own) - {_RECIPE}
+
+
+@cache
 def _of_training() -> frozenset[str]:
     """The settings of every pair: the fields of `Recipe`, and those of retain terms."""
     recipes, terms = (ast.parse((_METHODS / name).read_bytes()) for name in ("recipes.py", "retain_terms.py"))

@@ -169,15 +169,17 @@ def _wrong(config: RunConfig) -> Iterator[str]:
     """All that does not go with own rows, files first, so that somebody mends it at once."""
     for option, path in (("forget", config.forget), ("retain", config.keep), ("neighbours", config.neighbours)):
         if path is not None and not path.exists():
-            yield f"--{option} {path}: no such file or folder{_near(path)}."
+            yield f"--{option} {path}: no such file or folder{near_files(path)}."
         elif path is not None and path.suffix in (".yaml", ".yml"):
             yield f"--{option} {path}: by its name a task's file and not rows; --task {path} takes it."
     if config.task:
         yield f"--forget {config.forget}: own rows are a task of their own; leave --task {config.task} out."
     if config.model in (None, TINY) and config.target_model is None:
+        asked = "--model says which model is to forget it. " if config.model is None else ""
+        toy = f"{TINY}, the toy model" + (" and the default," if config.model is None else ",")
         yield (
-            f"--forget {config.forget}: --model says which model is to forget it. The toy model, which is the default, "
-            "lives in a world of made-up authors: it knows none of your rows, and has not the words for them."
+            f"--forget {config.forget}: {asked}{toy} lives in a world of made-up authors: it knows none of your rows, "
+            "and has not the words for them. examples/customers.py makes a small model that does, on a CPU."
         )
     if config.writer and not config.augment:
         yield f"--writer {config.writer}: it goes with --augment, which has it write."
@@ -185,7 +187,7 @@ def _wrong(config: RunConfig) -> Iterator[str]:
         yield f"--retain-log {config.retain_log}: published logs are of published data, not of own rows."
 
 
-def _near(path: Path) -> str:
+def near_files(path: Path) -> str:
     """What is called nearly so beside a file that is not there, for the end of a sentence."""
     if not path.parent.is_dir():
         return f", as its folder {path.parent} is not there"

@@ -216,7 +216,7 @@ def test_metrics_are_taken_of_the_sets_that_name_them() -> None:
     [
         ({"prompt": "Q: question"}, r"score.a.ScoredData.prompt: .*\{question\} in it, once"),
         ({"metrics": ["leak"]}, "unknown metric in score.a 'leak'"),
-        ({"max_new_tokens": -1}, "max_new_tokens: should be greater than or equal to 0"),
+        ({"max_new_tokens": -1}, "max_new_tokens: should be at least 0"),
         ({"fewshot": "a["}, "'a\\[' is not a data source"),
     ],
 )

@@ -42,7 +42,7 @@ def test_keys_are_laid_over_those_of_the_included_file(tmp_path: Path) -> None:
         ("".join("  " * depth + "a:\n" for depth in range(1000)), "nested deeper than 20"),
         ("version: 2020-99-99", "not YAML .month must be in 1..12"),
         ("version: " + "9" * 5000, "not YAML"),
-        ("version: &x [*x]", "version: should be a valid integer"),
+        ("version: &x [*x]", "version: should be a whole number"),
         ("name: other", "unknown key in .* 'name'"),
         ("1: x", "unknown key in .* '1'"),
         ("? " + "x" * 9000 + "\n: 1", "unknown key in .*/own.yaml 'x{99}…'"),
