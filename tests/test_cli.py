@@ -109,6 +109,7 @@ def refused(said: Said, *parts: str) -> None:
         ([*RUN, "--model", "nowhere"], ["model nowhere", "tiny"]),
         (["show", "0123"], ["run '0123'", "grun-bench ls runs"]),
         (["leaderboard"], ["no results in", "grun-bench run"]),
+        (["leaderboard", "--table", "cost"], ["--format is missing"]),
     ],
 )  # fmt: skip
 def test_bad_names_are_refused_in_one_line(
@@ -424,6 +425,7 @@ def test_show_and_ls_read_what_is_there(command: Command, results: Path) -> None
     assert json.loads(command("show", row.run_id, "--output", results, "--json").out)["run_id"] == row.run_id
     listed = command("ls", "runs", "--output", results)
     assert listed.code == 0 and all(found.run_id in listed.out for found in stored(results).values())
+    assert command("ls", "runs", "--output", results / "none").out.count("\n") == 1
     refused(command("show", row.run_id[:6] + "zz", "--output", results), row.run_id)
     refused(command("show", "", "--output", results), "3 runs")
 

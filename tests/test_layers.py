@@ -171,7 +171,7 @@ HEAVY = (
 PARTS = [
     f"grun_bench.cli.{path.stem}"
     for path in (PACKAGE / "cli").glob("[a-z]*.py")
-    if path.stem not in ("commands", "options")
+    if path.stem not in ("commands", "options", "mistyped")
 ]
 LOADED = {"run help": {"grun_bench.cli.running"}, "ls": {"grun_bench.cli.reading", "yaml"}, "help": {*PARTS}}
 

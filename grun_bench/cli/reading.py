@@ -10,6 +10,7 @@ import typer
 
 from grun_bench.cli.options import Include, Json, Output, RunName
 from grun_bench.core import registry
+from grun_bench.core.environment import OWN_RESULTS
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.plugins import Control
 from grun_bench.runs.config import RESULTS
@@ -43,11 +44,14 @@ def list_names(
 
 
 def _list_runs(output: Path) -> None:
-    from grun_bench.results.store import read_result, result_files
+    from grun_bench.results.store import elsewhere, read_result, result_files
     from grun_bench.results.words import number
     from grun_bench.terminal.listing import print_rows
 
     results = [read_result(path) for path in result_files(output)]
+    if not results:
+        print(f"no runs in {output}{elsewhere(output) or '; `grun-bench run` files them there.'}")
+        return
     rows = [
         (
             *(result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:10]),
@@ -158,7 +162,8 @@ def leaderboard(
         _print_tables(tree, form, task, model, table, out)
         return
     if alone := [f"--{name}" for name, given in (("task", task), ("model", model), ("table", table)) if given]:
-        raise UsageError(f"{', '.join(alone)}: choose among tables, so --format is needed with it.")
+        raise UsageError(f"--format is missing, markdown, latex or csv: {', '.join(alone)} chooses among its tables.")
+    _check_tree(tree)
     out = RESULTS.parent if out is None else out
     if check:
         from grun_bench.core.escaping import clean
@@ -181,6 +186,16 @@ def leaderboard(
     print(f"{out / 'README.md'}: {rendered.runs} results in {len(rendered.pages)} files; {out / SITE} has all.")
 
 
+def _check_tree(tree: Path) -> None:
+    """Raises UsageError where there is nothing for a page in a folder of results, and something beside it."""
+    from grun_bench.results.store import elsewhere, read_result, result_files
+
+    if result_files(tree) or not (other := elsewhere(tree, "--results")):
+        return
+    if not all(read_result(path).own for path in result_files(OWN_RESULTS)):  # those are on no page
+        raise UsageError(f"no results in {tree}{other}")
+
+
 def _print_tables(
     tree: Path, form: str, task: str | None, model: str | None, table: str | None, out: Path | None
 ) -> None:
@@ -188,6 +203,7 @@ def _print_tables(
     from grun_bench.leaderboard.exports import export
     from grun_bench.leaderboard.tables import RANKING
 
+    _check_tree(tree)
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out}: is a folder; with --format name the file.")
     text = export(tree, form, task, model, table or RANKING)

@@ -58,19 +58,16 @@ def sweep(
     from grun_bench.matrix.sweep import sweep as run_all
     from grun_bench.terminal.sweep import print_status, print_sweep, watching
 
-    unlearners = names("--unlearner", unlearners)
-    axes = {"unlearners": unlearners, "tasks": tasks, "models": models, "seeds": seeded(seeds), "set": tried(settings)}
+    axes = {"tasks": tasks, "models": models, "seeds": seeded(seeds), "set": tried(settings)}
+    axes["unlearners"] = names("--unlearner", unlearners)
     processes.refuse("sweep")
-    place = file or "the options of sweep"
     if file:
-        _check_there(file)
-        if any((unlearners, tasks, models, settings, seeds != "0", options != CommonOptions())):
-            raise UsageError(f"{file}: the file says what is run; options beside it say where and how.")
-        axes, options = _from_file(file)
+        beside = any((unlearners, tasks, models, settings, seeds != "0", options != CommonOptions()))
+        axes, options = _from_file(file, beside)
     elif not unlearners:
         raise UsageError("name what to run, with --unlearner NAME or in a FILE.yaml: `grun-bench sweep --help`.")
     config = options.config(machine, **tracking.config())
-    plan = Plan.of(checked(Grid, axes, place), config)
+    plan = Plan.of(checked(Grid, axes, file or "the options of sweep"), config)
     if status:
         print_status(plan)
         return
@@ -92,11 +89,17 @@ def _check_there(file: Path) -> None:
     raise UsageError(f"{file}: no such file{near_files(file)}.")
 
 
-def _from_file(path: Path) -> tuple[dict[str, Any], CommonOptions]:
-    """The axes of a sweep's file, and its other keys, which are fields of CommonOptions."""
+def _from_file(path: Path, beside: bool) -> tuple[dict[str, Any], CommonOptions]:
+    """The axes of a sweep's file, and its other keys, which are fields of CommonOptions.
+
+    Raises UsageError for another file, and where what is run was said by options `beside` it.
+    """
     from grun_bench.core.strict_json import checked
     from grun_bench.tasks.yaml_files import loaded
 
+    _check_there(path)
+    if beside:
+        raise UsageError(f"{path}: the file says what is run; options beside it say where and how.")
     keys = loaded(path)
     if not isinstance(keys, dict) or "unlearners" not in keys:
         raise UsageError(f"{path}: a sweep is a mapping of keys with `unlearners`, a list of names, among them.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +10,10 @@ import typer
 from grun_bench.cli.options import Json
 from grun_bench.cli.running import MachineOptions, RowOptions
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.runs.config import MAX_SEED, RESULTS
+from grun_bench.runs.config import MAX_SEED, RESULTS, TUNINGS
 
-#: where tunings are kept unless another folder is given, and the seed of their trials, which no board's rows have
-TUNINGS, SEED = Path("tuning"), 1000
+#: the seed of trials, which no board's rows have
+SEED = 1000
 
 
 def tune(

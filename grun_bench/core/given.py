@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.errors import ModelError, UsageError, unknown
 from grun_bench.core.escaping import clean
 
 #: arithmetics that a model can run in
@@ -88,6 +88,41 @@ def check_dtype(name: Any) -> None:
     """Raises UsageError for what names no arithmetic that a model can run in."""
     if name not in DTYPES:
         raise unknown("--dtype", name, DTYPES)
+
+
+#: the kinds of device that torch knows by name, most of which no build has
+_DEVICES = (
+    *(
+        "auto",
+        "cpu",
+        "cuda",
+        "mps",
+        "xpu",
+        "hpu",
+        "mtia",
+        "xla",
+        "hip",
+        "ve",
+        "fpga",
+        "maia",
+        "ipu",
+        "mkldnn",
+        "opengl",
+    ),
+    *("opencl", "ideep", "lazy", "vulkan", "meta", "privateuseone"),
+)
+
+
+def check_device(name: str) -> None:
+    """Raises ModelError for what names no device by its form; whether torch has it here is seen later."""
+    kind, colon, number = name.partition(":")
+    if kind not in _DEVICES or (colon and not number.isdecimal()):
+        raise no_device(name)
+
+
+def no_device(name: str) -> ModelError:
+    """The error for what names no device."""
+    return ModelError(f"--device {name}: write auto, cpu, cuda (cuda:1 is the second GPU) or mps.")
 
 
 def listed(option: str, text: str) -> list[str]:

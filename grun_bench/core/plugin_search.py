@@ -51,6 +51,10 @@ class Entry:
     declared: Mapping[str, Any] = field(default_factory=dict)
     #: the names of its settings; None where its source alone does not say them
     settings: tuple[str, ...] | None = None
+    #: the defaults of those settings, of which its source says them as literals
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    #: the names of all options of the decorator
+    options: tuple[str, ...] = ()
     #: what it says of itself, with what the file of an attack says first; None where its source alone does not say it
     docstring: str | None = None
     #: the first line of its file
@@ -79,6 +83,11 @@ def including(paths: Iterable[Path]) -> Iterator[None]:
         yield
     finally:
         _included.reset(before)
+
+
+def included() -> tuple[Path, ...]:
+    """The files and folders that are searched too, here and now."""
+    return _included.get()
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
@@ -146,7 +155,21 @@ def _scan(path: Path, content: bytes) -> list[Entry]:
                 own = ast.get_docstring(node) or ""  # type: ignore[arg-type]
                 summary, said = own.split("\n")[0], f"{of_file}\n\n{own}" if called == "attack" else own
                 name = str(call.args[0].value)
-                found.append(Entry(called, name, summary, path, module, _literals(call), keywords(node), said, theme))
+                found.append(
+                    Entry(
+                        called,
+                        name,
+                        summary,
+                        path,
+                        module,
+                        declared=_literals(call),
+                        settings=keywords(node),
+                        defaults=defaults(node),
+                        options=tuple(each.arg or "" for each in call.keywords),
+                        docstring=said,
+                        theme=theme,
+                    )
+                )
     return found
 
 
@@ -155,13 +178,30 @@ def keywords(node: ast.AST) -> tuple[str, ...] | None:
 
     The fields of a dataclass are those of its constructor.
     """
+    found = _parameters(node)
+    return None if found is None else tuple(found)
+
+
+def defaults(node: ast.AST) -> dict[str, Any]:
+    """The defaults of those parameters that have a literal for one."""
+    found = {}
+    for name, value in (_parameters(node) or {}).items():
+        with suppress(ValueError):
+            if value is not None:
+                found[name] = ast.literal_eval(value)
+    return found
+
+
+def _parameters(node: ast.AST) -> dict[str, ast.expr | None] | None:
     if isinstance(node, ast.ClassDef):
-        fields = [each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and _is_name(each.target)]
         if any("kw_only=True" in ast.unparse(decorator) for decorator in node.decorator_list):
-            return tuple(fields)
+            fields = (each for each in node.body if isinstance(each, ast.AnnAssign))
+            return {each.target.id: each.value for each in fields if _is_name(each.target)}
         inits = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
         node = next(inits, node)
-    return tuple(each.arg for each in node.args.kwonlyargs) if isinstance(node, ast.FunctionDef) else None
+    if not isinstance(node, ast.FunctionDef):
+        return None
+    return {each.arg: value for each, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)}
 
 
 def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:

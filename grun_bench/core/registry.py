@@ -18,6 +18,7 @@ from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.given import listed
 from grun_bench.core.plugin_search import KINDS as KINDS
 from grun_bench.core.plugin_search import Entry, entries
+from grun_bench.core.plugin_search import included as included
 from grun_bench.core.plugin_search import including as including
 from grun_bench.core.plugins import (
     INCLUDED,

@@ -178,13 +178,18 @@ def override(
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"setting of {plugin}", key, settings, meant=here(key))
-        try:
-            settings[key] = _coerce(key, value, settings[key])
-        except TypeError as error:
-            raise UsageError(f"{place}{key}={clean(str(value), 100)}: {error}") from None
+        settings[key] = typed(key, value, settings[key], place)
         if key in bounds and settings[key] is not None and not bounds[key].holds(settings[key]):
             raise UsageError(f"{place}{key}={clean(str(value), 100)}: {key} must be {bounds[key].words}.")
     return settings
+
+
+def typed(key: str, value: Any, default: Any, place: str = "--set ") -> Any:
+    """The value of a setting as one of its default's type. Raises UsageError where it is none."""
+    try:
+        return _coerce(key, value, default)
+    except TypeError as error:
+        raise UsageError(f"{place}{key}={clean(str(value), 100)}: {error}") from None
 
 
 #: whole numbers that every float and every counter holds; no setting means a larger one

@@ -18,6 +18,7 @@ from transformers.utils import find_adapter_config_file
 
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import ModelError
+from grun_bench.core.given import no_device
 from grun_bench.core.patches import any_generation_config, no_bars, quiet
 from grun_bench.core.progress import say
 from grun_bench.models.devices import absent
@@ -33,8 +34,6 @@ MERGE = (
     "merge it into its base with peft, and give the folder that comes of "
     "`AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(OUT)`, with the tokenizer in it."
 )
-#: the devices that models run on, as a user is told
-DEVICES = "auto, cpu, cuda (cuda:1 is the second GPU) or mps"
 #: what transformers calls the dtype that it loads a model in
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 #: what `platform.machine` calls processors whose instructions torch tells apart as below
@@ -74,7 +73,7 @@ class Placement:
         try:
             found = torch.device(name)
         except RuntimeError:  # it names two dozen, most of which no build has
-            raise ModelError(f"--device {device}: write {DEVICES}.") from None
+            raise no_device(device) from None
         if said := absent(str(found)):
             raise ModelError(f"--device {device}: torch {torch.__version__} has none here ({said}).")
         if dtype == "auto":

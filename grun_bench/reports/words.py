@@ -15,7 +15,7 @@ from grun_bench.reports.verdict import Utility, Verdict
 from grun_bench.results.protocol_names import plain_name
 from grun_bench.results.result import Cost, Result
 from grun_bench.results.words import number, trained_share
-from grun_bench.runs.config import in_folder
+from grun_bench.runs.next_command import on_row
 
 #: the least share of what was to go -> how much of it is left, in words
 _AMOUNTS = {0.95: "all of it", 0.6: "most of it", 0.4: "about half of it", 0.1: "some of it", 0.02: "hardly any of it"}
@@ -179,4 +179,4 @@ def trained_words(cost: Cost) -> str:
 def attack_command(result: Result, attacks: Sequence[str], output: Path) -> str:
     """The command that makes these attacks, or all where there are many, on the model of a result."""
     named = "all" if len(attacks) > _FEW else ",".join(attacks)
-    return f"grun-bench attack {shlex.quote(result.run_id)} --attacks {named}{in_folder('--output', output)}"
+    return f"grun-bench attack {shlex.quote(result.run_id)} --attacks {named}{on_row(result, output)}"

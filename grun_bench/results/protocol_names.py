@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+#: all protocols
+PROTOCOLS = ("grun-bench", "open-unlearning")
 #: protocols that define metrics in their own way
 _DEFINING = ("open-unlearning",)
 

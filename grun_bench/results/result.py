@@ -160,8 +160,10 @@ def best_step(points: list[Point], sets: ScoredSets = USUAL_SETS) -> int | None:
     """Of the steps after 0 that keep `KEPT` of the retain probability of step 0, the one that extracts least.
 
     The lowest forget extraction strength, the earlier step where two are equal; None where no step keeps so much, or a
-    value is missing. Of several sets with a role it is the first.
+    value is missing, or no set has one of the two roles. Of several sets with a role it is the first.
     """
+    if not sets.of("retain") or not sets.of("forget"):
+        return None
     kept, extracted = f"{sets.of('retain')[0]}_probability", f"{sets.of('forget')[0]}_extraction_strength"
     start = next((point.values.get(kept) for point in points if point.at == 0), None)
     found = []

@@ -1,4 +1,4 @@
-"""What the user asked for. It imports errors alone, so that the command line can make it before anything is loaded."""
+"""What the user asked for. It imports no more than names, so that the command line can make it before all else."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grun_bench.core.errors import UsageError
+from grun_bench.models.names import TINY, folder_name
 
 if TYPE_CHECKING:
     from grun_bench.results.result import Result, TunedBy
 
 #: where rows are filed unless another folder is given
 RESULTS = Path("leaderboards/results")
+#: where tunings are kept unless another folder is given
+TUNINGS = Path("tuning")
 #: what every generator of random numbers takes
 MAX_SEED = 2**32 - 1
 
@@ -101,6 +104,12 @@ class RunConfig:
     include: tuple[Path, ...] = ()
     #: let a model bring its own code
     trust_remote_code: bool = False
+
+
+def label_of(config: RunConfig) -> str:
+    """What rows call the model that was asked for."""
+    name = config.model or config.target_model or TINY
+    return folder_name(Path(name)) if Path(name).is_dir() else name.partition("@")[0]
 
 
 def config_of(row: Result, **changes: Any) -> RunConfig:

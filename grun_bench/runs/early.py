@@ -6,16 +6,18 @@ What the check later finds is the same; it is said here in the time that a typin
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from grun_bench.core import registry
-from grun_bench.core.errors import unknown
-from grun_bench.core.plugin_search import entries, keywords
-from grun_bench.core.settings import here
+from grun_bench.core.errors import Refused, unknown
+from grun_bench.core.plugin_search import defaults, entries, keywords
+from grun_bench.core.settings import here, typed
 from grun_bench.models.names import TINY, folder_of, hub_id
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import RunConfig, label_of
+from grun_bench.tasks.yaml_files import loaded
 
 _METHODS = Path(__file__).parents[1] / "methods"
 #: the setting that names a recipe, which is no plugin's
@@ -40,6 +42,29 @@ def check_settings(config: RunConfig, attacks: Sequence[str]) -> None:
         for key in own:
             if settings is not None and key not in settings:
                 raise unknown(f"setting of {name}", key, settings, meant=here(key))
+        _check_types({key: config.overrides[key] for key in own}, _defaults(config.unlearner))
+
+
+def _check_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises UsageError for a value of another type than its default, as far as sources and recipes.yaml say that."""
+    for key, value in settings.items():
+        if key == _RECIPE:
+            if value not in (names := _recipes()):
+                raise unknown("recipe", value, names)
+        elif isinstance(defaults.get(key), bool | int | float | str):
+            typed(key, value, defaults[key])
+
+
+def _defaults(unlearner: str) -> dict[str, Any]:
+    """The defaults that sources say of an unlearner; of one that is no pair, none of training."""
+    parsed = registry.parse_unlearner(unlearner)
+    if isinstance(parsed, str):
+        return dict(entries("unlearner")[parsed].defaults)
+    return {
+        **_defaults_of_training(),
+        **entries("adapter")[parsed[0]].defaults,
+        **entries("objective")[parsed[1]].defaults,
+    }
 
 
 def _settings(unlearner: str) -> tuple[str, set[str] | None]:
@@ -64,9 +89,48 @@ def all_settings() -> frozenset[str]:
 @cache
 def _of_training() -> frozenset[str]:
     """The settings of every pair: the fields of `Recipe`, and those of retain terms."""
+    return frozenset({_RECIPE, *(name for node in _training() for name in keywords(node) or ())})
+
+
+@cache
+def _defaults_of_training() -> dict[str, Any]:
+    """The defaults of those that have a literal for one."""
+    return {name: value for node in reversed(_training()) for name, value in defaults(node).items()}
+
+
+@cache
+def _training() -> list[ast.stmt]:
+    """`Recipe`, and then what declares the settings of retain terms."""
     recipes, terms = (ast.parse((_METHODS / name).read_bytes()) for name in ("recipes.py", "retain_terms.py"))
-    recipe = (node for node in recipes.body if isinstance(node, ast.ClassDef) and node.name == "Recipe")
-    return frozenset({_RECIPE, *(name for node in (*recipe, *terms.body) for name in keywords(node) or ())})
+    return [*(each for each in recipes.body if isinstance(each, ast.ClassDef) and each.name == "Recipe"), *terms.body]
+
+
+@cache
+def _recipes() -> list[str]:
+    """The names of recipes."""
+    known = loaded(_METHODS / "recipes.yaml")
+    return ["default", *dict.fromkeys(key.partition("/")[0] for key in known if "/" in key)]
+
+
+def check_tuned(config: RunConfig, task: str) -> None:
+    """Raises UsageError where there is no tuning of what is asked for, by the name of its task."""
+    parsed = registry.parse_unlearner(config.unlearner)
+    name = parsed if isinstance(parsed, str) else "+".join(parsed)
+    if config.tuning is None or registry.role_of(name) is not None:
+        return
+    from grun_bench.runs.next_command import asked
+    from grun_bench.runs.tuned import tuned_settings
+
+    tuned_settings(config.tuning, name, task, label_of(config), config.seed, asked(config))
+
+
+def check_searched(unlearner: str) -> None:
+    """Raises Refused for an unlearner that by its source has no settings to be tuned."""
+    parsed = registry.parse_unlearner(unlearner)
+    if isinstance(parsed, str):
+        entry = entries("unlearner")[parsed]
+        if isinstance(entry.origin, Path) and "searched" not in entry.options:
+            raise Refused(f"{parsed} declares no settings to be searched: there is nothing to tune.")
 
 
 def check_models(config: RunConfig) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.core.given import PATH, SETTINGS, TEXT, Given, check_dtype, instance
+from grun_bench.core.given import PATH, SETTINGS, TEXT, Given, check_device, check_dtype, instance
 from grun_bench.integrations.trackers import tracker_names
+from grun_bench.results.protocol_names import PROTOCOLS
 from grun_bench.runs.config import RunConfig
-from grun_bench.runs.early import check_models, check_settings
+from grun_bench.runs.early import check_models, check_settings, check_tuned
 from grun_bench.runs.given_types import check_given
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
 from grun_bench.tasks.yaml_files import task_file
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from grun_bench.runs.outcome import Outcome
     from grun_bench.runs.plan import Plan
     from grun_bench.runs.pools import Pools
+    from grun_bench.tasks.task import Task
 
 #: what weights of a base can be rounded to
 CODES = ("nf4", "fp4")
@@ -224,6 +226,9 @@ def check(config: RunConfig, writes: bool = True) -> None:
     Makes the folders, unless nothing is to be written. An `unlearner` that is yet to come may be empty.
     """
     check_dtype(config.dtype)
+    check_device(config.device)
+    if config.protocol not in PROTOCOLS:
+        raise unknown("protocol", config.protocol, PROTOCOLS)
     if config.quantise and config.quantise not in CODES:
         raise unknown("--quantise", config.quantise, CODES)
     if config.strengths:
@@ -239,19 +244,29 @@ def check(config: RunConfig, writes: bool = True) -> None:
         file = None if config.forget else task_file(config.task, config.include)
         for names in filter(None, (config.attacks, config.attack_sets)):
             registry.attack_names(names, ())
-        of_task: list[str] = []
-        if file is None:
-            world = own_world(config)
-            if writes:
-                remember(world)
-        else:
-            from grun_bench.tasks.task import load_task
+        task = _task(config, file, writes)
+        check_settings(config, registry.attack_names(config.attacks, task.attacks) if config.attacks else [])
+        check_models(config)
+        if config.unlearner:
+            check_tuned(config, task.name)
+    if writes:
+        _check_folders(config)
 
-            of_task = load_task(str(file)).attacks
-        check_settings(config, registry.attack_names(config.attacks, of_task) if config.attacks else [])
-    check_models(config)
-    if not writes:
-        return
+
+def _task(config: RunConfig, file: Path | None, writes: bool) -> Task:
+    """The task in a file, or that of own rows."""
+    if file is not None:
+        from grun_bench.tasks.task import load_task
+
+        return load_task(str(file))
+    world = own_world(config)
+    if writes:
+        remember(world)
+    return world.load("")
+
+
+def _check_folders(config: RunConfig) -> None:
+    """Makes the folders that are written in. Raises UsageError where that cannot be."""
     from grun_bench.core.files import check_writable
 
     check_writable(config.output)

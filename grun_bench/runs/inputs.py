@@ -23,9 +23,10 @@ from grun_bench.models.devices import UNCHANGEABLE
 from grun_bench.results.record import Continuation, Record, Records
 from grun_bench.results.result import TunedBy
 from grun_bench.results.run_id import run_id
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import RunConfig, label_of
 from grun_bench.runs.data import Data, read_data
-from grun_bench.runs.models import Models, choose_models, label_of
+from grun_bench.runs.models import Models, choose_models
+from grun_bench.runs.next_command import asked
 from grun_bench.runs.session import Session
 from grun_bench.runs.tuned import tuned_settings
 from grun_bench.tasks.task import Task
@@ -135,7 +136,7 @@ def _method(config: RunConfig, session: Session, task: Task) -> Method:
     own = {key: value for key, value in config.overrides.items() if "." not in key}
     tuned = config.tuned
     if config.tuning is not None and registry.role_of(name) is None:
-        found, tuned = tuned_settings(config.tuning, name, task.name, label_of(config), config.seed)
+        found, tuned = tuned_settings(config.tuning, name, task.name, label_of(config), config.seed, asked(config))
         own = found | own
     unlearner = make_unlearner(name, own, session.world, session.placement.dtype, task.family)
     return Method(name, unlearner, tuned)

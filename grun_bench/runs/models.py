@@ -22,7 +22,7 @@ from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
 from grun_bench.models.names import TINY, folder_of, hub_id
 from grun_bench.models.places import content_of, folder_name, locate, pinned
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import RunConfig, label_of
 from grun_bench.runs.data import Data
 from grun_bench.runs.session import Session
 from grun_bench.tasks.own import Own
@@ -64,12 +64,6 @@ class Models:
     source: str | None = None
     #: the device on which the one can be made while the other is; None where that would save no time
     beside: str | None = None
-
-
-def label_of(config: RunConfig) -> str:
-    """What rows call the model that was asked for."""
-    name = config.model or config.target_model or TINY
-    return folder_name(Path(name)) if Path(name).is_dir() else name.partition("@")[0]
 
 
 def choose_models(config: RunConfig, session: Session, task: Task, data: Data) -> Models:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from grun_bench.core.errors import UsageError
 from grun_bench.results.result import TunedBy
 from grun_bench.results.tuning import FILE, UNSCORED, Trial, read_trials
+from grun_bench.runs.config import TUNINGS
+
+#: up to so many tunings are named where none is the one that was meant
+_FEW = 4
 
 
-def tuned_settings(place: Path, unlearner: str, task: str, model: str, seed: int) -> tuple[dict[str, Any], TunedBy]:
+def tuned_settings(
+    place: Path, unlearner: str, task: str, model: str, seed: int, options: str = ""
+) -> tuple[dict[str, Any], TunedBy]:
     """The settings that were chosen for an unlearner, a task and a model, and how they were found.
 
-    `place` is a folder of tunings, or the file of one. Raises UsageError where there is none, or the seed is the one
-    that it was tuned with.
+    `place` is a folder of tunings, or the file of one, `options` what `tune` takes to make one. Raises UsageError where
+    there is none, or the seed is the one that it was tuned with.
     """
-    trials = _trials(place, unlearner, task, model)
+    trials = _trials(place, (unlearner, task, model), options or f"--task {task}")
     chosen = next((each for each in trials if each.chosen), None)
     if chosen is None:
         raise UsageError(f"--tuned {place}: no trial of {unlearner} came to an end: `grun-bench tune` goes on with it.")
@@ -29,16 +36,24 @@ def tuned_settings(place: Path, unlearner: str, task: str, model: str, seed: int
     return chosen.settings, TunedBy(trials=len(trials), on=chosen.on, seed=chosen.seed)
 
 
-def _trials(place: Path, unlearner: str, task: str, model: str) -> list[Trial]:
+def _trials(place: Path, wanted: tuple[str, str, str], options: str) -> list[Trial]:
     files = sorted(place.rglob(FILE)) if place.is_dir() else [place]
-    wanted, there = (unlearner, task, model), []
+    there = []
     for file in files:
         trials = read_trials(file)
         there.append((trials[0].unlearner, trials[0].task, trials[0].model))
         if there[-1] == wanted:
             return trials
-    known = "; ".join(" ".join(each) for each in there) or "no tuning"
+    more = f" and {len(there) - _FEW} more" if len(there) > _FEW else ""
+    found = f"none of {_said(wanted)}, but tunings of {'; '.join(map(_said, there[:_FEW]))}{more}"
+    beside = files and place.is_dir() and files[0].parents[3:4] != (place,)
+    output = "" if beside or place.suffix or place == TUNINGS else f" --output {shlex.quote(str(place))}"
     raise UsageError(
-        f"--tuned {place}: it has none of {' '.join(wanted)}, but {known}. `grun-bench tune --unlearner {unlearner} "
-        f"--task {task}` makes one."
+        f"--tuned {place}: there is {found if there else 'no tuning in it'}. `grun-bench tune --unlearner {wanted[0]} "
+        f"{options}{output}` makes one."
     )
+
+
+def _said(tuning: tuple[str, str, str]) -> str:
+    unlearner, task, model = tuning
+    return f"{unlearner} on {task} with {model}"

@@ -11,7 +11,8 @@ from grun_bench.metrics.gate_audit import Audit, audit_of, gated
 from grun_bench.metrics.gate_words import HEADINGS, LEGEND, head, lines, named, not_asked, numbers_of
 from grun_bench.results.filed import Filed
 from grun_bench.results.result import Result
-from grun_bench.terminal.listing import in_folder, print_table, tell
+from grun_bench.runs.next_command import on_row
+from grun_bench.terminal.listing import print_table, tell
 
 
 def print_gates(result: Result, path: Path) -> None:
@@ -24,7 +25,7 @@ def print_gates(result: Result, path: Path) -> None:
             print_table(gate_table(gates, opens))
         tell(LEGEND)
     if missing := not_asked(result.attacks, gates, result.run_id):
-        tell(f"{missing}{in_folder('--output', path.resolve().parents[3])}")
+        tell(f"{missing}{on_row(result, path.resolve().parents[3])}")
 
 
 def gate_table(gates: Audit, opens: bool) -> Table:

@@ -118,7 +118,8 @@ def _table(plan: Plan, found: Found) -> Table:
     table.add_column("log", overflow="fold")
     for cell, each in found.items():
         why = each.reason or (each.host and f"on {each.host}, process {each.pid}")
-        log = os.path.relpath(cell.log) if each.state in ("running", "failed") else ""
+        begun = each.state in ("running", "failed") or (each.state != "done" and cell.log.is_file())
+        log = os.path.relpath(cell.log) if begun else ""
         table.add_row(*axes.row(cell, each), terminal(why), terminal(log))
     return table
 

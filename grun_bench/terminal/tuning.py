@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from grun_bench.results.tuning import RULE, Trial
 from grun_bench.results.words import number
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import TUNINGS, RunConfig
+from grun_bench.runs.next_command import asked
 from grun_bench.terminal.listing import print_rows, tell
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ def print_tuning(found: Tuning, config: RunConfig) -> None:
         return
     default = " (the defaults)" if chosen.trial == 0 else ""
     tell(f"Chosen: trial {chosen.trial}{default}." + ("" if chosen.admitted else " No trial keeps enough utility."))
-    model = f" --model {config.model}" if config.model else ""
-    task = f"--task {config.task}" if config.task else f"--forget {config.forget}"
-    tell(f"next: grun-bench run --unlearner {first.unlearner} {task}{model} --tuned {found.path} --seed 0")
+    elsewhere = "" if config.output == TUNINGS else f" --output {shlex.quote(str(config.output))}"
+    tuned = f"--tuned {shlex.quote(str(found.path))} --seed 0{elsewhere}"
+    tell(f"next: grun-bench run --unlearner {first.unlearner} {asked(config)} {tuned}")
 
 
 def _line(trial: Trial) -> list[str]:

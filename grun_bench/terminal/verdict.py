@@ -122,5 +122,7 @@ def _worst(found: Verdict, result: Result) -> str:
     user, plain = found.user, found.plain
     if user is None or plain is None:
         return "-"
+    if not found.users:
+        return "not attacked"
     other = "" if user.metric == plain.metric else f"{metric_words(user.metric, result.protocol)}\n"
     return f"{user.attack or 'none'}\n{other}{_number(user.value, user.interval)}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from grun_bench.core import processes
+from grun_bench.core import processes, registry
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.early import check_searched
 from grun_bench.runs.front import check, loaded
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 def tune(config: RunConfig, trials: int) -> Tuning:
     """Search the settings of an unlearner: see `grun_bench.tuning.tune.tune`."""
     processes.refuse("tune")
+    with registry.including(config.include):
+        check_searched(config.unlearner)
     check(config)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.tuning.tune import tune as search

@@ -7,7 +7,7 @@ numbers can recompute them, and one that was killed goes on where it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from grun_bench.core.ranges import Searched
 from grun_bench.methods.trainer import Pair
 from grun_bench.results.result import Result
 from grun_bench.results.tuning import FILE, Trial, write_trials
-from grun_bench.runs.config import RunConfig
+from grun_bench.runs.config import RunConfig, label_of
 from grun_bench.runs.data import read_data
 from grun_bench.runs.fit import checkpoints_of
 from grun_bench.runs.inputs import Inputs, resolve
-from grun_bench.runs.models import Models, choose_models, label_of
+from grun_bench.runs.models import Models, choose_models
 from grun_bench.runs.outcome import Outcome
 from grun_bench.runs.run import execute
 from grun_bench.runs.session import Session
@@ -93,10 +93,14 @@ def tune(config: RunConfig, trials: int, parted: Callable[..., Problem] = valida
     with session.in_force():
         work = _work(config, session, parted)
         searched, defaults = _searched(work)
+        say(f"searched: {'; '.join(f'{name}, {each}' for name, each in searched.items())}")
+        for note in _unsearched(work.name, searched):
+            say(note)
         folder = config.output / work.task / work.model.replace("/", "__") / work.name
         study = Study(folder, searched, defaults, config.seed, trials)
         while (asked := study.next()) is not None:
-            say(f"trial {asked.number + 1} of {trials}: {_words(asked.settings)}")
+            default = " (the defaults)" if asked.number == 0 else ""
+            say(f"trial {asked.number}{default}, of 0 to {trials - 1}: {_words(asked.settings)}")
             value, trial = _tried(work, asked)
             study.tell(asked, value, trial.model_dump())
             _kept(study, folder)
@@ -129,6 +133,19 @@ def _searched(work: _Work) -> tuple[Searched, dict[str, Any]]:
         raise UsageError(f"--set {given[0]}: it is one of the settings that are searched ({', '.join(declared)}).")
     defaults = work.inputs({}).method.unlearner.settings
     return {name: each.around(defaults[name]) for name, each in declared.items()}, defaults
+
+
+def _unsearched(name: str, searched: Searched) -> Iterator[str]:
+    """That of a plugin of one's own no setting is searched, as its decorator does not say which."""
+    parts = name.split("+")
+    kinds: tuple[registry.Kind, ...] = ("adapter", "objective") if len(parts) == 2 else ("unlearner",)
+    for kind, part in zip(kinds, parts, strict=True):
+        entry = registry.entries(kind)[part]
+        own = entry.settings or ()
+        if own and not entry.builtin and not searched.keys() & set(own):
+            these = f"{', '.join(own)} {'is' if len(own) == 1 else 'are'}"
+            how = f'searched={{"{own[0]}": times(0.1, 10)}}'
+            yield f"{part}: its {these} not searched; its decorator says what is, as {how} (grun_bench/core/ranges.py)."
 
 
 def _every(inputs: Inputs) -> int:

@@ -13,7 +13,10 @@ import pytest
 
 from grun_bench.matrix import cell as cells
 from grun_bench.matrix.cell import Cell, Status
+from grun_bench.matrix.grid import Grid
+from grun_bench.matrix.sweep import Plan
 from grun_bench.runs.config import RunConfig
+from grun_bench.terminal.sweep import _table
 
 
 @pytest.fixture
@@ -33,6 +36,20 @@ def test_it_waits_until_something_is_said(cell: Cell) -> None:
     cell.folder.mkdir()
     (cell.folder / f"{cell.name}.json").write_text("{")
     assert cell.status().state == "waiting" and cell.status().reason
+
+
+def test_the_log_of_a_run_that_was_interrupted_is_named(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    cell.write(Status(state="running", host=platform.node(), pid=gone()))
+    plan = Plan.of(Grid(unlearners=("npo",)), cell.config)
+    (own,) = plan.cells
+
+    def log() -> str:
+        (found,) = _table(plan, {own: Status(reason="ended before it was done")}).columns[-1].cells
+        return str(found)
+
+    assert log() == ""
+    own.log.write_text("begun")
+    assert log().endswith(own.log.name)
 
 
 def test_done_is_what_has_a_result(cell: Cell, tmp_path: Path) -> None:

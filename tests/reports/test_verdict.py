@@ -25,6 +25,8 @@ from grun_bench.reports.words import amount, lines, measured
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records
 from grun_bench.results.result import Result
+from grun_bench.runs.config import RESULTS
+from grun_bench.runs.next_command import on_row
 
 #: of the target model 0.9 of the answers is extracted, of the retain model 0.05
 KNOWN, UNKNOWN = 0.9, 0.05
@@ -360,7 +362,35 @@ def test_compare_puts_rows_in_one_table_with_a_verdict_each(command: Command, tm
         and "utility 0.200, of the target model's 0.800 (25 %)" in out
     )
     # what was not tried, and the command that tries it on this row in this folder
-    assert f"grun-bench attack {bad.run_id} --attacks all --output {tmp_path}" in verdicts[1]
+    assert f"grun-bench attack {bad.run_id} --attacks all --task letters.yaml --output {tmp_path}" in verdicts[1]
+
+
+def test_next_commands_have_the_plugin_and_the_task(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text('@objective("mine")\ndef mine(batch): ...\n')
+    known, own = result(task="tofu_forget10"), result("lora+mine", task="my_task")
+    assert on_row(known, RESULTS) == ""
+    assert on_row(own, RESULTS) == " --task my_task.yaml --include-path PLUGIN.py"
+    with registry.including([tmp_path / "mine.py"]):
+        assert (
+            on_row(result("lora+mine", task="tofu_lite"), tmp_path)
+            == f" --include-path {tmp_path}/mine.py --output {tmp_path}"
+        )
+
+
+def test_a_row_without_attacks_is_said_to_have_none(command: Command, tmp_path: Path) -> None:
+    plain, other = attacked(), result("lora+npo", attacks={"prefix": ("user", {"one": 0.0})})
+    store([plain, other, *references()], tmp_path)
+    table = command("compare", plain.run_id, "--output", tmp_path).out.split("\n\n")[0]
+    assert "not attacked" in table and "none" not in table
+    table = command("compare", other.run_id, "--output", tmp_path).out.split("\n\n")[0]
+    assert "not attacked" not in table
+
+
+def test_an_unlearner_in_place_of_a_run_is_told_its_rows(command: Command, tmp_path: Path) -> None:
+    one = attacked()
+    store([one, *references()], tmp_path)
+    said = command("show", "grun+npo", "--output", tmp_path)
+    assert said.code == 2 and f"its row is {one.run_id}." in said.err
 
 
 def test_compare_says_where_rows_do_not_compare_and_refuses_a_row_twice(command: Command, tmp_path: Path) -> None:

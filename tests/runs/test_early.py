@@ -7,15 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL, Command
 from test_cli import refused
 
 from grun_bench.core import registry
+from grun_bench.core.given import check_device
 from grun_bench.core.plugin_search import entries
 from grun_bench.core.settings import options_of
-from grun_bench.methods.recipes import Recipe
+from grun_bench.methods.recipes import Recipe, read_recipes
 from grun_bench.methods.retain_terms import RETAIN_TERMS
-from grun_bench.runs.early import _of_training
+from grun_bench.models import protocols
+from grun_bench.results.protocol_names import PROTOCOLS
+from grun_bench.runs.early import _check_types, _defaults, _defaults_of_training, _of_training, _recipes
 
 RUN = ["run", "--unlearner", "grun+npo", "--task", "tofu_lite"]
 #: options that are wrong -> what is said of them
@@ -26,6 +30,14 @@ WRONG = {
     "model": (["--model", "modle"], ["model modle: no such folder", "Did you mean model?"]),
     "target": (["--target", "./no/such"], ["model ./no/such: no such folder"]),
     "retain": (["--model", SMALL, "--retain-model", "smal"], ["model smal: no such folder"]),
+    "type": (["--set", "beta=big"], ["--set beta=big: expected float"]),
+    "recipe": (["--recipe", "openunlearning"], ["recipe 'openunlearning'", "did you mean open-unlearning"]),
+    "device": (["--device", "gpu"], ["--device gpu: write auto, cpu, cuda"]),
+    "protocol": (["--protocol", "ou"], ["protocol 'ou'", "open-unlearning"]),
+    "tuned": (
+        ["--tuned", "model"],
+        ["--tuned model: there is no tuning in it.", "tune --unlearner grun+npo --task tofu_lite --output model`"],
+    ),
     "mirrored": (["--model", "org/sub/small"], ["Did you mean org/small?"]),
 }
 
@@ -42,13 +54,17 @@ def test_a_name_that_cannot_be_is_told_with_near_ones(
 
 def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
     """A process whose torch cannot be imported says the same."""
+    (tmp_path / "model").mkdir()
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')\n")
     (tmp_path / "transformers.py").write_text("raise SystemExit('transformers was loaded')\n")
     begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:1] = {RUN}"
     start = f"{begin}; from grun_bench import cli; cli.main()"
-    for options, parts in (WRONG["setting"], WRONG["model"]):
+    for options, parts in WRONG.values():
         done = subprocess.run([sys.executable, "-c", start, *options], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2 and parts[0] in done.stderr, done.stderr
+    tune = start.replace("['run'", "['tune'").replace("'grun+npo'", "'none'")
+    done = subprocess.run([sys.executable, "-c", tune], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "nothing to tune" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["adapter", "objective", "unlearner", "attack"])
@@ -56,9 +72,32 @@ def test_settings_read_off_the_source_are_those_of_the_plugin(kind: registry.Kin
     known = {name: entry.settings for name, entry in entries(kind).items() if entry.settings is not None}
     assert len(known) >= len(entries(kind)) / 2
     for name, settings in known.items():
-        assert set(settings) == options_of(registry.get(kind, name).target).keys(), name
+        options = options_of(registry.get(kind, name).target)
+        assert set(settings) == options.keys(), name
+        assert entries(kind)[name].defaults.items() <= options.items(), name
 
 
 def test_settings_of_training_are_those_of_recipes_and_retain_terms() -> None:
     of_terms = {name for term in RETAIN_TERMS.values() for name in options_of(term.loss)}
     assert _of_training() == {"recipe", *options_of(Recipe), *of_terms}
+    assert _defaults_of_training().items() <= (options_of(RETAIN_TERMS["hidden"].loss) | options_of(Recipe)).items()
+
+
+def test_what_recipes_say_and_ranges_hold_is_of_a_type_that_is_let_through() -> None:
+    """A check before torch that is narrower than the one after it would refuse what can be."""
+    pairs = [f"{adapter}+{objective}" for adapter in entries("adapter") for objective in entries("objective")]
+    for section in read_recipes().values():
+        for name, settings in section.items():
+            for pair in (each for each in pairs if name in (each, *each.split("+"))):
+                _check_types(settings, _defaults(pair))
+
+
+def test_recipes_protocols_and_devices_are_all_there_are() -> None:
+    assert set(_recipes()) == {"default", *(key.partition("/")[0] for key in read_recipes() if "/" in key)}
+    assert set(PROTOCOLS) == set(protocols.PROTOCOLS)
+    with pytest.raises(RuntimeError) as told:
+        torch.device("gpu")
+    kinds = str(told.value).removeprefix("Expected one of ").partition(" device type")[0]
+    for kind in kinds.split(", "):
+        check_device(kind)
+        check_device(f"{kind}:1")

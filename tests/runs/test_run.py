@@ -199,6 +199,7 @@ def test_the_best_step_is_that_of_the_rule() -> None:
     assert best_step([start, point(5, 0.5, 0.73), point(10, 0.3, 0.73), point(15, 0.2, 0.71)]) == 10
     assert best_step([start, point(5, 0.3, 0.9), point(10, 0.3, 0.9)]) == 5
     assert best_step([start, point(5, 0.3, 0.1), point(10, None, 0.9), point(15, 0.3, None)]) is None
+    assert best_step([start, point(5, 0.3, 0.9)], ScoredSets()) is None
     assert best_step([point(5, 0.3, 0.9)]) is None
     named = [Point(at=at, values={"gone_extraction_strength": 0.2, "kept_probability": 0.5}) for at in (0, 5)]
     sets = ScoredSets((ScoredSet("kept", "retain"), ScoredSet("gone", "forget")))

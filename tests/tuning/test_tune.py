@@ -11,10 +11,15 @@ import pytest
 import yaml
 from conftest import SMALL, TASK, Command, Said
 
+from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
+from grun_bench.core.ranges import OF_OBJECTIVE, Range
 from grun_bench.results.store import read_result, result_files
 from grun_bench.results.tuning import FILE, read_trials, write_trials
+from grun_bench.runs.config import RunConfig
 from grun_bench.runs.tuned import tuned_settings
+from grun_bench.terminal.tuning import print_tuning
+from grun_bench.tuning.tune import Tuning, _unsearched
 
 pytestmark = pytest.mark.whole
 pytest.importorskip("optuna")
@@ -62,6 +67,7 @@ def test_no_scored_file_is_read(
     assert all(each.utility is not None and each.extraction_strength is not None for each in trials)
     assert {(each.on, each.attack) for each in trials} == {("sibling of small", "prefill")}
     assert "Rule: First, utility" in said.out and f"--tuned {path}" in said.out
+    assert "searched: lr, " in said.err and "trial 0 (the defaults), of 0 to 2" in said.err
     # what was forgotten and asked are the sibling's rows, of which the filed rows of the trials say where they are from
     rows = [read_result(file) for file in result_files(tmp_path / "tuning" / "rows")]
     assert {row.run_id for row in rows if row.unlearner.name == "full+npo"} == {each.run_id for each in trials}
@@ -117,8 +123,8 @@ def test_settings_are_those_of_the_unlearner_task_model_and_a_fresh_seed(tmp_pat
     assert (settings, found.label) == ({}, "tuned: 2 trials, validation of t")
     for wanted, seed, words in (
         (("a+b", "t", "m"), 1, "was tuned with seed 1"),
-        (("a+c", "t", "m"), 0, "none of a\\+c t m, but a\\+b t m"),
-        (("a+b", "t", "other"), 0, "none of a\\+b t other"),
+        (("a+c", "t", "m"), 0, "none of a\\+c on t with m, but tunings of a\\+b on t with m"),
+        (("a+b", "t", "other"), 0, "none of a\\+b on t with other"),
     ):
         with pytest.raises(UsageError, match=words):
             tuned_settings(tmp_path, *wanted, seed)
@@ -129,3 +135,33 @@ def test_settings_are_those_of_the_unlearner_task_model_and_a_fresh_seed(tmp_pat
     write_trials(place, [trial(0, None, None, state="pruned")])
     with pytest.raises(UsageError, match="no trial of a\\+b came to an end"):
         tuned_settings(place, "a+b", "t", "m", 0)
+
+
+def test_the_command_that_makes_a_row_has_all_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Own rows, plugins and the folder that was named among it."""
+    from test_rule import trial
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").touch()
+    config = RunConfig(
+        "lora+mine", forget=Path("a.csv"), keep=Path("b c.csv"), columns={"question": "q"}, model="m", output=Path("t")
+    )
+    found = Tuning([trial(0, 1.0, 0.1, chosen=True)], {}, Path("t/x/tuning.jsonl"))
+    with registry.including([Path("mine.py")]):
+        print_tuning(found, config)
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == (
+        "next: grun-bench run --unlearner a+b --forget a.csv --retain 'b c.csv' --columns question=q --model m "
+        "--include-path mine.py --tuned t/x/tuning.jsonl --seed 0 --output t"
+    )
+
+
+def test_a_plugin_whose_settings_are_not_searched_is_named(tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text('@objective("mine", retain="ce")\ndef mine(batch, *, cap: float = 1.0): ...\n')
+    with registry.including([own]):
+        (note,) = _unsearched("lora+mine", OF_OBJECTIVE)
+        assert note.startswith("mine: its cap is not searched") and 'searched={"cap"' in note
+        assert not list(_unsearched("lora+mine", {"cap": Range(1, 2)})) and not list(_unsearched("lora+npo", {}))
