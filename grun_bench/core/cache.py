@@ -35,18 +35,25 @@ def _content(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a folder was built to the end, and holds what it did then."""
+def _whole(folder: Path, key: Mapping[str, Any]) -> bool:
+    """Whether a folder was built to the end, and holds what it did then.
+
+    What older versions wrote is the key alone: nothing else passes for it.
+    """
     try:
-        built = json.loads((folder / KEY_FILE).read_bytes()).get(CONTENT)
-    except (OSError, ValueError):
+        said = json.loads((folder / KEY_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return False
-    return built is None or built == _content(folder)
+    if not isinstance(said, dict):
+        return False
+    if CONTENT in said:
+        return bool(said[CONTENT] == _content(folder))
+    return said == json.loads(json.dumps(key, default=str))
 
 
 def is_cached(kind: str, key: Mapping[str, Any]) -> bool:
     """Whether a whole folder with this key is there."""
-    return _whole(_place(kind, key))
+    return _whole(_place(kind, key), key)
 
 
 def _place(kind: str, key: Mapping[str, Any]) -> Path:
@@ -63,7 +70,7 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
     """
     target = _place(kind, key)
     parent = target.parent
-    if _whole(target):
+    if _whole(target, key):
         return target
     with ExitStack() as stack:
         try:
@@ -73,7 +80,7 @@ def cached_folder(kind: str, key: Mapping[str, Any], build: Callable[[Path], Non
             raise UsageError(
                 f"the cache {parent} cannot be written ({error.strerror}); set GRUN_BENCH_CACHE to a folder that can."
             ) from None
-        if _whole(target):
+        if _whole(target, key):
             return target
         if (target / KEY_FILE).exists():
             say(f"{target}: its files are not those that were built; building it again.")

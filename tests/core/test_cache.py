@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from grun_bench.core.cache import cached_folder, digest
+from grun_bench.core.cache import cached_folder, digest, is_cached
 from grun_bench.core.errors import GrunBenchError, UsageError
 
 KEY = {"what": "a model", "seed": 0}
@@ -126,5 +127,17 @@ def test_files_that_are_not_what_was_built_are_built_again(cache: Path, capsys: 
     assert (folder / "second").read_text() == "again"
     assert str(folder) in capsys.readouterr().err
     # what an older version built says nothing of its files
-    (folder / "key.json").write_text("{}")
+    (folder / "key.json").write_text(json.dumps(KEY))
     assert cached_folder("models", KEY, lambda _: pytest.fail("built twice")) == folder
+
+
+@pytest.mark.parametrize(
+    "said", ["[]", "3", '"text"', "null", "{}", '{"seed": 0}', '{"content_sha256": null}', "[" * 100_000, "", "\xff"]
+)
+def test_a_key_file_that_is_not_what_was_written_is_no_whole_folder(said: str) -> None:
+    folder = cached_folder("models", KEY, fill)
+    (folder / "first").write_text("half")
+    (folder / "key.json").write_text(said, encoding="latin-1")
+    assert not is_cached("models", KEY)
+    assert (cached_folder("models", KEY, fill) / "first").read_text() == "again"
+    assert is_cached("models", KEY)
