@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import Command
 
+from grun_bench.cli.commands import COMMANDS, HANDED_ON, Made
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import UsageError
 from grun_bench.results.store import result_files
@@ -70,3 +72,83 @@ def test_a_folder_of_a_user_that_is_not_there_is_one_line(command: Command, hub:
     task = ["--task", hub / "small.yaml", "--output", tmp_path]
     said = command("run", "--unlearner", "none", *task, "--model", "~no-such-user/model")
     assert said.code == 2 and said.err.startswith("error: ~no-such-user/model: ") and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["ls", "tasks"], ["show", "RESULT"], ["show", "RESULT", "--json"], ["--help"]])
+def test_a_stdout_that_is_closed_is_told(results: Path, arguments: list[str]) -> None:
+    """As a shell closes it with `>&-`."""
+    said = [str(result_files(results)[0]) if each == "RESULT" else each for each in arguments]
+    code, error = ended(said, preexec_fn=lambda: os.close(1))
+    assert (code, error) == (1, "error: the output could not be written (stdout is closed).\n")
+
+
+def test_what_is_for_a_closed_stderr_is_not_on_stdout(results: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "show", "nothing-of-this", "--output", str(results)],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.close(2),
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    """Else it would have in it what programs print that are started later."""
+    program = (
+        "import os, sys\nfrom grun_bench.core.printing import open_streams\nopen_streams()\n"
+        f"with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
+        "    assert file.fileno() > 2\n    os.system('echo heard')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, preexec_fn=lambda: os.closerange(0, 3))
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("command", ["show", "ls", "report", "compare", "export", "verify", "leaderboard"])
+def test_a_folder_that_is_gone_is_one_line(results: Path, tmp_path: Path, command: str) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    code, said = ended([command, result_files(results)[0]], cwd=place, preexec_fn=place.rmdir)
+    assert code == 2 and said.startswith("error: the current folder is gone") and said.count("\n") == 1
+
+
+PRINTS = """
+import json
+import os
+from grun_bench.core.registry import objective
+
+print("heard at the import")
+
+@objective("prints")
+def prints(batch):
+    \"\"\"Gradient ascent that talks.\"\"\"
+    print("heard in a step")
+    os.system("echo heard of a program")
+    return -batch.forget.cross_entropy
+"""
+
+
+@pytest.mark.whole
+def test_with_json_nothing_else_is_on_stdout(command: Command, small_run: list[str], tmp_path: Path) -> None:
+    """Neither what plugins print nor what programs do that they start."""
+    (tmp_path / "talks.py").write_text(PRINTS)
+    mine = ["--include-path", str(tmp_path / "talks.py"), "--json"]
+    run = [*small_run, "--unlearner", "lora+prints", "--output", str(tmp_path / "r")]
+    for arguments in ([*run, "--dry-run", *mine], [*run, *mine], ["test", "prints", *mine]):
+        said = command(*arguments)
+        assert json.loads(said.out), arguments
+        assert "heard at the import" in said.err or arguments is not run, arguments
+    assert {"heard in a step", "heard of a program"} <= set(said.err.splitlines())
+    # a run that is read and one that failed
+    assert json.loads(command(*run, *mine).out)["unlearner"]["name"] == "lora+prints"
+    diverged = command(*run, "--set", "lr=1e30", "--set", "retain=none", *mine)
+    assert diverged.code == 1 and json.loads(diverged.out)["status"] == "diverged"
+
+
+def test_every_command_with_json_keeps_stdout_for_it() -> None:
+    """It is known by the name of its parameter."""
+    made, seen = Made(), set()
+    for name in COMMANDS.keys() - HANDED_ON:
+        option = next((each for each in made[name].params if "--json" in each.opts), None)
+        if option is not None:
+            assert option.name == "as_json", name
+            seen.add(name)
+    assert {"run", "attack", "show", "compare", "tune", "test"} <= seen

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,8 +17,9 @@ import typer
 import grun_bench
 from grun_bench.cli.commands import Commands
 from grun_bench.core import processes
-from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.escaping import lines
+from grun_bench.core.printing import Closed, open_streams
 from grun_bench.core.signals import Stopped, stopping
 
 app = typer.Typer(
@@ -67,6 +69,8 @@ codecs.register_error("grun-bench", _in_ascii)
 
 def _flushed() -> int:
     """Writes out what is still held back. The exit code."""
+    if isinstance(sys.stdout, Closed):
+        return _lost("stdout is closed") if sys.stdout.getvalue() else 0
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -76,15 +80,20 @@ def _flushed() -> int:
 
 def _unwritten(error: OSError) -> int:
     """The exit code where stdout takes no more: a reader that has read enough is no failure, a full disk is one."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if error.errno == errno.EPIPE:
         return 0
-    print(f"error: the output could not be written ({error.strerror}).", file=sys.stderr)
+    return _lost(error.strerror)
+
+
+def _lost(why: str | None) -> int:
+    print(f"error: the output could not be written ({why}).", file=sys.stderr)
     return 1
 
 
 def main() -> None:
     """The entry point: expected errors as one message and an exit code, never a traceback."""
+    open_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if os.path.expanduser("~") == "~" and (cache := os.environ.get("GRUN_BENCH_CACHE")):  # noqa: PTH111
         os.environ["HOME"] = cache  # libraries keep things there, and some do not start without a home
@@ -129,12 +138,21 @@ def _done() -> int:
 def _ran() -> int:
     """Does what was asked for. Raises GrunBenchError too where another process of the same run failed."""
     try:
+        _check_here()
         with stopping():
             return app(standalone_mode=False) or 0
     except (Stopped, RuntimeError) as error:
         if reason := processes.failed_elsewhere(error):
             raise GrunBenchError(reason) from error
         raise
+
+
+def _check_here() -> None:
+    """Raises UsageError where the current folder is gone: nothing relative can be found then, nor a path made whole."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError(f"the current folder is gone ({error.strerror}): change to another one.") from None
 
 
 def _show_parser_error(error: Any) -> None:

@@ -13,6 +13,7 @@ import typer
 from grun_bench.cli.options import Include, Output
 from grun_bench.core import registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core.printing import put
 from grun_bench.runs.config import RESULTS
 
 
@@ -41,7 +42,8 @@ def test_plugin(
 
     checked = {kind: list(check(kind, name)) for kind in kinds}
     if as_json:
-        print(json.dumps([{"kind": kind} | asdict(each) for kind, rows in checked.items() for each in rows], indent=1))
+        found = [{"kind": kind} | asdict(each) for kind, rows in checked.items() for each in rows]
+        put(json.dumps(found, indent=1) + "\n")
     for kind, rows in checked.items() if not as_json else ():
         print_rows(f"{kind} {name}", ("contract", "result"), [(each.what, each.problem or "ok") for each in rows])
     if failed := sum(each.problem is not None for rows in checked.values() for each in rows):
@@ -60,7 +62,7 @@ def _test_kbench(subject: str, clone: Path, as_json: bool) -> None:
     with offline_if_unreachable():
         found = conformance(subject, clone)
     if as_json:
-        print(json.dumps(asdict(found) | {"ok": found.ok}, indent=1))
+        put(json.dumps(asdict(found) | {"ok": found.ok}, indent=1) + "\n")
     else:
         rows = [
             (each.what, each.dtype, f"{each.largest:.2g}", f"{each.allowed:.2g}", "ok" if each.ok else "differs")

@@ -11,6 +11,7 @@ import typer
 from grun_bench.cli.options import Output, RunName, names, numbers, seeded
 from grun_bench.cli.running import MachineOptions
 from grun_bench.core.errors import UsageError
+from grun_bench.core.printing import put
 from grun_bench.runs.config import RESULTS
 
 #: what `meta-eval` asks unless it is told: TOFU with rows that no model was trained on, for the metrics of membership
@@ -35,7 +36,7 @@ def compare(
     if as_json:
         from grun_bench.reports.comparison import comparison
 
-        print(json.dumps(comparison(rows), indent=1))
+        put(json.dumps(comparison(rows), indent=1) + "\n")
     else:
         from grun_bench.terminal.verdict import print_comparison
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import MISSING, fields
 from functools import wraps
 from pathlib import Path
@@ -15,6 +16,7 @@ from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
 from grun_bench.core.escaping import clean
 from grun_bench.core.given import listed
+from grun_bench.core.printing import results_alone
 from grun_bench.core.progress import quiet
 from grun_bench.runs.config import MAX_SEED
 
@@ -69,7 +71,8 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
         del given[QUIET.name]  # done where it is read
         for name, group in groups.items():
             given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
-        command(**given)
+        with results_alone() if given.get("as_json") else nullcontext():
+            command(**given)
 
     spread = [each for one in own for each in (_options(one.annotation) if one.name in groups else [_keyword(one)])]
     called.__signature__ = inspect.Signature([*spread, QUIET])  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from grun_bench.core import registry
 from grun_bench.core.environment import OWN_RESULTS
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.plugins import Control
+from grun_bench.core.printing import put
 from grun_bench.runs.config import RESULTS
 
 
@@ -75,7 +76,7 @@ def show(
     path = find_result(result, output)
     found = read_result(path)
     if as_json:
-        print(found.dumps(), end="")
+        put(found.dumps())
     else:
         print_result(found, path, controls_beside(path, found))
 

@@ -12,6 +12,7 @@ import typer
 from grun_bench.cli.options import Include, Json, OptionGroup, Output, RunName, batch_size, mapped, numbers, parsed
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.printing import put
 from grun_bench.runs.config import MAX_SEED, RESULTS, RunConfig, config_of
 from grun_bench.runs.own import files_of, own_defaults
 
@@ -271,7 +272,7 @@ def _show(outcome: Outcome, output: Path, as_json: bool) -> None:
     if not processes.first():
         pass
     elif as_json:
-        print(cell.result.dumps(), end="")
+        put(cell.result.dumps())
     else:
         beside = dict(zip(CONTROLS, (outcome.target, outcome.retain), strict=True))
         controls = {role: FiledRow(each.result, each.path) for role, each in beside.items() if each}

@@ -10,6 +10,7 @@ import typer
 from grun_bench.cli.options import Json
 from grun_bench.cli.running import MachineOptions, RowOptions
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.printing import put
 from grun_bench.runs.config import MAX_SEED, RESULTS, TUNINGS
 
 #: the seed of trials, which no board's rows have
@@ -41,7 +42,7 @@ def tune(
     config = replace(config, attacks="", output=TUNINGS if machine.output == RESULTS else machine.output)
     found = search(config, trials)
     if as_json:
-        print(found.path.read_text(encoding="utf-8"), end="")
+        put(found.path.read_text(encoding="utf-8"))
     else:
         print_tuning(found, config)
     if found.chosen is None:

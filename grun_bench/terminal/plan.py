@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from grun_bench.core.printing import put
 from grun_bench.terminal.listing import print_rows, tell
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def print_plan(plan: Plan, as_json: bool) -> None:
     """What a run would do, as tables or as JSON."""
     if as_json:
-        print(json.dumps(plan.as_dict(), indent=1))
+        put(json.dumps(plan.as_dict(), indent=1) + "\n")
         return
     tell(f"{plan.unlearner} on {plan.task}: model {plan.model}, seed {plan.seed}; nothing is run, nothing is written.")
     print_rows("rows", ("set", "rows"), [(name, f"{count:,}") for name, count in plan.sets.items()])
