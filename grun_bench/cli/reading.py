@@ -96,7 +96,7 @@ def import_log(
     from grun_bench.integrations.logs.as_result import import_result
     from grun_bench.integrations.logs.reading import check_reference, read_log
     from grun_bench.reports.rows import FiledRow, Row
-    from grun_bench.results.filed import save_records
+    from grun_bench.results.filed import no_orphans, save_records
     from grun_bench.results.store import result_folder
     from grun_bench.tasks.task import load_task
     from grun_bench.terminal.result import print_run
@@ -109,8 +109,9 @@ def import_log(
     check_writable(output)
     result = import_result(read, log, loaded, model, unlearner, reference)
     path = result_folder(output, task, model, unlearner) / f"{result.run_id}.json"
-    result.records = save_records(path, read.records)
-    write_whole(path, result.dumps())
+    with no_orphans(path):
+        result.records = save_records(path, read.records)
+        write_whole(path, result.dumps())
     oracle = registry.control("retain model")
     controls: dict[Control, FiledRow] = {}
     if reference and retain_log:

@@ -6,12 +6,13 @@ import bz2
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from grun_bench.core import registry, untrusted
-from grun_bench.core.files import write_whole
+from grun_bench.core.files import remove, write_whole
 from grun_bench.core.plugins import Control
 from grun_bench.results.contradictions import contradictions
 from grun_bench.results.metric_key import CLEAN, MetricKey
@@ -110,6 +111,28 @@ def save_records(path: Path, records: Records, *parts: str, private: bool = Fals
     for written in older:
         written.unlink(missing_ok=True)
     return RecordsFile(file=packed.name, sha256=hashlib.sha256(content).hexdigest(), count=content.count(b"\n"))
+
+
+@contextmanager
+def no_orphans(path: Path) -> Iterator[None]:
+    """Where this block fails, which writes records and then the new result that names them, none stay without it.
+
+    What was there before stays, and all where there was a result. Nobody else may write beside it in the block.
+    """
+    before = None if path.exists() else set(_beside(path))
+    try:
+        yield
+    except BaseException:
+        if before is not None and not path.exists():
+            for each in set(_beside(path)) - before:
+                remove(each)
+        raise
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """The files that begin with the name of a result file."""
+    if path.parent.is_dir():
+        yield from (each for each in path.parent.iterdir() if each.name.startswith(f"{path.stem}."))
 
 
 def records_problem(path: Path, named: Iterable[RecordsFile]) -> str | None:

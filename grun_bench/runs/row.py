@@ -19,7 +19,7 @@ from grun_bench.metrics.evaluate import Value
 from grun_bench.metrics.fluency import everywhere
 from grun_bench.metrics.recovery import carry_attacks
 from grun_bench.metrics.stages import STAGES, stage_chart
-from grun_bench.results.filed import records_problem, save_records
+from grun_bench.results.filed import no_orphans, records_problem, save_records
 from grun_bench.results.private import hashed_otherwise
 from grun_bench.results.record import Records, load_records
 from grun_bench.results.result import Cost, Result
@@ -111,7 +111,7 @@ def _file(
 ) -> Result:
     """The result of a row, filed with all that lies beside it; `scored` has what was asked after each request."""
     records = scored[-1].records
-    with filing(path):
+    with filing(path), no_orphans(path):
         there = read_result(path) if path.exists() and not inputs.config.overwrite else None
         other_hashes = _other_hashes(inputs, path, there, records)
         saved = save_records(path, records, private=inputs.task.private) if len(records) else None

@@ -17,6 +17,7 @@ from forking import ended, forked
 
 from grun_bench import cli
 from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.files import write_whole
 from grun_bench.methods import checkpoints
 from grun_bench.methods.checkpoints import Checkpoint
 from grun_bench.methods.saving import read_card
@@ -116,6 +117,31 @@ def test_a_kill_during_attacks_repeats_no_training(
     assert again.cell.path.stat().st_mtime_ns > before
     assert said(again.result) == said(run(config("whole")).result)
     assert not list((environment / "checkpoints").glob("*"))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_result_that_cannot_be_written_leaves_no_records_of_its_own(
+    small: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """As where a file may have a few kilobytes; what another wrote stays."""
+    path = run(small("killed")).cell.path
+    folder, name = path.parent, read_result(path).records.file  # type: ignore[union-attr]
+    for each in folder.iterdir() if not there else ():
+        each.unlink()
+    (folder / f"{path.stem}.mine").write_text("of another")
+    before = {each.name for each in folder.iterdir()}
+
+    def full(place: Path, content: str) -> None:
+        if place == path:
+            assert (folder / name).exists()
+            raise GrunBenchError("full")
+        write_whole(place, content)
+
+    monkeypatch.setattr("grun_bench.runs.row.write_whole", full)
+    monkeypatch.setattr(Result, "same_numbers", lambda *_: False)
+    with pytest.raises(GrunBenchError, match="full"):
+        run(small("killed", overwrite=there))
+    assert {each.name for each in folder.iterdir()} == before
 
 
 def test_a_save_that_fails_loses_neither_the_row_nor_the_training(
