@@ -14,7 +14,7 @@ import typer
 
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
-from grun_bench.core.escaping import clean
+from grun_bench.core.escaping import shown
 from grun_bench.core.given import listed
 from grun_bench.core.printing import results_alone
 from grun_bench.core.progress import quiet
@@ -124,9 +124,8 @@ def _setting(pair: str, option: str) -> tuple[str, Any]:
         raise UsageError(f"{option} {pair}: write it as key=value.")
     try:
         return key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # an odd date, and a number too long for Python, are ValueErrors
-        told = clean(value, 100)
-        raise UsageError(f"{option} {clean(key, 100)}={told}: '{told}' is not a number, word or [list].") from None
+    except (yaml.YAMLError, ValueError, RecursionError):  # odd dates, and numbers too long for Python
+        raise UsageError(f"{option} {shown(key)}={shown(value)}: its value is no number, word or [list].") from None
 
 
 def names(option: str, texts: Sequence[str]) -> list[str]:
@@ -161,6 +160,6 @@ def seeded(text: str) -> list[int]:
 def batch_size(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise UsageError(f"--batch-size {text}: write auto or a whole number above 0.")
     return int(text)

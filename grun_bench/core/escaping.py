@@ -6,6 +6,7 @@ import html as _html
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -44,8 +45,25 @@ def clean(text: str, limit: int = 1000) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+#: as many digits as no number has that means something; a hash in letters and digits has fewer in a row
+_DIGITS = re.compile(r"(\d{12})\d{88,}")
+
+
+def shown(value: Any, write: Callable[[Any], str] = str) -> str:
+    """A value of any kind in an error, as `write` has it but short."""
+    try:
+        text = write(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "(a number of thousands of digits)"
+    return clean(_DIGITS.sub(r"\1…", text), 100)
+
+
 def lines(text: str) -> str:
-    """Text of our own making with names and texts from files in it: each line that cannot be printed is `clean`."""
+    """Text of our own making with names and texts from files in it: each line that cannot be printed is `clean`.
+
+    Of numbers of hundreds of digits the first are there.
+    """
+    text = _DIGITS.sub(r"\1…", text)
     return "\n".join(line if line.isprintable() else clean(line, limit=10_000) for line in text.split("\n"))
 
 

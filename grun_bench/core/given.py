@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from grun_bench.core.errors import ModelError, UsageError, unknown
-from grun_bench.core.escaping import clean
+from grun_bench.core.escaping import shown
 
 #: arithmetics that a model can run in
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -24,7 +24,7 @@ class Given(NamedTuple):
     def check(self, name: str, value: Any) -> None:
         """Raises UsageError for a value that is not of this kind."""
         if not self.fits(value):
-            raise UsageError(f"{name}={clean(repr(value), 100)}: must be {self.words}.")
+            raise UsageError(f"{name}={shown(value, repr)}: must be {self.words}.")
 
 
 def whole(least: int, most: float, words: str) -> Given:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
 
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.core.escaping import clean
+from grun_bench.core.escaping import shown
 
 #: a setting of this name is a depth: a whole number is a block, a float a share of the blocks
 DEPTH = "layer"
@@ -180,7 +180,7 @@ def override(
             raise unknown(f"setting of {plugin}", key, settings, meant=here(key))
         settings[key] = typed(key, value, settings[key], place)
         if key in bounds and settings[key] is not None and not bounds[key].holds(settings[key]):
-            raise UsageError(f"{place}{key}={clean(str(value), 100)}: {key} must be {bounds[key].words}.")
+            raise UsageError(f"{place}{key}={shown(value)}: {key} must be {bounds[key].words}.")
     return settings
 
 
@@ -189,7 +189,7 @@ def typed(key: str, value: Any, default: Any, place: str = "--set ") -> Any:
     try:
         return _coerce(key, value, default)
     except TypeError as error:
-        raise UsageError(f"{place}{key}={clean(str(value), 100)}: {error}") from None
+        raise UsageError(f"{place}{key}={shown(value)}: {error}") from None
 
 
 #: whole numbers that every float and every counter holds; no setting means a larger one

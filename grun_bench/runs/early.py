@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench.core import registry
-from grun_bench.core.errors import Refused, unknown
+from grun_bench.core.errors import Refused, UsageError, unknown
 from grun_bench.core.plugin_search import defaults, entries, keywords
 from grun_bench.core.settings import here, typed
 from grun_bench.models.names import TINY, folder_of, hub_id
@@ -22,6 +22,14 @@ from grun_bench.tasks.yaml_files import loaded
 _METHODS = Path(__file__).parents[1] / "methods"
 #: the setting that names a recipe, which is no plugin's
 _RECIPE = "recipe"
+#: options of the command line that are no keywords of the same name in Python -> what is said of them
+FLAGS = {
+    "target": "the option --target is `target_model` in Python",
+    "tuned": "the option --tuned is `tuning` in Python",
+    "include_path": "the option --include-path is `include` in Python",
+    "set": "the option --set is `settings` in Python",
+    **{name: f"--{name.replace('_', '-')} is of the command line alone" for name in ("dry_run", "json", "quiet")},
+}
 
 
 def check_settings(config: RunConfig, attacks: Sequence[str]) -> None:
@@ -30,9 +38,9 @@ def check_settings(config: RunConfig, attacks: Sequence[str]) -> None:
     Where a source does not say all settings of a plugin, as of one that is installed, nothing is refused here.
     """
     of_attacks = {key: key.partition(".") for key in config.overrides if "." in key}
-    for attack, _, setting in of_attacks.values():
+    for key, (attack, _, setting) in of_attacks.items():
         if attack not in attacks:
-            raise unknown("attack in --set", attack, attacks, "Only those named in --attacks are made.")
+            raise _not_made(attack, key, attacks)
         known = entries("attack")[attack].settings
         if known is not None and setting not in known:
             raise unknown(f"setting of {attack}", setting, known)
@@ -41,6 +49,8 @@ def check_settings(config: RunConfig, attacks: Sequence[str]) -> None:
         name, settings = _settings(config.unlearner)
         for key in own:
             if settings is not None and key not in settings:
+                if key in FLAGS:
+                    raise UsageError(f"{key}: no setting of {name}; {FLAGS[key]}.")
                 raise unknown(f"setting of {name}", key, settings, meant=here(key))
         _check_types({key: config.overrides[key] for key in own}, _defaults(config.unlearner))
 
@@ -65,6 +75,16 @@ def _defaults(unlearner: str) -> dict[str, Any]:
         **entries("adapter")[parsed[0]].defaults,
         **entries("objective")[parsed[1]].defaults,
     }
+
+
+def _not_made(attack: str, key: str, attacks: Sequence[str]) -> UsageError:
+    """The error for a setting of an attack that is not to be made."""
+    known = entries("attack")
+    if attack not in known:
+        return unknown("attack in --set", attack, attacks or known, "Only those named in --attacks are made.")
+    asked = ", ".join(attacks)
+    said = f"{attack} is not among the attacks asked for ({asked})" if attacks else "no attack is asked for"
+    return UsageError(f'--set {key}: {said}: name it, as in --attacks {attack}, or attacks="{attack}" in Python.')
 
 
 def _settings(unlearner: str) -> tuple[str, set[str] | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import torch
 from conftest import SMALL, Command
 from test_cli import refused
 
+import grun_bench
+from grun_bench.cli.commands import Made
 from grun_bench.core import registry
+from grun_bench.core.errors import UsageError
 from grun_bench.core.given import check_device
 from grun_bench.core.plugin_search import entries
 from grun_bench.core.settings import options_of
@@ -19,7 +23,8 @@ from grun_bench.methods.recipes import Recipe, read_recipes
 from grun_bench.methods.retain_terms import RETAIN_TERMS
 from grun_bench.models import protocols
 from grun_bench.results.protocol_names import PROTOCOLS
-from grun_bench.runs.early import _check_types, _defaults, _defaults_of_training, _of_training, _recipes
+from grun_bench.runs.config import RunConfig
+from grun_bench.runs.early import FLAGS, _check_types, _defaults, _defaults_of_training, _of_training, _recipes
 
 RUN = ["run", "--unlearner", "grun+npo", "--task", "tofu_lite"]
 #: options that are wrong -> what is said of them
@@ -27,6 +32,16 @@ WRONG = {
     "setting": (["--model", SMALL, "--set", "lrr=1"], ["setting of grun+npo 'lrr'", "did you mean lr"]),
     "attack": (["--set", "prefil.words=1", "--attacks", "prefill"], ["attack in --set 'prefil'", "prefill"]),
     "attack's": (["--set", "prefill.wrods=1", "--attacks", "prefill"], ["setting of prefill 'wrods'", "words"]),
+    "no attack": (["--set", "prefill.words=[]"], ["--set prefill.words: no attack is asked for", "--attacks prefill"]),
+    "other attack": (
+        ["--set", "prefill.words=[]", "--attacks", "suffix"],
+        ["prefill is not among the attacks asked for (suffix)"],
+    ),
+    "wrong attack": (["--set", "prefil.words=[]"], ["attack in --set 'prefil'", "did you mean prefill"]),
+    "digits": (["--set", f"lr={'9' * 400}"], ["--set lr=999999999999…: expected"]),
+    "more digits": (["--set", f"lr={'9' * 5000}"], ["--set lr=999999999999…: "]),
+    "digits of an option": (["--strengths", "9" * 400 + "x"], ["--strengths 999999999999…x: "]),
+    "more digits of an option": (["--batch-size", "9" * 5000], ["--batch-size 999999999999…: "]),
     "model": (["--model", "modle"], ["model modle: no such folder", "Did you mean model?"]),
     "target": (["--target", "./no/such"], ["model ./no/such: no such folder"]),
     "retain": (["--model", SMALL, "--retain-model", "smal"], ["model smal: no such folder"]),
@@ -65,6 +80,18 @@ def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
     tune = start.replace("['run'", "['tune'").replace("'grun+npo'", "'none'")
     done = subprocess.run([sys.executable, "-c", tune], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "nothing to tune" in done.stderr, done.stderr
+
+
+def test_an_option_of_the_command_line_is_a_keyword_a_setting_or_told() -> None:
+    """From Python: every option of `run`."""
+    options = {each.opts[0].removeprefix("--").replace("-", "_") for each in Made()["run"].params}
+    keywords = {each.name for each in fields(RunConfig)} - {"tuned", "overrides"}
+    for name in sorted(options - keywords - _of_training() - {"help"}):
+        with pytest.raises(UsageError, match=f"^{name}: .*--{name.replace('_', '-')}"):
+            grun_bench.run("lora+npo", "tofu_lite", **{name: "x.jsonl"})
+    assert {"tuned", "target", "include_path", "dry_run"} <= options - keywords <= FLAGS.keys() | _of_training()
+    page = Path(__file__).parents[2] / "docs/python.md"
+    assert all(f"`--{name.replace('_', '-')}`" in page.read_text(encoding="utf-8") for name in FLAGS.keys() - {"set"})
 
 
 @pytest.mark.parametrize("kind", ["adapter", "objective", "unlearner", "attack"])

@@ -97,7 +97,7 @@ def test_a_dtype_is_one_of_those_by_name() -> None:
 
 
 def test_how_settings_were_found_is_no_option() -> None:
-    with pytest.raises(UsageError, match="'tuned'"):
+    with pytest.raises(UsageError, match="--tuned is `tuning`"):
         grun_bench.run("npo", "tofu_forget10", tuned=3)
 
 
@@ -113,3 +113,10 @@ def test_what_stands_between_commas() -> None:
 def test_nothing_beside_a_comma_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f"^--track {text}: nothing stands beside one of its commas"):
         listed("--track", text)
+
+
+def test_of_numbers_of_hundreds_of_digits_the_first_are_told() -> None:
+    for given in ({"seed": 10**400}, {"seed": 10**5000}, {"lr": 10**400}, {"lr": 10**5000}, {"limit": [10**5000]}):
+        with pytest.raises(UsageError, match=f"{next(iter(given))}=.*(100000000000…|thousands of digits)") as raised:
+            grun_bench.run("full+npo", "tofu_forget10", **given)
+        assert len(str(raised.value)) < 200
