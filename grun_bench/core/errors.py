@@ -25,6 +25,10 @@ class UsageError(GrunBenchError):
     exit_code = 2
 
 
+class PluginError(GrunBenchError):
+    """A plugin does what the contract of its kind does not allow: which, and what. Exit code 1."""
+
+
 class Refused(UsageError):
     """A method that makes no sense on what it was asked for, or with these settings. Exit code 2."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, overload
 
+from grun_bench.core.calls import ended_at
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.given import listed
 from grun_bench.core.plugin_search import KINDS as KINDS
@@ -87,6 +88,8 @@ def _import(entry: Entry) -> None:
             _run_file(entry.module, entry.origin)
         else:
             entry.origin.load()
+    except SystemExit as ended:
+        raise UsageError(f"{entry.kind} '{entry.name}' ({entry}) does not import: {ended_at(ended)}.") from ended
     except Exception as error:
         raise UsageError(
             f"{entry.kind} '{entry.name}' ({entry}) does not import: {type(error).__name__}: {error}"

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from grun_bench.core import registry
 from grun_bench.core.cache import KEY_FILE
+from grun_bench.core.calls import working
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line, wrong
 from grun_bench.core.escaping import clean
@@ -168,6 +169,7 @@ def read_card(folder: str | Path) -> Saved:
         raise ModelError(f"{Path(folder) / CARD}: not a saved model ({place}: {wrong(first)}).") from None
 
 
+@working()
 def load(
     folder: str | Path,
     device: str = "auto",

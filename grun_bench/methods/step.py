@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grun_bench.core.errors import PluginError
 from grun_bench.core.progress import bar
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.batch import Side, UnlearningBatch
@@ -39,6 +41,8 @@ class Step:
     head: nn.Linear | None = None
     #: (rows,) summed negative log-likelihoods under the target model, in nats, by name of the sequences
     references: dict[str, Tensor] = field(default_factory=dict)
+    #: what errors call the objective
+    name: str = "the objective"
 
     def keep_references(self, draws: Sequence[Draw]) -> None:
         """Compute what objectives compare with, if they do, for the sequences that are drawn; NaN for the others.
@@ -56,14 +60,22 @@ class Step:
                 self.references[name][drawn] = known
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
-        """Name -> scalar term, weighted, of one batch."""
+        """Name -> scalar term, weighted, of one batch.
+
+        Raises PluginError where the objective or the adapter gives no such term; an objective that later has nothing
+        more to forget may be constant then, where something else is trained.
+        """
         batch = self.batch(draw)
-        terms = {"forget": self.recipe.forget_weight * self.objective(batch)}
+        forget = _scalar(self.objective(batch), self.name)
+        terms = {"forget": self.recipe.forget_weight * forget}
         if self.retain_loss is not None:
             weigh = getattr(self.objective, "weigh_retain", _constant)
             terms["retain"] = weigh(self.retain_loss(batch.retain), self.recipe.retain_weight, draw.progress)
         if self.adapter.needs_retain:
-            terms |= self.adapter.aux_loss(batch.forget_gates, batch.retain.gates)
+            own = self.adapter.aux_loss(batch.forget_gates, batch.retain.gates)
+            terms |= {key: _scalar(value, f"{self.adapter.__class__.__name__}.aux_loss") for key, value in own.items()}
+        if not forget.requires_grad and not (draw.progress and any(each.requires_grad for each in terms.values())):
+            raise _broken(self.name, "a constant")
         return terms
 
     def batch(self, draw: Draw) -> UnlearningBatch:
@@ -89,6 +101,22 @@ class Step:
         reference = self.references[name][rows].to(self.lm.device) if name in self.references else None
         target = self.adapter if "target" in self.needs else None
         return Side(self.lm.model, batch, reference, target, self.layers, self.trunk, self.head)
+
+
+def _scalar(value: Any, whose: str) -> Tensor:
+    """What a plugin gave, a real number to minimise. Raises PluginError for anything else."""
+    if not isinstance(value, Tensor):
+        raise _broken(whose, "None" if value is None else f"a {type(value).__name__}")
+    if value.numel() != 1 or not value.is_floating_point():
+        raise _broken(whose, f"a tensor of shape {tuple(value.shape)} and {value.dtype}")
+    return value
+
+
+def _broken(whose: str, given: str) -> PluginError:
+    return PluginError(
+        f"{whose} gave {given}; it is to give a scalar tensor of a float dtype that depends on the model's outputs "
+        "(`grun-bench test NAME` checks a plugin)."
+    )
 
 
 def _constant(loss: Tensor, weight: float, progress: float) -> Tensor:

@@ -109,6 +109,7 @@ class Pair(Unlearner):
             step = Step(
                 lm, adapter, objective, retain_loss, recipe, sequences, context.seed, self._needs, layers, trunk, head
             )
+            step.name = f"objective {self._objective.name}"
             step.keep_references(draws)
             with divided(lm, apart) as parts, checkpointing(lm.model, recipe.checkpointing):
                 lm.model.train()

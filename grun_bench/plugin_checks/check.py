@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from grun_bench.core import registry
+from grun_bench.core.calls import ended_at
+from grun_bench.core.errors import PluginError
 from grun_bench.core.plugins import Kind
 from grun_bench.plugin_checks import adapters, attacks, metrics, objectives, unlearners
-from grun_bench.plugin_checks.contract import Check, ContractBroken
+from grun_bench.plugin_checks.contract import Check
 
 #: plugin kind -> its contract
 CONTRACTS: dict[Kind, tuple[Check, ...]] = {
@@ -35,8 +37,10 @@ def check(kind: Kind, name: str) -> Iterator[Checked]:
         problem = None
         try:
             contract(name)
-        except ContractBroken as error:
+        except PluginError as error:
             problem = str(error)
+        except SystemExit as ended:
+            problem = f"{ended_at(ended)}."
         except Exception as error:  # whatever a plugin raises is what its author has to read
             problem = f"{type(error).__name__}: {error}"
         what = contract.__doc__ or contract.__name__.replace("_", " ")  # flags of Python may take the docstrings out

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.errors import PluginError
 
 #: a check, of the plugin of a name
 Check = Callable[[str], None]
 
 
-class ContractBroken(GrunBenchError):
+class ContractBroken(PluginError):
     """A plugin does not keep the contract of its kind, in this way."""
 
 

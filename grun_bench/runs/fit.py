@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from grun_bench.core import environment as env
-from grun_bench.core.errors import Diverged, Refused
+from grun_bench.core.errors import Diverged, PluginError, Refused
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.checkpoints import Checkpoint, checkpoint_of
 from grun_bench.methods.monitor import Monitor
@@ -53,6 +53,8 @@ def fit(
         for left, rows, checkpoint in zip(reversed(range(len(requests))), requests, checkpoints, strict=True):
             of_this = partial(told, before=len(history)) if told else None
             fitted = method.unlearner.fit(replace(context, forget=rows, checkpoint=checkpoint, told=of_this))
+            if not isinstance(fitted, Fitted):
+                raise PluginError(f"unlearner {method.name}: fit() gave a {type(fitted).__name__}, and no Fitted.")
             # a model that was there already: attacks train it on the protocol's prompts too
             fitted.lm.prompts = prompts_under(inputs.config.protocol, fitted.lm, inputs.task.prompt)
             seconds, history = seconds + fitted.seconds, history + fitted.history

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import processes, registry
+from grun_bench.core.calls import working
 from grun_bench.core.errors import UsageError, unknown
 from grun_bench.core.given import PATH, SETTINGS, TEXT, Given, check_device, check_dtype, instance
 from grun_bench.integrations.trackers import tracker_names
@@ -89,6 +90,7 @@ def run(unlearner: str, task: str | Path = "", *, settings: Mapping[str, Any] | 
     return run_config(_config(unlearner, task, dict(settings or {}) | own, options))
 
 
+@working()
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -148,6 +150,7 @@ def _config(unlearner: str, task: str | Path, settings: Mapping[str, Any], optio
     return own_defaults(RunConfig(unlearner=unlearner, task=str(task), overrides=settings, **given))
 
 
+@working()
 def run_config(config: RunConfig) -> Outcome:
     """Run one unlearner on one task. Raises GrunBenchError, and nothing else that is expected."""
     processes.join(config.device, bool(config.device_map))
@@ -158,6 +161,7 @@ def run_config(config: RunConfig) -> Outcome:
         return phases.run(config)
 
 
+@working()
 def plan(config: RunConfig) -> Plan:
     """What `run_config` would do, before any weight is touched; nothing is written. Raises as that does."""
     processes.refuse("run --dry-run")
@@ -168,6 +172,7 @@ def plan(config: RunConfig) -> Plan:
         return plan_of(config)
 
 
+@working()
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
     """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
     processes.join(config.device, bool(config.device_map))
@@ -178,6 +183,7 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
         return phases.attack_row(config, result, saved)
 
 
+@working()
 def pools(task: str, folder: Path, seeds: Sequence[int], shares: Sequence[float], **options: Any) -> Pools:
     """The pools of `meta-eval`: see `grun_bench.runs.pools.make_pools`. Options are fields of RunConfig."""
     processes.refuse("meta-eval")
@@ -189,6 +195,7 @@ def pools(task: str, folder: Path, seeds: Sequence[int], shares: Sequence[float]
         return make_pools(config, folder, seeds, shares)
 
 
+@working()
 def erasure_depth(
     model: str, target: str, retain: str, entities: Sequence[Mapping[str, Any]], device: str = "auto"
 ) -> list[Depth | None]:

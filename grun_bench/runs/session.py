@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from grun_bench.core import registry
 from grun_bench.core.environment import cpu_threads
 from grun_bench.methods import tiny
@@ -38,8 +40,19 @@ class Session:
     @contextmanager
     def in_force(self) -> Iterator[None]:
         """Within this block plugins are found and threads are as the session says; after it all is as before."""
-        with registry.including(self.include), cpu_threads(self.threads):
+        with registry.including(self.include), cpu_threads(self.threads), _torchs_own():
             yield
+
+
+@contextmanager
+def _torchs_own() -> Iterator[None]:
+    """Within this block gradients are taken, wherever it is called; what plugins set for all of torch ends with it."""
+    dtype = torch.get_default_dtype()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def world_of(config: RunConfig) -> World:

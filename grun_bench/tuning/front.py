@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grun_bench.core import processes, registry
+from grun_bench.core.calls import working
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_searched
 from grun_bench.runs.front import check, loaded
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from grun_bench.tuning.tune import Tuning
 
 
+@working()
 def tune(config: RunConfig, trials: int) -> Tuning:
     """Search the settings of an unlearner: see `grun_bench.tuning.tune.tune`."""
     processes.refuse("tune")

@@ -102,6 +102,14 @@ def test_what_there_is_already_cannot_be_overridden(tmp_path: Path) -> None:
     assert registry.get("objective", "npo").target.__module__.startswith("grun_bench.")
 
 
+def test_a_file_that_ends_the_program_is_told(tmp_path: Path) -> None:
+    """As a script does that is run when it is imported."""
+    file = write(tmp_path / "script.py", "script")
+    file.write_text(file.read_text() + "\nraise SystemExit(0)\n")
+    with registry.including([file]), pytest.raises(UsageError, match=r"ended .* by .*script\.py, line \d+, "):
+        registry.get("objective", "script")
+
+
 def test_a_broken_file_fails_when_it_is_named(tmp_path: Path) -> None:
     broken = write(tmp_path / "broken.py", "broken")
     broken.write_text("import nowhere_at_all\n" + broken.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import FORGET, RETAIN
 from torch import Tensor
 
 from grun_bench.core import registry
-from grun_bench.core.errors import Diverged, UsageError
+from grun_bench.core.errors import Diverged, PluginError, UsageError
 from grun_bench.methods.adapters.full import Full
 from grun_bench.methods.base import FitContext, Fitted
 from grun_bench.methods.draws import draw_batches, encode_rows
@@ -187,6 +188,61 @@ def test_the_seed_decides_the_weights(make_lm: Callable[..., LM], name: str) -> 
     torch.rand(1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+# --- what objectives give ---------------------------------------------------------------------------------------------
+
+GIVEN = """
+import torch
+from grun_bench.core.registry import objective
+
+@objective("gives"{retain})
+def gives(batch):
+    "What it gives."
+    loss = -batch.forget.cross_entropy
+    return {given}
+"""
+#: what an objective gives in place of a loss -> what is said of it
+WRONG = {
+    "None": "gave None",
+    "1.0": "gave a float",
+    "torch.stack([loss, loss])": "gave a tensor of shape (2,) and torch.float32",
+    "loss * (1 + 1j)": "gave a tensor of shape () and torch.complex64",
+    "torch.tensor(1)": "gave a tensor of shape () and torch.int64",
+    "torch.tensor(1.0)": "gave a constant",
+    "loss.detach()": "gave a constant",
+}
+
+
+def fit_with(make_lm: Callable[..., LM], folder: Path, given: str, retain: str = "", **settings: Any) -> Fitted:
+    (folder / "gives.py").write_text(GIVEN.format(given=given, retain=f", retain={retain!r}" if retain else ""))
+    with registry.including([folder / "gives.py"]):
+        return fit(make_lm, "lora+gives", **settings)
+
+
+@pytest.mark.parametrize("retain", ["", "ce"])
+@pytest.mark.parametrize("given", WRONG)
+def test_an_objective_that_gives_no_loss_is_named_with_what_it_gave(
+    make_lm: Callable[..., LM], tmp_path: Path, given: str, retain: str
+) -> None:
+    with pytest.raises(PluginError, match=r"^objective gives .* scalar tensor .* depends on") as raised:
+        fit_with(make_lm, tmp_path, given, retain)
+    assert WRONG[given] in str(raised.value)
+
+
+@pytest.mark.parametrize("given", ["loss", "loss[None]"])
+def test_an_objective_that_gives_a_loss_is_trained(make_lm: Callable[..., LM], tmp_path: Path, given: str) -> None:
+    assert fit_with(make_lm, tmp_path, given).history == fit(make_lm, "lora+ga").history
+
+
+def test_an_objective_may_have_nothing_more_to_forget_where_something_else_is_trained(
+    make_lm: Callable[..., LM], tmp_path: Path
+) -> None:
+    later = "loss if batch.forget and globals().setdefault('steps', []).append(1) is None and len(steps) < 2 else "
+    fitted = fit_with(make_lm, tmp_path, f"{later} torch.tensor(0.0)", "ce", epochs=3)
+    assert fitted.history[-1]["forget"] == 0 < fitted.history[-1]["retain"]
+    with pytest.raises(PluginError, match="gave a constant"):
+        fit_with(make_lm, tmp_path, f"{later} torch.tensor(1.0)", epochs=3)
 
 
 # --- divergence -------------------------------------------------------------------------------------------------------

@@ -75,6 +75,17 @@ def unequal(batch):
     return -batch.forget.cross_entropy
 
 
+@objective("leaving")
+def leaving(batch):
+    "It ends the program, and means that all is well."
+    raise SystemExit(0)
+
+
+@objective("empty")
+def empty(batch):
+    "It gives nothing."
+
+
 @unlearner("noise")
 class Noise(Unlearner):
     "Another model every time."
@@ -146,6 +157,8 @@ def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch
         ("percent", "forget_percent is 100.0, the bounds are 0.0 to 1.0"),
         ("unranged", "beta is searched in 1 to 2, and its default 3.0 is not among that"),
         ("unequal", "searched names warmup, and every plugin of this kind has 2"),
+        ("leaving", "the program was ended (SystemExit: 0)"),
+        ("empty", "objective empty gave None; it is to give a scalar tensor"),
         ("noise", "the same seed gave another model"),
         ("unfinished", "lm_head.weight is not what it was"),
         ("wandering", "the examples are not what they were"),

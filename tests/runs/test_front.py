@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import grun_bench
 from grun_bench.core import registry
+from grun_bench.core.calls import one_thread
 from grun_bench.methods.make import make_unlearner
 from grun_bench.models.forward import calling
 from grun_bench.models.lm import LM
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_result, result_files
+from grun_bench.runs import front
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.outcome import Outcome
 from grun_bench.tasks.world import WORLDS
+from grun_bench.tuning.front import tune
 
 pytestmark = pytest.mark.whole
 
@@ -68,6 +73,74 @@ def small(environment: Path, hub: Path, tmp_path: Path) -> Callable[..., Outcome
         return grun_bench.run(unlearner, hub / "small.yaml", **{"model": SMALL, "output": tmp_path / "r"} | options)
 
     return run
+
+
+def test_runs_in_several_threads_give_what_they_give_one_after_another(
+    small: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Libraries load in one thread alone, and seeds are the process's."""
+    run = partial(small, "lora+npo", epochs=1)
+    with ThreadPoolExecutor(3) as pool:
+        side_by_side = list(pool.map(lambda seed: run(seed=seed, output=tmp_path / "threads"), (0, 1, 0)))
+    in_turn = [run(seed=seed, output=tmp_path / "turns") for seed in (0, 1, 0)]
+    for one, other in zip(side_by_side, in_turn, strict=True):
+        assert one.result.same_numbers(other.result) and list(one.records) == list(other.records)
+
+
+NOWHERE: dict[str, Callable[[Path], object]] = {
+    "run": lambda folder: grun_bench.run("grun+npo", "no-such-task"),
+    "evaluate": lambda folder: grun_bench.evaluate(None, None, "no-such-task"),  # type: ignore[arg-type]
+    "load": lambda folder: grun_bench.load(folder),
+    "plan": lambda folder: front.plan(RunConfig("grun+npo", "no-such-task")),
+    "pools": lambda folder: front.pools("no-such-task", folder, [0], [1.0]),
+    "erasure_depth": lambda folder: front.erasure_depth(*map(str, [folder, folder, folder]), []),
+    "tune": lambda folder: tune(RunConfig("grun+npo", "no-such-task"), 1),
+}
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_what_loads_trains_or_scores_waits_for_the_thread_that_does(tmp_path: Path, name: str) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with one_thread():
+            found = pool.submit(NOWHERE[name], tmp_path)
+            with pytest.raises(TimeoutError):
+                found.result(timeout=0.3)
+        with pytest.raises(grun_bench.UsageError):
+            found.result(timeout=60)
+
+
+def test_a_run_within_a_block_without_gradients_is_as_any(small: Callable[..., Outcome], tmp_path: Path) -> None:
+    with torch.no_grad():
+        without = small("lora+npo", epochs=1, output=tmp_path / "without")
+    assert without.result.same_numbers(small("lora+npo", epochs=1).result)
+
+
+SETTING = """
+import torch
+from grun_bench.core.registry import objective
+
+@objective("setting")
+def setting(batch):
+    "Gradient ascent that sets what is torch's own."
+    loss = -batch.forget.cross_entropy
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    return loss
+
+@objective("leaving")
+def leaving(batch):
+    "Ends the program."
+    raise SystemExit(0)
+"""
+
+
+def test_what_a_plugin_sets_or_ends_stays_within_its_run(small: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "setting.py").write_text(SETTING)
+    mine = {"include": [tmp_path / "setting.py"], "epochs": 1, "batch_size": 32}
+    small("lora+setting", **mine)
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+    with pytest.raises(grun_bench.GrunBenchError, match=r"ended .* by .*setting\.py, line \d+, in leaving\."):
+        small("lora+leaving", **mine)
 
 
 def test_an_outcome_has_what_was_filed(small: Callable[..., Outcome], results: Path) -> None:

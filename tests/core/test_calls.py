@@ -1,0 +1,54 @@
+"""Calls that load, train or score: one thread at a time, and no plugin ends the program."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+from forking import ended, forked
+
+from grun_bench.core.calls import no_exit, one_thread
+from grun_bench.core.errors import PluginError
+
+
+def test_threads_work_one_after_another_and_who_waits_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    inside, begun, seen = Event(), Event(), []
+
+    def work() -> None:
+        begun.set()
+        with one_thread(), one_thread():  # a block within a block waits for nobody
+            seen.append(inside.is_set())
+
+    with ThreadPoolExecutor(1) as pool:
+        with one_thread():
+            inside.set()
+            found = pool.submit(work)
+            begun.wait()
+            with pytest.raises(TimeoutError):
+                found.result(timeout=0.2)
+            inside.clear()
+        found.result(timeout=60)
+    assert seen == [False]
+    assert capfd.readouterr().err == "another thread is loading, training or scoring a model; waiting for it.\n"
+
+
+def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+    def work() -> None:
+        with one_thread():
+            pass
+
+    with ThreadPoolExecutor(1) as pool, one_thread():
+        assert ended(pool.submit(forked, work).result()) == 0
+
+
+def test_what_ends_the_program_is_told_with_its_place() -> None:
+    with pytest.raises(PluginError, match=r"\(SystemExit: 3\) by .*test_calls\.py, line \d+, in test_what_"), no_exit():
+        raise SystemExit(3)
+    with pytest.raises(SystemExit), no_exit():
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904
+    with pytest.raises(KeyboardInterrupt), no_exit():
+        raise KeyboardInterrupt
