@@ -74,7 +74,7 @@ class Step:
         if self.adapter.needs_retain:
             own = self.adapter.aux_loss(batch.forget_gates, batch.retain.gates)
             terms |= {key: _scalar(value, f"{self.adapter.__class__.__name__}.aux_loss") for key, value in own.items()}
-        if not forget.requires_grad and not (draw.progress and any(each.requires_grad for each in terms.values())):
+        if not (forget.requires_grad or draw.progress) or not any(each.requires_grad for each in terms.values()):
             raise _broken(self.name, "a constant")
         return terms
 

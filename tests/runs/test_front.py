@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -122,10 +123,14 @@ from grun_bench.core.registry import objective
 @objective("setting")
 def setting(batch):
     "Gradient ascent that sets what is torch's own."
-    loss = -batch.forget.cross_entropy
     torch.set_default_dtype(torch.float64)
+    return -batch.forget.cross_entropy
+
+@objective("disabling")
+def disabling(batch):
+    "Gradient ascent that leaves gradients off."
     torch.set_grad_enabled(False)
-    return loss
+    return -batch.forget.cross_entropy
 
 @objective("leaving")
 def leaving(batch):
@@ -137,7 +142,10 @@ def leaving(batch):
 def test_what_a_plugin_sets_or_ends_stays_within_its_run(small: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "setting.py").write_text(SETTING)
     mine = {"include": [tmp_path / "setting.py"], "epochs": 1, "batch_size": 32}
-    small("lora+setting", **mine)
+    with suppress(RuntimeError):  # in another dtype its own run may not go on
+        small("lora+setting", **mine)
+    with pytest.raises(grun_bench.GrunBenchError, match="objective disabling gave a constant"):
+        small("lora+disabling", **mine)
     assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
     with pytest.raises(grun_bench.GrunBenchError, match=r"ended .* by .*setting\.py, line \d+, in leaving\."):
         small("lora+leaving", **mine)
