@@ -94,8 +94,8 @@ def test_what_is_for_a_closed_stderr_is_not_on_stdout(results: Path) -> None:
 def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path: Path) -> None:
     """Else it would have in it what programs print that are started later."""
     program = (
-        "import os, sys\nfrom grun_bench.core.printing import open_streams\nopen_streams()\n"
-        f"with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
+        "import os, sys\nfrom grun_bench.core.printing import open_streams\n"
+        f"with open_streams(), open({str(tmp_path / 'file')!r}, 'w') as file:\n"
         "    assert file.fileno() > 2\n    os.system('echo heard')\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, preexec_fn=lambda: os.closerange(0, 3))

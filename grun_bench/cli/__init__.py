@@ -91,9 +91,9 @@ def _lost(why: str | None) -> int:
     return 1
 
 
+@open_streams()
 def main() -> None:
     """The entry point: expected errors as one message and an exit code, never a traceback."""
-    open_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if os.path.expanduser("~") == "~" and (cache := os.environ.get("GRUN_BENCH_CACHE")):  # noqa: PTH111
         os.environ["HOME"] = cache  # libraries keep things there, and some do not start without a home

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from io import StringIO
+from pathlib import Path
 
 #: what is to be printed once the block is over that keeps stdout for it; None where nothing keeps it
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
@@ -51,8 +52,9 @@ def _restored(stdout: int) -> None:
     os.close(stdout)
 
 
-def open_streams() -> None:
-    """Streams that were closed before the program began (`>&-`) are there.
+@contextmanager
+def open_streams() -> Iterator[None]:
+    """Within this block streams that were closed before the program began (`>&-`) are there.
 
     Else the next file that is opened would be taken for stdout by whatever prints, and what is for stderr would go to
     stdout, for that is what `print` takes None for.
@@ -62,5 +64,10 @@ def open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-    sys.stdout = sys.stdout or Closed()
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    with ExitStack() as stack:
+        if sys.stdout is None:
+            stack.enter_context(redirect_stdout(Closed()))
+        if sys.stderr is None:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
