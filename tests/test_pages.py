@@ -23,6 +23,7 @@ from conftest import Command
 
 from grun_bench.cli import ParserError, app
 from grun_bench.core import registry
+from grun_bench.core.errors import UsageError
 from grun_bench.core.plugins import Kind
 from grun_bench.tasks.yaml_files import task_files
 
@@ -125,7 +126,7 @@ def test_a_call_that_is_wrong_is_not_understood(monkeypatch: pytest.MonkeyPatch)
     assert call == ["run", "--unlearner", "npo", "--seed", "0", "--set", "a=[1, 2]"]
     assert understood(call, monkeypatch)["seed"] == 0
     for wrong in (["ls", "--sede", "1"], ["run", "--unlearner", "npo", "--seed", "one"]):
-        with pytest.raises(ParserError):
+        with pytest.raises((ParserError, UsageError)):
             understood(wrong, monkeypatch)
 
 

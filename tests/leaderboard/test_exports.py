@@ -222,7 +222,7 @@ def test_the_command_prints_or_writes(command: Command, tree: Path, tmp_path: Pa
     written = command(*asked, "--out", str(tmp_path / "x.csv"))
     assert written.code == 0 and (tmp_path / "x.csv").read_text() == printed.out and "x.csv" in written.out
     for wrong, says in (
-        (["leaderboard", "--task", "words"], "--format is needed"),
+        (["leaderboard", "--task", "words"], "--format is missing"),
         ([*asked, "--check"], "ask for one of them"),
         ([*asked, "--out", str(tmp_path)], "name the file"),
     ):

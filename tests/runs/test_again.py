@@ -13,6 +13,7 @@ from conftest import SMALL, Command
 from synthetic import result
 from test_cli import refused
 
+from grun_bench.core.errors import UsageError
 from grun_bench.results.result import Result
 from grun_bench.runs import front
 from grun_bench.runs.again import command_of
@@ -101,11 +102,11 @@ def test_the_command_of_a_row_of_own_files_asks_for_that_row(
 
     def instead(config: RunConfig) -> None:
         found.append(config)
-        raise SystemExit(0)
+        raise UsageError("asked")
 
     monkeypatch.setattr(front, "run_config", instead)
     words = shlex.split(again.command)
-    assert words[0] == "grun-bench" and command(*words[1:]).code == 0
+    assert words[0] == "grun-bench" and "error: asked" in command(*words[1:]).err
     (made,) = found
     assert asked(replace(made, save=None))[1] == row.run_id
     assert (made.private, made.utility, made.neighbours) == (config.private, config.utility, config.neighbours)

@@ -63,7 +63,7 @@ OWN = ["--forget", "leavers.jsonl", "--retain", "stayers.jsonl"]
     ("arguments", "parts"),
     [
         (["--forget", "leavers.jsonl"], ["--model says which model is to forget it", "made-up authors"]),
-        (["--forget", "leavers.jsonl", "--model", "tiny"], ["--model says which model"]),
+        (["--forget", "leavers.jsonl", "--model", "tiny"], ["tiny, the toy model", "examples/customers.py"]),
         (["--forget", "leavers.jsonl", "--model", SMALL, "--task", "tofu_lite"], ["leave --task tofu_lite out"]),
         (["--forget", "nowhere.jsonl", "--model", SMALL], ["--forget nowhere.jsonl: no such file or folder.\n"]),
         (["--forget", "leaver.jsonl", "--model", SMALL], ["no such file or folder; near it is leavers.jsonl.\n"]),
