@@ -16,6 +16,7 @@ import typer
 
 import grun_bench
 from grun_bench.cli.commands import Commands
+from grun_bench.cli.commands import ParserError as ParserError
 from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.escaping import lines
@@ -46,10 +47,6 @@ def _every_command(
     ] = False,
 ) -> None:
     """Train, score and compare unlearning methods for language models."""
-
-
-#: the base of the errors of parsing; newer versions of typer carry their own copy of click
-ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 #: what a terminal without these signs shows; any other is a question mark

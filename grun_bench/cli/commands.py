@@ -38,7 +38,7 @@ COMMANDS = {
     "lm-eval": "harness.lm_eval",
 }
 #: the errors of parsing; newer versions of typer carry their own copy of click
-PARSER_ERRORS: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+ParserError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 #: commands that hand what follows to another program, options and all
 HANDED_ON = {"lm-eval"}
 
@@ -59,7 +59,7 @@ class Command(TyperCommand):
                     raise UsageError(f"{each.opts[0]}: its value is empty. Say one, or do not give it.")
             check_words(self, ctx, typed, given, words)
             return super().parse_args(ctx, args)
-        except PARSER_ERRORS as error:
+        except ParserError as error:
             raise translated(error, self, ctx, typed) from None
 
 

@@ -92,25 +92,9 @@ def check_dtype(name: Any) -> None:
 
 #: the kinds of device that torch knows by name, most of which no build has
 _DEVICES = (
-    *(
-        "auto",
-        "cpu",
-        "cuda",
-        "mps",
-        "xpu",
-        "hpu",
-        "mtia",
-        "xla",
-        "hip",
-        "ve",
-        "fpga",
-        "maia",
-        "ipu",
-        "mkldnn",
-        "opengl",
-    ),
-    *("opencl", "ideep", "lazy", "vulkan", "meta", "privateuseone"),
-)
+    "auto", "cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "hip", "ve", "fpga", "maia", "ipu", "mkldnn", "opengl",
+    "opencl", "ideep", "lazy", "vulkan", "meta", "privateuseone",
+)  # fmt: skip
 
 
 def check_device(name: str) -> None:

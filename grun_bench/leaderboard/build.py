@@ -76,7 +76,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
             directions.setdefault(metric, better)
     lead, utility = _ranked_by(first.headline, columns, directions, sets)
     user = [name for name in access if access[name] == "user"]
-    numbers = [numbers_of(group.runs, columns, access, user, lead) for group in groups]
+    numbers = [numbers_of(group.runs, columns, access, user, lead, sets) for group in groups]
     shown = _shown_settings([group.runs for group in groups])
     entrants = [_entrant(*each, utility, flags, apart) for each in zip(groups, shown, numbers, strict=True)]
     # results of --limit are smoke tests

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from grun_bench.leaderboard.filings import Attacked, Column, Run, made_as_usual
 from grun_bench.results.result import AttackInfo, Result
+from grun_bench.tasks.sets import ScoredSets
 
 
 class Cell(NamedTuple):
@@ -49,7 +50,12 @@ class Numbers:
 
 
 def numbers_of(
-    runs: Sequence[Run], columns: Iterable[Column], attacks: Iterable[str], user: Sequence[str], lead: Column | None
+    runs: Sequence[Run],
+    columns: Iterable[Column],
+    attacks: Iterable[str],
+    user: Sequence[str],
+    lead: Column | None,
+    sets: ScoredSets,
 ) -> Numbers:
     """The numbers of a row's runs; `lead` is the metric of forgetting, and `user` are the attacks that count in it."""
     cells = {column: _clean_cell(runs, column) for column in columns}
@@ -64,7 +70,7 @@ def numbers_of(
         cell = under.get(name, {}).get(lead.metric, NOTHING) if lead else NOTHING
         if cell.value is not None and worst.value is not None and cell.value > worst.value:
             worst, worst_attack = cell, name
-    reach = _reach(worst, _own_ends(runs, lead, worst_attack)) if lead else None
+    reach = _reach(worst, _own_ends(runs, lead, worst_attack, sets)) if lead else None
     counted = [name for name in with_number(under, lead) if name in user]
     having = {name: under[name][lead.metric].n for name in counted} if lead else {}
     usual = sum(map(made_as_usual, counted))
@@ -83,7 +89,7 @@ def _partial(having: Mapping[str, int], runs: int) -> tuple[str, ...]:
     )
 
 
-def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[float, float]]:
+def _own_ends(runs: Sequence[Run], lead: Column, attack: str, sets: ScoredSets) -> list[tuple[float, float]]:
     """The ends of each run's own interval of a metric, its value with them."""
     found = []
     for run in runs:
@@ -94,15 +100,14 @@ def _own_ends(runs: Sequence[Run], lead: Column, attack: str) -> list[tuple[floa
             value, interval = run.clean.get(lead), run.result.interval(lead.metric)
         if value is not None:
             info = run.attacks[attack].info if attack else None
-            found.append(_ends(value, interval, _examples(run.result, lead.metric, info)))
+            found.append(_ends(value, interval, _examples(run.result, lead.metric, info, sets)))
     return found
 
 
-def _examples(result: Result, metric: str, info: AttackInfo | None) -> int:
+def _examples(result: Result, metric: str, info: AttackInfo | None, sets: ScoredSets) -> int:
     """How many examples a metric is over; an attack may have asked a part of its set."""
-    rows = info.rows if info else {}
-    scored = max((name for name in rows if metric.startswith(f"{name}_")), key=len, default=None)
-    return result.n_samples[result.task].get(metric, 0) if scored is None else rows[scored]
+    whole, scored = result.n_samples[result.task].get(metric, 0), sets.beginning(metric)
+    return info.rows.get(scored.name, whole) if info and scored else whole
 
 
 def worst_ends(result: Result, metric: str) -> tuple[float, float] | None:
@@ -112,7 +117,9 @@ def worst_ends(result: Result, metric: str) -> tuple[float, float] | None:
     if not found or result.value(metric) is None:
         return None
     value, attack = max(found, key=lambda each: each[0])
-    return _ends(value, result.interval(metric, attack), _examples(result, metric, result.attacks.get(attack)))
+    return _ends(
+        value, result.interval(metric, attack), _examples(result, metric, result.attacks.get(attack), result.sets)
+    )
 
 
 def _ends(value: float, interval: tuple[float, float] | None, count: int) -> tuple[float, float]:

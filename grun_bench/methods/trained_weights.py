@@ -33,7 +33,7 @@ from torch.optim import Optimizer
 from grun_bench.core import processes
 from grun_bench.methods.optimisers import USUAL, adamw, check_optimiser
 from grun_bench.methods.parts import Part, part_of
-from grun_bench.results.run_id import BASE
+from grun_bench.results.result import with_base
 
 #: the ways, the usual one first
 WAYS = ("float32", "compensated", "own")
@@ -53,7 +53,7 @@ def training_dtype(dtype: str, quantise: str = "") -> str:
     """What names the numbers of a training in this dtype: another one where the usual way is another than it was, or
     where the base is rounded to fewer bits."""
     named = dtype if dtype == "float32" else f"{dtype}, trained in {WAYS[0]}"
-    return f"{named}, {BASE} {quantise}" if quantise else named
+    return with_base(named, quantise)
 
 
 def rounded(values: Tensor, dtype: torch.dtype, seed: int, part: Part | None = None) -> Tensor:

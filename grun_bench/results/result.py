@@ -20,8 +20,6 @@ from grun_bench.results.migrations import CURRENT, migrate
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 
 SCHEMA_VERSION = CURRENT
-#: what is said of a base that is rounded to fewer bits, before how
-BASE = "base in"
 #: how the name of a records file ends: compressed JSON Lines, and as older harnesses wrote them
 RECORDS_ENDS = (".records.jsonl.bz2", ".records.jsonl.gz", ".records.jsonl")
 
@@ -260,10 +258,8 @@ class Result(_Part):
     @property
     def arithmetic(self) -> str:
         """What its models computed in, as in `bfloat16` and `bfloat16, base in nf4`; "" where a log does not say."""
-        if self.hardware.get("dtype") is None:
-            return ""
-        quantised = self.hardware.get("quantised")
-        return f"{self.hardware['dtype']}{f', {BASE} {quantised}' if quantised else ''}"
+        dtype, quantised = self.hardware.get("dtype"), self.hardware.get("quantised")
+        return "" if dtype is None else with_base(str(dtype), str(quantised or ""))
 
     @property
     def own(self) -> bool:
@@ -335,6 +331,11 @@ class Result(_Part):
             json.dumps(self.model_dump(by_alias=True, mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
             + "\n"
         )
+
+
+def with_base(dtype: str, quantised: str) -> str:
+    """A dtype with what the base is rounded to, where it is: how both are said in results and hashed in run ids."""
+    return f"{dtype}, base in {quantised}" if quantised else dtype
 
 
 @lru_cache(maxsize=2**16)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from grun_bench.core.cache import digest
-from grun_bench.results.result import BASE, Result, TunedBy
+from grun_bench.results.result import Result, TunedBy, with_base
 from grun_bench.tasks.task import Task
 
 #: what run ids have called a dtype or a protocol that was changed, oldest first; any other by its own name
@@ -75,7 +75,7 @@ def run_ids(result: Result, metrics: Mapping[str, int]) -> Iterator[str]:
     said, protocol = str(result.hardware.get("dtype")), result.protocol
     models = {key: value for key, value in result.reference.items() if key != "retain_log"}
     log = result.reference.get("retain_log")
-    base = f", {BASE} {quantised}" if (quantised := result.hardware.get("quantised")) else ""
+    quantised = str(result.hardware.get("quantised") or "")
     for dtype, named in product(NAMES.get(said, (said,)), NAMES.get(protocol, (protocol,))):
         yield run_id(
             task,
@@ -84,7 +84,7 @@ def run_ids(result: Result, metrics: Mapping[str, int]) -> Iterator[str]:
             models,
             result.dataset_hash,
             result.limit,
-            dtype + base,
+            with_base(dtype, quantised),
             metrics,
             named,
             log,

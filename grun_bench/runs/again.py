@@ -16,6 +16,7 @@ from grun_bench.core.sources import file_of_plugin
 from grun_bench.models.names import folder_of
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of, in_folder
+from grun_bench.runs.next_command import typed
 from grun_bench.runs.own import NO_ATTACKS, files_there, own_task
 
 #: what a reference calls a model that was a folder: hashes of its files
@@ -49,8 +50,10 @@ def command_of(row: Result, output: Path, save: str) -> Again:
         "--protocol": made.protocol,
         "--dtype": made.dtype,
     }
-    given = [name if value is True else f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value]
-    given = [*given, *(f"--set {shlex.quote(f'{key}={_said(value)}')}" for key, value in made.overrides.items())]
+    given = [
+        *typed(options),
+        *(f"--set {shlex.quote(f'{key}={_said(value)}')}" for key, value in made.overrides.items()),
+    ]
     command = f"grun-bench run {' '.join(given)} --save {shlex.quote(save)}{in_folder('--output', output)}"
     return Again(command, (*notes, *_of_models(row, made), *_of_plugin(row)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,12 @@ def asked(config: RunConfig) -> str:
         "--protocol": config.protocol if config.protocol != RunConfig.protocol else "",
         "--trust-remote-code": config.trust_remote_code,
     }
-    given = [name if value is True else f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value]
-    return " ".join(given) + _plugins(config.unlearner)
+    return " ".join(typed(options)) + _plugins(config.unlearner)
+
+
+def typed(options: Mapping[str, Any]) -> list[str]:
+    """Options as a shell takes them: a flag for True, and nothing for what is empty."""
+    return [name if value is True else f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value]
 
 
 def _plugins(unlearner: str) -> str:
