@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import fields
@@ -67,19 +68,42 @@ def test_a_name_that_cannot_be_is_told_with_near_ones(
     refused(command(*RUN, *options), *parts)
 
 
+#: runs each command line that stdin has, in one process; prints what each ended with
+SEVERAL = """
+import contextlib, io, json, sys
+from grun_bench import cli
+ends = []
+for arguments in json.load(sys.stdin):
+    sys.argv[1:], said = arguments, io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            ends.append((ended.code, said.getvalue()))
+print(json.dumps(ends))
+"""
+
+
 def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
     """A process whose torch cannot be imported says the same."""
     (tmp_path / "model").mkdir()
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')\n")
     (tmp_path / "transformers.py").write_text("raise SystemExit('transformers was loaded')\n")
-    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:1] = {RUN}"
-    start = f"{begin}; from grun_bench import cli; cli.main()"
-    for options, parts in WRONG.values():
-        done = subprocess.run([sys.executable, "-c", start, *options], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 2 and parts[0] in done.stderr, done.stderr
-    tune = start.replace("['run'", "['tune'").replace("'grun+npo'", "'none'")
-    done = subprocess.run([sys.executable, "-c", tune], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2 and "nothing to tune" in done.stderr, done.stderr
+    lines = [[*RUN, *options] for options, _ in WRONG.values()]
+    lines.append(["tune", "--unlearner", "none", "--task", "tofu_lite"])
+    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", begin + SEVERAL],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    ends = json.loads(done.stdout)
+    parts = [*(parts[0] for _, parts in WRONG.values()), "nothing to tune"]
+    for (code, said), part in zip(ends, parts, strict=True):
+        assert code == 2 and part in said, said
 
 
 def test_an_option_of_the_command_line_is_a_keyword_a_setting_or_told() -> None:
