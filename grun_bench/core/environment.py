@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,23 @@ def mirrors() -> list[Path]:
 
 def packages() -> dict[str, str]:
     """Versions of the packages that numbers depend on; a missing one is left out."""
-    from importlib.metadata import PackageNotFoundError, version  # takes a moment, and only a run asks
+    from importlib.metadata import PackageNotFoundError  # takes a moment, and only a run asks
 
     found = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            found[name] = _version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def _version(name: str) -> str:
+    """That of a package as it was first asked for: another may be installed while the program runs."""
+    from importlib.metadata import version
+
+    return version(name)
 
 
 def git_state() -> dict[str, Any]:

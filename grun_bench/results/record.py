@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -170,12 +170,14 @@ class Records(Sequence[Record]):
     def dumps(self) -> str:
         """JSON Lines: one record a line, absent fields left out."""
         return "".join(
-            json.dumps(_compact(asdict(record)), ensure_ascii=False, separators=(",", ":")) + "\n" for record in self
+            json.dumps(_compact(record), ensure_ascii=False, separators=(",", ":")) + "\n" for record in self
         )
 
 
 def _compact(value: Any) -> Any:
-    """Plain data without what is None or empty in a mapping."""
+    """Plain data without what is None or empty in a record or a mapping. (`asdict` copies every number by itself.)"""
+    if is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, dict):
         return {key: _compact(item) for key, item in value.items() if item is not None and item != [] and item != {}}
     if isinstance(value, list):
