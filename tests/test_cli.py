@@ -16,6 +16,7 @@ import pytest
 import yaml
 from conftest import CONFIGS, SMALL, TASK, Said
 
+from grun_bench.models.lm import LM
 from grun_bench.results.result import Result
 from grun_bench.results.store import read_result, result_files
 from grun_bench.tasks import toy_world as world
@@ -474,14 +475,23 @@ def test_a_sweep_fails_where_a_run_failed(
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        # the loss of a step
+        ("full+ga", ["lr=1e30", "clip=1e30", "epochs=4"]),
+        # one step: the weights are finite, and what the model says is not
+        ("lora+ga", ["lr=3e37", "batch_size=4", "accumulate=1", "warmup=0", "least_steps=1"]),
+    ],
+)
 def test_diverged_row_is_kept_marked_and_a_failure(
-    command: Command, small_run: list[str], results: Path, tmp_path: Path
+    command: Command, small_run: list[str], results: Path, tmp_path: Path, name: str, settings: list[str]
 ) -> None:
     output, page = tmp_path / "results", tmp_path / "pages" / "small" / "org__small.md"
     shutil.copytree(results, output)
-    arguments = [*small_run, "--unlearner", "ga", "--set", "lr=1e30", "--set", "clip=1e30", "--set", "epochs=4"]
+    arguments = [*small_run, "--unlearner", name, *(part for each in settings for part in ("--set", each))]
     said = command(*arguments, "--output", output, "--json")
-    row = stored(output)["full+ga"]
+    row = stored(output)[name]
     assert said.code == 1 and "Traceback" not in said.err
     assert said.err.splitlines()[-1].startswith("error: ") and "diverged" in said.err.splitlines()[-1]
     assert json.loads(said.out)["status"] == row.status == "diverged"
@@ -493,9 +503,55 @@ def test_diverged_row_is_kept_marked_and_a_failure(
     again = command(*arguments, "--output", output)
     assert again.code == 1 and "diverged" in again.out and "already run" in again.out and "unlearning" not in again.err
     assert command("leaderboard", "--results", output, "--out", tmp_path).code == 0
-    line = next(line for line in page.read_text().splitlines() if "full+ga" in line)
+    line = next(line for line in page.read_text().splitlines() if name in line)
     assert "(diverged)" in line
     assert "diverged" in command("show", row.run_id, "--output", output).out
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--target", "compared with its target: "), ("--retain-model", "compared with its retain model: ")],
+)
+def test_a_model_to_compare_with_that_says_no_numbers_is_an_error_in_words(
+    command: Command,
+    small_run: list[str],
+    hub: Path,
+    make_lm: Callable[..., LM],
+    tmp_path: Path,
+    option: str,
+    said: str,
+) -> None:
+    """Its weights are finite, so it loads; their products are beyond what float32 holds."""
+    lm, output = make_lm(), tmp_path / "results"
+    lm.model.get_output_embeddings().weight.data.fill_(3e38)
+    for part in (lm.model, lm.tokenizer):
+        part.save_pretrained(tmp_path / "huge")
+    found = command(
+        *small_run, "--unlearner", "grun+npo", "--target", hub / SMALL, option, tmp_path / "huge", "--output", output
+    )
+    assert found.code == 2 and found.err.splitlines()[-1].startswith("error: ") and "JSON" not in found.err
+    assert said in found.err and "row 0 of 'forget'" in found.err
+    assert not list(output.rglob("*.json"))
+
+
+@pytest.mark.whole
+def test_what_is_measured_during_a_training_is_made_of_numbers(
+    command: Command, small_run: list[str], results: Path, tmp_path: Path
+) -> None:
+    output = shutil.copytree(results, tmp_path / "results")
+    once = ["lr=3e37", "batch_size=4", "accumulate=1", "warmup=0", "least_steps=1"]
+    options = [
+        *small_run,
+        "--unlearner",
+        "lora+ga",
+        "--eval-every",
+        "1",
+        *(part for each in once for part in ("--set", each)),
+    ]
+    assert command(*options, "--output", output).code == 1
+    row = stored(output)["lora+ga"]
+    assert row.status == "diverged" and [point.at for point in row.curves["training"].points] == [0]
 
 
 # --- what reading results loads ---------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class ModelError(UsageError):
 
 
 class Diverged(GrunBenchError):
-    """Training reached a loss that is not finite; the row is kept with status `diverged`."""
+    """A loss, or what a model says, is not finite; the row is kept with status `diverged`."""
 
 
 class MissingReference(GrunBenchError):

@@ -20,13 +20,12 @@ from grun_bench.core.signals import Postponed, postponed
 from grun_bench.methods.checkpoints import Checkpoint, RandomState, Stateful
 from grun_bench.methods.optimisers import USUAL
 from grun_bench.methods.trained_weights import LossScale, TrainedWeights
+from grun_bench.models.finite import HOLDS
 
 #: what is of no use after the last step
 _STEPPING = ("optimiser", "scheduler")
 #: whatever `losses` makes loss terms of
 Batch = TypeVar("Batch")
-#: what a number that is not finite may be due to besides the settings, by dtype of the arithmetic
-HOLDS = {torch.float16: " in float16, which holds no number above 65,504 (bfloat16 and float32 do)"}
 
 
 @dataclass(frozen=True)

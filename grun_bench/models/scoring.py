@@ -12,6 +12,7 @@ from grun_bench.core import processes
 from grun_bench.core.progress import bar
 from grun_bench.models.batch import Encoded, collate
 from grun_bench.models.engine import Engine
+from grun_bench.models.finite import check_finite
 from grun_bench.models.forward import evaluating
 from grun_bench.models.gradients import gradient_norm
 from grun_bench.models.head import TokenScores
@@ -81,7 +82,8 @@ def score(
 ) -> Records:
     """Score and answer every example with the model: one record per example, in the order given.
 
-    `counts`, where given, gets the costs added. Raises UsageError for an unknown protocol.
+    `counts`, where given, gets the costs added. Raises UsageError for an unknown protocol, and Diverged for a model
+    whose scores are not finite.
     """
     protocol, forms = protocol_of(settings.protocol), forms_of(lm, examples, settings)
 
@@ -116,6 +118,7 @@ def score(
         norms = _gradient_norms(lm, forms, protocol.hides_padding, [examples[place] for place in chosen])
         for place, norm in zip(chosen, norms, strict=True):
             records[place].scores |= {} if norm is None else {"gradient_norm": norm}
+    check_finite(records, lm.model.dtype)
     return Records(records)
 
 

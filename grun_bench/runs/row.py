@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from grun_bench.core import processes
+from grun_bench.core import processes, registry
 from grun_bench.core.environment import cache_folder
-from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.errors import Diverged, GrunBenchError, ModelError
 from grun_bench.core.files import locked, write_whole
 from grun_bench.methods.base import Fitted
 from grun_bench.methods.monitor import Monitor
@@ -39,7 +40,8 @@ def row(
     """The row of a method, and its model where it is the one that was asked for and was made just now.
 
     `retain` are the records of the retain model, None where there are none; `target` those of the target model, where
-    curves over requests begin. Raises GrunBenchError when its model cannot be saved; the row is filed then.
+    curves over requests begin. A method that diverged is a row too. Raises ModelError for a target or retain model that
+    diverged, and GrunBenchError when the model cannot be saved; the row is filed then.
     """
     path = place_of(inputs, method)
     read = partial(filed, inputs, method, path)
@@ -75,8 +77,13 @@ def _made(
     trained = fit(inputs, method, path.stem, monitor, between, kept, told)
     asked, cost = Asked(Records([])), Cost(parameters=0)
     if trained.fitted:
-        asked, cost = ask_fitted(inputs, trained.fitted, kept)
-        cost = total([*(each for _, each in earlier), cost])
+        try:
+            asked, cost = ask_fitted(inputs, trained.fitted, kept)
+            cost = total([*(each for _, each in earlier), cost])
+        except Diverged as error:
+            trained = replace(trained, fitted=None, error=str(error))
+    if trained.error and (role := registry.role_of(method.name)):
+        raise ModelError(f"{inputs.models.name}: nothing can be compared with its {role}: {trained.error}")
     is_oracle = method is inputs.oracle
     if retain is not None:
         check_same_tokens(asked.records, retain)

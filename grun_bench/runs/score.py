@@ -18,6 +18,7 @@ from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.similarity import MODEL
 from grun_bench.metrics.texts import CLASSIFIER
 from grun_bench.models.divergence import KL, Target
+from grun_bench.models.finite import check_finite
 from grun_bench.models.fluency import classifier, with_fluency
 from grun_bench.models.lm import LM
 from grun_bench.models.protocols import prompts_under
@@ -95,7 +96,7 @@ def _sets_of(inputs: Inputs, option: str) -> frozenset[str]:
 
 
 def ask(inputs: Inputs, subject: Subject) -> Asked:
-    """What a subject answers to all that it is asked."""
+    """What a subject answers to all that it is asked. Raises Diverged where that is not finite."""
     config = inputs.config
     if subject.samples:
         answers = sampled_records(subject.lm, subject.examples, subject.samples, subject.seed, subject.scoring)
@@ -131,7 +132,10 @@ def _compared(inputs: Inputs, records: Records) -> Records:
 
 
 def ask_fitted(inputs: Inputs, fitted: Fitted, target: Target | None = None) -> tuple[Asked, Cost]:
-    """What an unlearned model answers, how far it is from its target where that was kept, and what all this took."""
+    """What an unlearned model answers, how far it is from its target where that was kept, and what all this took.
+
+    Raises Diverged where any of it is not finite.
+    """
     training_peak = env.peak_memory() if fitted.trainable else None
     env.reset_peak_memory()
     start = time.perf_counter()
@@ -140,6 +144,7 @@ def ask_fitted(inputs: Inputs, fitted: Fitted, target: Target | None = None) -> 
     for record in asked.records:
         if (record.set, record.index) in divergences:
             record.scores[KL] = divergences[record.set, record.index]
+    check_finite(asked.records, fitted.lm.model.dtype)
     cost = Cost(
         trainable_parameters=fitted.trainable,
         parameters=sum(map(count, fitted.lm.model.parameters())),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from grun_bench.core import processes
-from grun_bench.core.errors import GrunBenchError
+from grun_bench.core.errors import Diverged, GrunBenchError
 from grun_bench.core.files import write_whole
 from grun_bench.core.progress import say
 from grun_bench.methods.base import Fitted
@@ -29,7 +29,7 @@ def at_strengths(
     """The row with the strengths that its curve did not have yet, and its model, which is as it was.
 
     `target` is the row of the target model, `reference` the retain model's records. Raises Refused where the model
-    cannot be had at another strength.
+    cannot be had at another strength, and GrunBenchError where what it says there is not finite.
     """
     wanted = processes.only_first(partial(_wanted, inputs, cell))
     if not wanted or cell.result.status != "ok" or inputs.models.target is None:
@@ -39,7 +39,10 @@ def at_strengths(
     for number, percent in enumerate(wanted, 1):
         say(f"strength {number} of {len(wanted)} of {cell.result.unlearner.name}: {percent / 100:g}")
         with strength.at(percent / 100):
-            records = ask(inputs, subject_of(inputs, fitted)).records
+            try:
+                records = ask(inputs, subject_of(inputs, fitted)).records
+            except Diverged as error:
+                raise GrunBenchError(f"strength {percent / 100:g} of {cell.result.run_id}: {error}") from error
         # at once, so that what is stopped here is a whole result
         cell = processes.only_first(partial(_filed, inputs, cell, target.records, reference, percent, records))
     del strength

@@ -20,6 +20,7 @@ from grun_bench.core.errors import first_line, unknown
 from grun_bench.core.patches import mirrored_datasets, offline_if_unreachable, quiet_lm_eval
 from grun_bench.integrations.lm_eval.forms import put, unfit
 from grun_bench.integrations.lm_eval.model import HarnessLM
+from grun_bench.models.finite import check_finite
 from grun_bench.models.lm import LM
 from grun_bench.models.question_form import OWN_FORM, QuestionForm
 from grun_bench.results.record import Choices, Continuation, Record
@@ -109,7 +110,8 @@ def run(
 
     The first `limit` questions of each task are asked, or of a measure in `limits` so many, where that is less.
 
-    A task whose questions cannot be had, or not in this form, is `missing`, with the reason.
+    A task whose questions cannot be had, or not in this form, is `missing`, with the reason. Raises Diverged for a
+    model whose log-likelihoods are not finite.
     """
     measured = Measured()
     with offline_if_unreachable(), mirrored_datasets(), quiet_lm_eval():
@@ -130,6 +132,7 @@ def run(
             most = min(filter(None, (limit, limits.get(name))), default=None)
             found = evaluate(lm=model, task_dict={"tasks": tasks, "groups": {}}, limit=most, bootstrap_iters=0)
             measured.keep(name, found, model.batch_size)
+    check_finite(measured.records, lm.model.dtype)
     return measured
 
 
