@@ -21,6 +21,7 @@ from grun_bench.core import processes
 from grun_bench.core.errors import GrunBenchError, UsageError
 from grun_bench.core.escaping import lines
 from grun_bench.core.printing import Closed, open_streams
+from grun_bench.core.raised import trace_of
 from grun_bench.core.signals import Stopped, stopping
 
 app = typer.Typer(
@@ -90,7 +91,7 @@ def _lost(why: str | None) -> int:
 
 @open_streams()
 def main() -> None:
-    """The entry point: expected errors as one message and an exit code, never a traceback."""
+    """The entry point: expected errors as one message and an exit code, no traceback but of what a plugin raised."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if os.path.expanduser("~") == "~" and (cache := os.environ.get("GRUN_BENCH_CACHE")):  # noqa: PTH111
         os.environ["HOME"] = cache  # libraries keep things there, and some do not start without a home
@@ -119,6 +120,7 @@ def _done() -> int:
         return stopped.exit_code
     except GrunBenchError as error:
         if message := processes.to_tell(lines(str(error))):
+            sys.stderr.write(trace_of(error))
             print(f"error: {message}", file=sys.stderr)
         return error.exit_code
     except SystemExit as ended:

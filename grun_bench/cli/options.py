@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from grun_bench.core import registry
-from grun_bench.core.calls import no_exit
+from grun_bench.core.calls import plugins_told
 from grun_bench.core.errors import UsageError
 from grun_bench.core.escaping import shown
 from grun_bench.core.given import listed
@@ -72,7 +72,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
         del given[QUIET.name]  # done where it is read
         for name, group in groups.items():
             given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
-        with results_alone() if given.get("as_json") else nullcontext(), no_exit():
+        with results_alone() if given.get("as_json") else nullcontext(), plugins_told():
             command(**given)
 
     spread = [each for one in own for each in (_options(one.annotation) if one.name in groups else [_keyword(one)])]

@@ -1,4 +1,4 @@
-"""What holds of every call that loads, trains or scores a model: one thread at a time, and no plugin ends the program.
+"""What holds of every call that loads, trains or scores a model: one thread at a time, plugins told apart.
 
 No torch.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from grun_bench.core.errors import PluginError
+from grun_bench.core import processes
+from grun_bench.core.errors import GrunBenchError, PluginError
 from grun_bench.core.progress import say
+from grun_bench.core.raised import of_plugin, place_of
 
 _busy = threading.RLock()
 
@@ -45,8 +46,11 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def no_exit() -> Iterator[None]:
-    """Within this block code of others that ends the program is a PluginError that says where it did."""
+def plugins_told() -> Iterator[None]:
+    """Within this block what a plugin raises, or that it ends the program, is a PluginError that says where it did.
+
+    What it raised is the error's cause.
+    """
     try:
         yield
     except SystemExit as ended:
@@ -54,16 +58,22 @@ def no_exit() -> Iterator[None]:
         if isinstance(ended.__context__, BrokenPipeError):
             raise
         raise PluginError(f"{ended_at(ended)}. A plugin gives something back, or raises an error.") from ended
+    except (GrunBenchError, BrokenPipeError):
+        raise
+    except Exception as error:
+        # where another process of this run failed, all others do
+        if processes.failed_elsewhere(error) is None and (told := of_plugin(error)):
+            raise told from error
+        raise
 
 
 def ended_at(ended: SystemExit) -> str:
     """Where the program was to end, and with which code."""
-    last = traceback.extract_tb(ended.__traceback__)[-1]
-    return f"the program was ended (SystemExit: {ended.code}) by {last.filename}, line {last.lineno}, in {last.name}"
+    return f"the program was ended (SystemExit: {ended.code}) by {place_of(ended)}"
 
 
 @contextmanager
 def working() -> Iterator[None]:
     """Both, for what is called from Python."""
-    with one_thread(), no_exit():
+    with one_thread(), plugins_told():
         yield

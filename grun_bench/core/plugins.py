@@ -26,6 +26,8 @@ Control = Literal["target", "retain model"]
 Better = bool | Literal["kept", "forgotten"] | None
 #: modules of files given with `--include-path` have names that begin so; their plugins are theirs alone
 INCLUDED = "grun_bench_include_"
+#: and those of built-in plugins so
+_PACKAGE = "grun_bench."
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,17 @@ def registered(module: str, kind: Kind, name: str) -> Plugin | None:
     return _registered.get((module, kind, name))
 
 
+def from_outside(module: str) -> list[tuple[Kind, Plugin]]:
+    """What a module that is none of this package registered."""
+    if module.startswith(_PACKAGE):
+        return []
+    return [(kind, each) for (_, kind, _), each in _registered.items() if _module(each.target) == module]
+
+
+def _module(target: object) -> str:
+    return str(getattr(target, "__module__", ""))
+
+
 def _decorator(kind: Kind) -> Callable[..., Callable[[T], T]]:
     cls = CLASSES[kind]
     options = {each.name for each in fields(cls)} - {"name", "target"}
@@ -137,7 +150,7 @@ def _decorator(kind: Kind) -> Callable[..., Callable[[T], T]]:
             raise unknown(f"option of the {kind} {name}", option, options)
 
         def register(target: T) -> T:
-            module = getattr(target, "__module__", "")
+            module = _module(target)
             own = module if module.startswith(INCLUDED) else ""
             _registered[own, kind, name] = cls(name, target, **given)  # type: ignore[arg-type]
             return target

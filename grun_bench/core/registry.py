@@ -40,6 +40,7 @@ from grun_bench.core.plugins import attack as attack
 from grun_bench.core.plugins import metric as metric
 from grun_bench.core.plugins import objective as objective
 from grun_bench.core.plugins import unlearner as unlearner
+from grun_bench.core.raised import with_place
 
 #: no thread sees a half-imported file
 _importing = threading.RLock()
@@ -91,9 +92,7 @@ def _import(entry: Entry) -> None:
     except SystemExit as ended:
         raise UsageError(f"{entry.kind} '{entry.name}' ({entry}) does not import: {ended_at(ended)}.") from ended
     except Exception as error:
-        raise UsageError(
-            f"{entry.kind} '{entry.name}' ({entry}) does not import: {type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(f"{entry.kind} '{entry.name}' ({entry}) does not import: {with_place(error)}.") from error
 
 
 def _run_file(name: str, path: Path) -> None:

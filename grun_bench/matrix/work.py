@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 
 from grun_bench.core.errors import GrunBenchError, Refused
+from grun_bench.core.raised import trace_of
 from grun_bench.core.signals import Stopped, stopping
 from grun_bench.matrix.cell import Cell, Status
 from grun_bench.runs.front import run_config
@@ -57,8 +58,9 @@ def _made(cell: Cell) -> tuple[Status, bool]:
         cell.write(Status(reason=f"stopped by {str(stopped) or 'Ctrl-C'}; it goes on from its last checkpoint"))
         raise
     except GrunBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return Status(state="refused" if isinstance(error, Refused) else "failed", reason=str(error)), True
+        trace = trace_of(error)
+        print(f"{trace}error: {error}", file=sys.stderr)
+        return Status(state="refused" if isinstance(error, Refused) else "failed", reason=str(error)), not trace
     except Exception as error:
         traceback.print_exc()
         return Status(state="failed", reason=f"{type(error).__name__}: {error}"), False

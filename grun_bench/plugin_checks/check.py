@@ -9,6 +9,7 @@ from grun_bench.core import registry
 from grun_bench.core.calls import ended_at
 from grun_bench.core.errors import PluginError
 from grun_bench.core.plugins import Kind
+from grun_bench.core.raised import with_place
 from grun_bench.plugin_checks import adapters, attacks, metrics, objectives, unlearners
 from grun_bench.plugin_checks.contract import Check
 
@@ -42,6 +43,6 @@ def check(kind: Kind, name: str) -> Iterator[Checked]:
         except SystemExit as ended:
             problem = f"{ended_at(ended)}."
         except Exception as error:  # whatever a plugin raises is what its author has to read
-            problem = f"{type(error).__name__}: {error}"
+            problem = with_place(error)
         what = contract.__doc__ or contract.__name__.replace("_", " ")  # flags of Python may take the docstrings out
         yield Checked(what.split("\n")[0], problem)

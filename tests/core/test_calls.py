@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 from forking import ended, forked
 
-from grun_bench.core.calls import no_exit, one_thread
+from grun_bench.core.calls import one_thread, plugins_told
 from grun_bench.core.errors import PluginError
 
 
@@ -43,12 +43,15 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
 
 
 def test_what_ends_the_program_is_told_with_its_place() -> None:
-    with pytest.raises(PluginError, match=r"\(SystemExit: 3\) by .*test_calls\.py, line \d+, in test_what_"), no_exit():
+    with (
+        pytest.raises(PluginError, match=r"\(SystemExit: 3\) by .*test_calls\.py, line \d+, in test_what_"),
+        plugins_told(),
+    ):
         raise SystemExit(3)
-    with pytest.raises(SystemExit), no_exit():
+    with pytest.raises(SystemExit), plugins_told():
         try:
             raise BrokenPipeError
         except BrokenPipeError:
             raise SystemExit(1)  # noqa: B904
-    with pytest.raises(KeyboardInterrupt), no_exit():
+    with pytest.raises(KeyboardInterrupt), plugins_told():
         raise KeyboardInterrupt
