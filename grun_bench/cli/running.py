@@ -191,7 +191,7 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is there already.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print rows, steps, tokens, memory and time, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print settings, rows, steps, tokens, memory and time, and do nothing.")
     ] = False,
     *,
     tracking: TrackOptions,

@@ -133,9 +133,14 @@ def bounds_of(*targets: Callable[..., Any]) -> dict[str, Bound]:
 
 def said(settings: Mapping[str, Any], *targets: Callable[..., Any]) -> dict[str, Any]:
     """Settings as results have them: those of `targets` marked LATER only where they are not at their default."""
-    later = {name for name, mark in _marks(*targets) if mark is LATER}
-    defaults = {name: value for target in targets for name, value in options_of(target).items() if name in later}
+    defaults = later(*targets)
     return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
+
+
+def later(*targets: Callable[..., Any]) -> dict[str, Any]:
+    """The settings of `targets` that are marked LATER, with their defaults."""
+    marked = {name for name, mark in _marks(*targets) if mark is LATER}
+    return {name: value for target in targets for name, value in options_of(target).items() if name in marked}
 
 
 def _marks(*targets: Callable[..., Any]) -> Iterator[tuple[str, Any]]:

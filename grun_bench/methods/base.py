@@ -87,6 +87,11 @@ class Unlearner(ABC):
         return {}
 
     @property
+    def every_setting(self) -> dict[str, Any]:
+        """The same with those that a result does not say where they are at their defaults."""
+        return dict(self.settings)
+
+    @property
     def has_strength(self) -> bool:
         """Whether what it makes can be had weaker and stronger (see `strength`): weights can always be mixed."""
         return self.beside is None or self.beside.has_strength

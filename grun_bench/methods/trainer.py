@@ -15,7 +15,7 @@ from grun_bench.core import processes
 from grun_bench.core.errors import Refused
 from grun_bench.core.plugins import AdapterPlugin, ObjectivePlugin
 from grun_bench.core.progress import say
-from grun_bench.core.settings import options_of
+from grun_bench.core.settings import later, options_of
 from grun_bench.methods.adapters.base import Adapter, layer_index
 from grun_bench.methods.adapters.outside import hand_over
 from grun_bench.methods.alternates import sample_alternates
@@ -61,6 +61,11 @@ class Pair(Unlearner):
     @property
     def settings(self) -> dict[str, Any]:
         return self._settings
+
+    @property
+    def every_setting(self) -> dict[str, Any]:
+        own = (Recipe, self._adapter.target, self._objective.target)
+        return later(*own, *([self._retain.loss] if self._retain else ())) | self._settings
 
     @property
     def has_strength(self) -> bool:

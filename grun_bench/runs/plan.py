@@ -1,4 +1,4 @@
-"""What a run would do: rows, steps, tokens, what is trained, memory and time, before any weight is touched."""
+"""What a run would do: settings, rows, steps, tokens, what is trained, memory and time; no weight is touched."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from grun_bench.core import environment as env
 from grun_bench.core.errors import GrunBenchError
 from grun_bench.methods.baselines import TaskVector
 from grun_bench.methods.made_models import tiny_without_weights
+from grun_bench.methods.make import make_unlearner
+from grun_bench.methods.recipes import MEANT, RECIPE
 from grun_bench.methods.shapes import Planned, planned
 from grun_bench.methods.trainer import Pair
 from grun_bench.metrics.strengths import percents
@@ -38,6 +40,16 @@ class PlannedRow:
     run_id: str
     filed: bool
     attacks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class PlannedSetting:
+    """A setting in force; `default` is what it is where none is given, `by` the option that made it another one."""
+
+    name: str
+    value: Any
+    default: Any
+    by: str
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class Plan:
     device: str
     dtype: str
     quantise: str
+    settings: list[PlannedSetting]
     sets: dict[str, int]
     rows: list[PlannedRow]
     models: dict[str, dict[str, Any]]
@@ -117,6 +130,7 @@ def _plan(inputs: Inputs) -> Plan:
         device=placement.where,
         dtype=placement.dtype,
         quantise=placement.quantise,
+        settings=list(_settings(inputs)),
         sets={name: part["rows"] for name, part in data.provenance().items()},
         rows=[_row(inputs, method) for method in _methods(inputs)],
         models={role: {"there": made.there(), "steps": made.steps} for role, made in inputs.models.made.items()},
@@ -127,6 +141,22 @@ def _plan(inputs: Inputs) -> Plan:
         seconds=seconds,
         notes=notes,
     )
+
+
+def _settings(inputs: Inputs) -> Iterator[PlannedSetting]:
+    """Every setting of the method, in the order of their names."""
+    config, method, session = inputs.config, inputs.method, inputs.session
+    dtype, family = session.placement.dtype, inputs.task.family
+    usual = make_unlearner(method.name, {}, session.world, dtype, family).every_setting
+    given = {name: "--recipe" if name == RECIPE else "--set" for name in config.overrides}
+    recipe = f"--recipe {config.overrides[RECIPE]}" if RECIPE in config.overrides else ""
+    for name, value in sorted(method.unlearner.every_setting.items()):
+        default = usual.get(name)
+        # what is neither given nor tuned is another one for what else was given
+        others = [f"--set {each}" for each in sorted(MEANT.get(name, set()) & config.overrides.keys())]
+        other = next(iter(others), recipe or "--set retain")
+        by = given.get(name) or ("--tuned" if config.tuning and value != default else "")
+        yield PlannedSetting(name, value, default, by or ("" if value == default else other))
 
 
 def _methods(inputs: Inputs) -> list[Method]:

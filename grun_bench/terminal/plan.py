@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grun_bench.core.printing import put
 from grun_bench.terminal.listing import print_rows, tell
 
 if TYPE_CHECKING:
-    from grun_bench.runs.plan import Estimate, Plan
+    from grun_bench.runs.plan import Estimate, Plan, PlannedSetting
 
 
 def print_plan(plan: Plan, as_json: bool) -> None:
@@ -19,9 +19,12 @@ def print_plan(plan: Plan, as_json: bool) -> None:
         put(json.dumps(plan.as_dict(), indent=1) + "\n")
         return
     tell(f"{plan.unlearner} on {plan.task}: model {plan.model}, seed {plan.seed}; nothing is run, nothing is written.")
+    if plan.settings:
+        rows = [(each.name, _value(each.value), *_other(each)) for each in plan.settings]
+        print_rows("settings in force", ("setting", "value", "set by", "in place of"), rows)
     print_rows("rows", ("set", "rows"), [(name, f"{count:,}") for name, count in plan.sets.items()])
-    rows = [(each.unlearner, each.run_id, "filed" if each.filed else "to be made", _left(each)) for each in plan.rows]
-    print_rows("to be made, in this order", ("row", "run", "is", "attacks to come"), [*_models(plan), *rows])
+    made = [(each.unlearner, each.run_id, "filed" if each.filed else "to be made", _left(each)) for each in plan.rows]
+    print_rows("to be made, in this order", ("row", "run", "is", "attacks to come"), [*_models(plan), *made])
     print_rows("training and scoring", ("what", "number"), _numbers(plan))
     if plan.memory:
         parts = [(name, size(count)) for name, count in plan.memory.device.items()]
@@ -32,6 +35,15 @@ def print_plan(plan: Plan, as_json: bool) -> None:
         print_rows("attacks", ("attack", "rows a variant"), [(name, f"{n:,}") for name, n in plan.attacked.items()])
     print_rows("time of the unlearner's row", ("part", "seconds", "how it is known"), list(_times(plan)))
     tell(*plan.notes)
+
+
+def _other(setting: PlannedSetting) -> tuple[str, str]:
+    """What set it, and in place of which default; nothing where it is at that."""
+    return (setting.by, _value(setting.default)) if setting.by else ("", "")
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _left(row: object) -> str:
