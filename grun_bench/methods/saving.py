@@ -302,6 +302,7 @@ def _load_named(base: dict[str, Any], place: Placement, folder: Path) -> LM:
         ) from None
 
 
+@working()
 def push_to_hub(folder: str | Path, repository: str, private: bool = True) -> str:
     """Upload a saved model with its card to the Hub under <org>/<name>, as you are logged in there. Gives its address.
 

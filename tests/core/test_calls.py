@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import pytest
 from forking import ended, forked
 
+import grun_bench
 from grun_bench.core.calls import one_thread, plugins_told
-from grun_bench.core.errors import PluginError
+from grun_bench.core.errors import GrunBenchError, PluginError
 
 
 def test_threads_work_one_after_another_and_who_waits_is_told(capfd: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +34,26 @@ def test_threads_work_one_after_another_and_who_waits_is_told(capfd: pytest.Capt
         found.result(timeout=60)
     assert seen == [False]
     assert capfd.readouterr().err == "another thread is loading, training or scoring a model; waiting for it.\n"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        partial(grun_bench.run, "no-such+unlearner", "tofu_forget10"),
+        partial(grun_bench.evaluate, None, None, "tofu_forget10"),
+        partial(grun_bench.load, "no-such-folder"),
+        partial(grun_bench.push_to_hub, "no-such-folder", "org/name"),
+    ],
+    ids=lambda call: call.func.__name__,
+)
+def test_what_is_called_from_python_is_called_by_one_thread_at_a_time(call: Callable[[], object]) -> None:
+    """Each fails at once, but not before it is its turn."""
+    with ThreadPoolExecutor(1) as pool:
+        with one_thread():
+            found = pool.submit(call)
+            with pytest.raises(TimeoutError):
+                found.result(timeout=1)
+        assert isinstance(found.exception(timeout=120), GrunBenchError)
 
 
 def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
