@@ -10,7 +10,6 @@ import typer
 
 from grun_bench.cli.options import Include, Json, Output, RunName
 from grun_bench.core import registry
-from grun_bench.core.environment import OWN_RESULTS
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.plugins import Control
 from grun_bench.core.printing import put
@@ -165,7 +164,6 @@ def leaderboard(
         return
     if alone := [f"--{name}" for name, given in (("task", task), ("model", model), ("table", table)) if given]:
         raise UsageError(f"--format is missing, markdown, latex or csv: {', '.join(alone)} chooses among its tables.")
-    _check_tree(tree)
     out = RESULTS.parent if out is None else out
     if check:
         from grun_bench.core.escaping import clean
@@ -188,16 +186,6 @@ def leaderboard(
     print(f"{out / 'README.md'}: {rendered.runs} results in {len(rendered.pages)} files; {out / SITE} has all.")
 
 
-def _check_tree(tree: Path) -> None:
-    """Raises UsageError where there is nothing for a page in a folder of results, and something beside it."""
-    from grun_bench.results.store import elsewhere, read_result, result_files
-
-    if not (other := elsewhere(tree, "--results")) or result_files(tree):  # the tree may have thousands
-        return
-    if not all(read_result(path).own for path in result_files(OWN_RESULTS)):  # those are on no page
-        raise UsageError(f"no results in {tree}{other}")
-
-
 def _print_tables(
     tree: Path, form: str, task: str | None, model: str | None, table: str | None, out: Path | None
 ) -> None:
@@ -205,7 +193,6 @@ def _print_tables(
     from grun_bench.leaderboard.exports import export
     from grun_bench.leaderboard.tables import RANKING
 
-    _check_tree(tree)
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out}: is a folder; with --format name the file.")
     text = export(tree, form, task, model, table or RANKING)

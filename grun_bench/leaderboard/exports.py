@@ -10,7 +10,7 @@ from grun_bench.leaderboard import latex, markdown, tidy
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.tables import NAMES, RANKING, Table, tables
-from grun_bench.leaderboard.tree import collection_paused, read_flags, read_tree
+from grun_bench.leaderboard.tree import collection_paused, nothing_in, read_flags, read_tree
 from grun_bench.results.filed import Filed
 
 ALL = "all"
@@ -50,7 +50,7 @@ def export(tree: Path, form: str, task: str | None = None, model: str | None = N
 
 def _chosen(filed: Sequence[Filed], tree: Path, task: str | None, model: str | None) -> list[Filed]:
     if not filed:
-        raise UsageError(f"no results in {tree}; `grun-bench run` writes them there.")
+        raise nothing_in(tree)
     tasks = {each.result.task for each in filed}
     if task is not None and task not in tasks:
         raise unknown("--task", task, tasks, f"These have results in {tree}.")

@@ -21,7 +21,7 @@ from grun_bench.leaderboard.markdown import overview, page
 from grun_bench.leaderboard.scatter import palette, picture
 from grun_bench.leaderboard.sheet import sheet
 from grun_bench.leaderboard.site import site
-from grun_bench.leaderboard.tree import collection_paused, read_flags, read_tree
+from grun_bench.leaderboard.tree import collection_paused, nothing_in, read_flags, read_tree
 from grun_bench.results.filed import Filed
 
 #: the page of all boards
@@ -63,10 +63,7 @@ def render_filed(filed: Iterator[Filed], tree: Path, out: Path, with_site: bool 
     """As `render`, from results that were read already; `with_site` with the page of all boards."""
     boards = build(filed, read_flags(tree))
     if not boards:
-        raise UsageError(
-            f"no results in {tree}; `grun-bench run` writes them there. Rows of own files are on no page: `grun-bench "
-            "compare RUN RUN` puts them side by side."
-        )
+        raise nothing_in(tree)
     colours = palette([row.adapter for board in boards for row in board.rows])
     by_page: dict[str, list[Board]] = defaultdict(list)
     for board in boards:

@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from grun_bench.core.environment import OWN_RESULTS
 from grun_bench.core.errors import UsageError
 from grun_bench.core.strict_json import read_if_there
 from grun_bench.leaderboard.marks import Mark, read_marks
 from grun_bench.results.filed import Filed, Tier
-from grun_bench.results.store import read_filed, result_paths
+from grun_bench.results.store import elsewhere, read_filed, read_result, result_files, result_paths
 
 SUBMISSIONS, FLAGS, CARD = "submissions", "flags.json", "card.json"
 
@@ -71,6 +72,18 @@ def read_tree(tree: Path) -> Iterator[Filed]:
             filed = part.read(path, marks, reviewed=True)
             if not filed.result.own:
                 yield filed
+
+
+def nothing_in(tree: Path) -> UsageError:
+    """The error for a tree with nothing for a page: where there is something, or what brings it there."""
+    other = "" if result_paths(tree) else elsewhere(tree, "--results")
+    # rows of own files are on no page, there neither
+    if other and not all(read_result(path).own for path in result_files(OWN_RESULTS)):
+        return UsageError(f"no results in {tree}{other}")
+    return UsageError(
+        f"no results in {tree}; `grun-bench run` writes them there. Rows of own files are on no page: `grun-bench "
+        "compare RUN RUN` puts them side by side."
+    )
 
 
 @contextmanager

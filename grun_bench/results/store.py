@@ -110,10 +110,13 @@ def filing(path: Path) -> Iterator[None]:
         yield
 
 
-def elsewhere(root: Path, option: str = "--output") -> str:
-    """Where results are that a folder lacks, with the option to name it, for the end of a sentence; "" for nowhere."""
-    there = root.resolve() != OWN_RESULTS.resolve() and result_paths(OWN_RESULTS)
-    return f", but in {OWN_RESULTS}: {option} {OWN_RESULTS}." if there else ""
+def elsewhere(root: Path, option: str = "--output", run: str = "") -> str:
+    """Where results are that a folder lacks, or one whose id begins so, with the option to name that place, for the end
+    of a sentence; "" for nowhere."""
+    if root.resolve() == OWN_RESULTS.resolve():
+        return ""
+    there = any(path.rpartition("/")[2].startswith(run) for path in result_paths(OWN_RESULTS))
+    return f", but {'one ' if run else ''}in {OWN_RESULTS}: {option} {OWN_RESULTS}." if there else ""
 
 
 def find_result(run: str, root: Path) -> Path:
@@ -126,8 +129,8 @@ def find_result(run: str, root: Path) -> Path:
         return files[matching[0]]
     if matching:
         raise UsageError(f"run '{run}' is the beginning of {len(matching)} runs: {', '.join(matching[:5])}.")
-    if root != OWN_RESULTS and any(path.rpartition("/")[2].startswith(run) for path in result_paths(OWN_RESULTS)):
-        raise UsageError(f"no run '{run}' in {root}, but one in {OWN_RESULTS}: --output {OWN_RESULTS}.")
+    if there := elsewhere(root, run=run):
+        raise UsageError(f"no run '{run}' in {root}{there}")
     if of_unlearner := [stem for stem, path in files.items() if path.parent.name in (run, f"full+{run}")]:
         count = len(of_unlearner)
         which = f"its row is {of_unlearner[0]}" if count == 1 else f"it has {count} rows: {', '.join(of_unlearner[:5])}"

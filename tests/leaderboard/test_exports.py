@@ -215,6 +215,20 @@ def test_a_wrong_name_is_met_with_the_near_ones(tree: Path, options: dict[str, s
     assert all(part in str(error.value) for part in says)
 
 
+def test_a_tree_with_nothing_says_where_there_is_something(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages and tables alike, from Python too."""
+    made: tuple[Callable[[Path], object], ...] = (lambda at: export(at, "csv"), lambda at: render(at, at))
+    (tree.parent / "beside").mkdir()
+    for place, says in (
+        (tree.parent / "beside", r"^no results in empty; `grun-bench run` writes them there"),
+        (tree.parent, rf"^no results in empty, but in {tree.name}: --results {tree.name}\.$"),
+    ):
+        monkeypatch.chdir(place)
+        for make in made:
+            with pytest.raises(UsageError, match=says):
+                make(Path("empty"))
+
+
 def test_the_command_prints_or_writes(command: Command, tree: Path, tmp_path: Path) -> None:
     asked = ["leaderboard", "--results", str(tree), "--format", "csv", "--task", "words"]
     printed = command(*asked)
