@@ -171,8 +171,6 @@ def test_links_lead_to_what_is_there(page: str) -> None:
     for target, anchor in re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", text):
         if "://" in target:
             continue
-        if (page, target) == ("docs/metrics.md", "all-metrics.md"):
-            continue  # one that is made: the site's build looks at it
         path = (ROOT / page).parent / target if target else ROOT / page
         assert path.exists(), f"{page}: {target}"
         if anchor and path.suffix == ".md":
@@ -230,6 +228,23 @@ def test_every_plugin_has_its_place_on_the_site(site: Path) -> None:
         assert (site / "attacks" / f"{name}.html").exists()
     metrics = (site / "all-metrics.html").read_text()
     assert all(f"<code>{name}</code>" in metrics for name in registry.names("metric"))
+
+
+@pytest.mark.whole
+def test_what_a_clone_has_as_source_the_site_has_as_a_page(site: Path) -> None:
+    """Links of docs/ to the source that a page is made from lead to that page there; all others to what there is."""
+    made = {"grun_bench/methods": "methods/index.html", "grun_bench/metrics": "all-metrics.html"}
+    seen = set()
+    for page in (ROOT / "docs").glob("*.md"):
+        places = re.findall(r'<a [^>]*href="([^"]+)"', (site / f"{page.stem}.html").read_text())
+        for target in re.findall(r"\]\(\.\./([^)\s#]+)\)", page.read_text()):
+            if target in made:
+                seen.add(target)
+                assert made[target] in places, f"{page.name}: {target}"
+        for place in places:
+            if not re.match(r"\w+:|#", place):
+                assert (site / place.partition("#")[0]).exists(), f"{page.name}: {place}"
+    assert seen == made.keys()
 
 
 @pytest.mark.whole
