@@ -93,7 +93,7 @@ def import_log(
     """Read the log of another tool into a result, every aggregate recomputed from its rows."""
     from grun_bench.core.files import check_writable, write_whole
     from grun_bench.integrations.logs.as_result import import_result
-    from grun_bench.integrations.logs.reading import check_reference, read_log
+    from grun_bench.integrations.logs.reading import check_reference, check_rows, read_log
     from grun_bench.reports.rows import FiledRow, Row
     from grun_bench.results.filed import no_orphans, save_records
     from grun_bench.results.store import result_folder
@@ -102,6 +102,7 @@ def import_log(
 
     loaded = load_task(task, tuple(include_path))
     read = read_log(log, log_format)
+    check_rows(read, loaded, str(log))
     reference = read_log(retain_log, log_format) if retain_log else None
     if reference:
         check_reference(read.records, reference.records, str(retain_log))

@@ -210,7 +210,8 @@ class Task(_Strict):
     to do when it cannot be had; `repositories`: data set -> the file of a Git repository that stands for it where no
     mirror has it, with `{config}` in its path. `prompt`, the text before an answer with `{question}` in it, is how
     questions are put in training and scoring in place of the model's chat template. `attacks`: what `--attacks all`
-    means, every attack where there are none. `family` names the recipes that `--recipe` takes.
+    means, every attack where there are none. `family` names the recipes that `--recipe` takes. `rows`
+    says of scored sets how many rows were published, which logs of other tools are held against.
 
     `reworded` has other wordings of scored rows for attacks, as questions in another language: by attack, by the name
     of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
@@ -257,6 +258,8 @@ class Task(_Strict):
     absent: dict[Role, str] = Field(default={}, exclude=True)
     #: in no result: what it decides is in the settings
     family: str | None = Field(default=None, exclude=True)
+    #: in no result, which has the rows that there were: scored set -> the rows that it was published with
+    rows: dict[str, Annotated[int, Field(ge=1)]] = Field(default={}, exclude=True)
     #: in no result: what tuning decides is in the settings
     tuning: Tuning = Field(default=Tuning(), exclude=True)
 
@@ -365,8 +368,8 @@ class Task(_Strict):
         self._check_stages()
 
     def _check_beside(self) -> None:
-        """Raises UsageError where something stands beside the rows of a set that is not scored."""
-        named = {"entities": {*self.entities}}
+        """Raises UsageError where something is said of the rows of a set that is not scored."""
+        named = {"entities": {*self.entities}, "rows": {*self.rows}}
         for attack in self.reworded:
             named |= {f"reworded.{attack}.{name}": {*sets} for name, sets in self.wordings(attack).items()}
         for place, sets in named.items():

@@ -329,6 +329,36 @@ def test_an_imported_row_says_where_it_is_from(command: Command, folder: Path) -
     )
 
 
+def test_a_log_is_held_against_the_rows_of_its_task(command: Command) -> None:
+    """A log of a few rows is of any task that has so many."""
+    Path("log.json").write_text(json.dumps(log_of()))
+    code, _, err = import_log(command, Path("log.json"), "none", "org/model")
+    assert code == 0
+    for name, count in (("forget", 400), ("retain", 400), ("real_authors", 100), ("world_facts", 117)):
+        there = len(rows_of(name))
+        assert f"log.json: its set '{name}' has {there} rows, and tofu_forget10's has {count}: if it is of" in err
+    # the last row of forget01's 40 has the number 39
+    for last, code in ((39, 0), (40, 2)):
+        data = log_of()
+        for part in data.values():
+            if isinstance(part.get("value_by_index"), dict) and "3" in part["value_by_index"]:
+                part["value_by_index"][str(last)] = part["value_by_index"].pop("3")
+        Path("other.json").write_text(json.dumps(data))
+        asked = [
+            "--format",
+            "open-unlearning",
+            "--task",
+            "tofu_forget01",
+            "--model",
+            "org/model",
+            "--unlearner",
+            "none",
+        ]
+        found, _, err = command("import", Path("other.json"), *asked, "--output", "others")
+        assert found == code, err
+        assert ("is no log of tofu_forget01: its set 'forget' has a row 40" in err) == (code == 2)
+
+
 def test_an_import_with_a_retain_log_of_other_rows_is_refused(command: Command) -> None:
     def other(name: str) -> list[dict[str, Any]]:
         return [row | {"answer": "in Nice or not"} for row in rows_of(name)]

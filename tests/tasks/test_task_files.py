@@ -9,7 +9,9 @@ import yaml
 from conftest import TASK
 
 from grun_bench.core.errors import UsageError
+from grun_bench.integrations.logs.log import SETS
 from grun_bench.tasks.task import load_task
+from grun_bench.tasks.world import PUBLISHED
 from grun_bench.tasks.yaml_files import description, read_yaml, task_files
 
 
@@ -120,3 +122,21 @@ def test_what_cannot_be_read_up_to_its_description_is_told_with_the_file(tmp_pat
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"own\.yaml"):
         description(path)
+
+
+@pytest.mark.parametrize("name", [name for name in task_files() if load_task(name).rows])
+def test_the_rows_that_a_task_says_are_those_that_were_published(
+    name: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRUN_BENCH_HUB", str(shared / "hub"))
+    task = load_task(name)
+    counted = {each: len(PUBLISHED.rows(task.scored[each], task.needed(each)).rows) for each in task.rows}
+    assert counted == task.rows
+
+
+def test_every_task_that_logs_of_other_tools_are_of_says_its_rows_and_no_result_has_them() -> None:
+    for name in task_files():
+        task = load_task(name)
+        if set(SETS) <= task.score.keys():
+            assert task.rows.keys() == set(SETS), name
+            assert "rows" not in task.model_dump()

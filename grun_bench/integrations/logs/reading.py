@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.progress import say
 from grun_bench.core.strict_json import parse_json
 from grun_bench.core.untrusted import read
 from grun_bench.integrations.logs.log import ImportedLog, LogFile
 from grun_bench.integrations.logs.open_unlearning import read_open_unlearning
 from grun_bench.integrations.logs.tofu import read_tofu
 from grun_bench.results.record import Records
+from grun_bench.tasks.task import Task
 
 #: bytes of a log; published ones have some 2 MB
 LOG_BYTES = 256 * 2**20
@@ -57,6 +59,25 @@ def read_reference(path: Path, protocol: str) -> ImportedLog:
             f"their numbers do not compare. Add --protocol {log.protocol}, or give a retain model with --retain-model."
         )
     return log
+
+
+def check_rows(log: ImportedLog, task: Task, source: str) -> None:
+    """Hold a log against the rows that the sets of its task were published with, where the task says how many.
+
+    One with fewer is told, for tools may score the first rows alone. Raises UsageError for one with others.
+    """
+    for name, count in task.rows.items():
+        rows = log.records.of(name)
+        if beyond := [row.index for row in rows if row.index >= count]:
+            raise UsageError(
+                f"{source}: it is no log of {task.name}: its set '{name}' has a row {beyond[-1]}, and that task's has "
+                f"{count} rows, from 0 on. Give the task that it is of with --task."
+            )
+        if 0 < len(rows) < count:
+            say(
+                f"{source}: its set '{name}' has {len(rows)} rows, and {task.name}'s has {count}: if it is of another "
+                "task, name that with --task."
+            )
 
 
 def check_reference(records: Records, reference: Records, source: str) -> None:
