@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from grun_bench.core import registry
 from grun_bench.core.plugins import Control
 from grun_bench.leaderboard.cells import Cell, with_number
 from grun_bench.leaderboard.filings import Column, Run, canonical
@@ -25,6 +26,14 @@ from grun_bench.tasks.sets import ScoredSets
 PINNED: dict[Control, str] = {"target": "target model", "retain model": "retain model"}
 #: all that the results of one table share
 Key = tuple[str, ...]
+#: what boards are put in order by
+Order = tuple[bool, bool, bool, Key]
+
+
+def adapter_of(name: str) -> str:
+    """The adapter of an unlearner; one that is no pair has none."""
+    adapter, plus, _ = name.partition("+")
+    return adapter if plus else "reference" if registry.role_of(name) else "other"
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,7 @@ class Row:
 
     @property
     def adapter(self) -> str:
-        """The adapter's name; an unlearner that is no pair has none."""
-        name, plus, _ = self.name.partition("+")
-        return name if plus else "reference" if self.pinned else "other"
+        return adapter_of(self.name)
 
     @property
     def tier(self) -> Tier:
@@ -142,6 +149,11 @@ class Board:
     @cached_property
     def id(self) -> str:
         return _short_hash(self.key)
+
+    @property
+    def order(self) -> Order:
+        """Where it stands: real ones and those with methods first."""
+        return (self.toy, not self.methods, bool(self.first.limit), self.key)
 
     @property
     def toy(self) -> bool:

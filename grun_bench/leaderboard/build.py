@@ -20,7 +20,10 @@ from grun_bench.tasks.sets import ScoredSets
 
 
 def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
-    """All boards, real ones and those with methods first. `flags`: run id -> why the run is unreliable."""
+    """All boards in their order. `flags`: run id -> why the run is unreliable.
+
+    No board is of two tasks or models: built from the results of one task and model at a time they are the same.
+    """
     tables: dict[Key, list[Run]] = defaultdict(list)
     sets: dict[Key, ScoredSets] = {}
     for each in filed:
@@ -33,7 +36,7 @@ def build(filed: Iterable[Filed], flags: Mapping[str, str]) -> list[Board]:
         for key, runs in tables.items()
         for own, compared in by_controls(runs).items()
     ]
-    return sorted(boards, key=lambda board: (board.toy, not board.methods, bool(board.first.limit), board.key))
+    return sorted(boards, key=lambda board: board.order)
 
 
 def table_key(result: Result) -> Key:

@@ -21,7 +21,7 @@ from grun_bench.leaderboard.likeness import unlike
 from grun_bench.leaderboard.marks import VERIFICATION, Mark, read_marks
 from grun_bench.leaderboard.pages import outdated, render_filed
 from grun_bench.leaderboard.recompute import recompute
-from grun_bench.leaderboard.tree import SUBMISSIONS, Part, parts, read_flags
+from grun_bench.leaderboard.tree import SUBMISSIONS, Part, model_of, parts, read_flags
 from grun_bench.results.filed import Filed, records_problem
 
 
@@ -128,8 +128,12 @@ def _told(number: Number) -> str:
 
 
 def _old(filed: Sequence[Filed], tree: Path, out: Path) -> Iterator[str]:
+    by_model: dict[str, list[Filed]] = defaultdict(list)
+    for each in filed:
+        by_model[model_of(each.path)].append(each)
+    names = {each.result.unlearner.name for each in filed}
     try:
-        pages = render_filed(iter(filed), tree, out, with_site=False).pages
+        pages = render_filed(by_model.values(), names, tree, out, with_site=False).pages
     except GrunBenchError as error:
         yield str(error)
     else:

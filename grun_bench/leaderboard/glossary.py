@@ -5,7 +5,8 @@ The texts of metrics, attacks and methods are their docstrings, from which the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cache
 
 from grun_bench.core import registry
@@ -67,38 +68,54 @@ def place_of_metric(key: str) -> str:
     return place("metric", entry.name) if entry else ""
 
 
-def glossary(boards: Sequence[Board]) -> str:
-    """The entries of all that these boards show, as HTML."""
+@dataclass(frozen=True)
+class Terms:
+    """What a board shows that is explained: metric keys with their headings, attacks, and unlearners with their
+    parts."""
+
+    metrics: Mapping[str, str]
+    attacks: Set[str]
+    unlearners: Set[str]
+
+
+def terms(board: Board) -> Terms:
+    """The terms of one board."""
+    return Terms(
+        _metric_keys(board),
+        {attack_of(name) for name in board.access},
+        {part for row in board.rows for part in (row.name, *row.name.split("+"))},
+    )
+
+
+def glossary(boards: Sequence[Terms]) -> str:
+    """The entries of all that boards with these terms show, as HTML."""
     columns = "".join(_entry(place("column", name), name, text) for name, text in COLUMNS.items())
     parts = [_part("Columns", columns, " open")]
     by_theme: dict[str, dict[str, Entry]] = {}
-    keys = _metric_keys(boards)
+    keys: dict[str, str] = {}
+    for board in boards:
+        for key, heading in board.metrics.items():
+            keys.setdefault(key, heading)
     for key in keys:
         if entry := metric_of(key):
             by_theme.setdefault(entry.theme or "Other metrics", {})[entry.name] = entry
     for theme, entries in by_theme.items():
         parts.append(_part(theme, "".join(_metric(entry, keys) for entry in entries.values())))
     for kind, title in _PARTS.items():
-        used, known = _names(boards, kind), registry.entries(kind)
+        used = set[str]().union(*(each.attacks if kind == "attack" else each.unlearners for each in boards))
+        known = registry.entries(kind)
         found = "".join(_plugin(known[name]) for name in sorted(used) if name in known)
         parts += [_part(title, found)] if found else []
     return "".join(parts)
 
 
-def _metric_keys(boards: Iterable[Board]) -> dict[str, str]:
+def _metric_keys(board: Board) -> dict[str, str]:
     """Metric key -> its heading, of all columns and of what attacks have beside them."""
     found: dict[str, str] = {}
-    for board in boards:
-        own = (Column(metric, "1") for metrics in board.under.values() for metric in metrics)
-        for column in dict.fromkeys([*board.headline, *board.others, *own]):
-            found.setdefault(column.metric, words.heading(board, column))
+    own = (Column(metric, "1") for metrics in board.under.values() for metric in metrics)
+    for column in dict.fromkeys([*board.headline, *board.others, *own]):
+        found.setdefault(column.metric, words.heading(board, column))
     return found
-
-
-def _names(boards: Iterable[Board], kind: Kind) -> set[str]:
-    if kind == "attack":
-        return {attack_of(name) for board in boards for name in board.access}
-    return {part for board in boards for row in board.rows for part in (row.name, *row.name.split("+"))}
 
 
 def _part(title: str, entries: str, opened: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from grun_bench.core.escaping import markdown, path_link
@@ -30,25 +30,40 @@ class Notes:
         return [f"{number}. {markdown(text)}" for text, number in self.texts.items()]
 
 
-def overview(pages: Mapping[str, Sequence[Board]]) -> str:
-    """README.md: one line for each board, by page path; boards without a method are folded away."""
+@dataclass(frozen=True)
+class Line:
+    """What the overview has of a board."""
+
+    toy: bool
+    methods: bool
+    cells: Sequence[str]
+
+
+def line(path: str, board: Board) -> Line:
+    """The line of a board on the page with this path."""
+    return Line(board.toy, board.methods, _summary(path, board) if board.methods else _bare(path, board))
+
+
+def overview(lined: Iterable[Line]) -> str:
+    """README.md: one line for each board; boards without a method are folded away."""
+    boards = list(lined)
     lines = ["# Leaderboards", "", f"<!-- {words.MARKER} -->", ""]
     lines += [
         "`grun-bench leaderboard` makes `index.html` here: all boards on one page, to sort, filter and open rows.",
         "",
     ]
     for toy in (False, True):
-        listed = [(path, board) for path, boards in pages.items() for board in boards if board.toy == toy]
+        listed = [board for board in boards if board.toy == toy]
         if not listed:
             continue
         lines += [f"## {words.TOY_TITLE if toy else words.REAL_TITLE}", ""]
         lines += [words.TOY, ""] if toy else []
-        if some := [_summary(path, board) for path, board in listed if board.methods]:
+        if some := [board.cells for board in listed if board.methods]:
             head = (
                 "task", "model", "best row", "forgetting, worst case ↓", "utility ↑", "rows", "runs", "data, protocol",
             )  # fmt: skip
             lines += [*_table(head, some, "lllrrrrl"), ""]
-        if bare := [_bare(path, board) for path, board in listed if not board.methods]:
+        if bare := [board.cells for board in listed if not board.methods]:
             lines += folded(words.BARE, _table(("task", "model", "rows", "runs", "data, protocol"), bare, "llrrl"))
     lines += [
         "The best row is the first in the ranking, whose rule each page states; there is none where no row forgot "

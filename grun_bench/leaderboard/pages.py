@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from grun_bench.core.errors import UsageError
 from grun_bench.core.files import write_whole
 from grun_bench.core.strict_json import read_json
 from grun_bench.leaderboard import gates, words
-from grun_bench.leaderboard.boards import Board
+from grun_bench.leaderboard.boards import Board, Order, adapter_of
 from grun_bench.leaderboard.build import build
-from grun_bench.leaderboard.markdown import overview, page
+from grun_bench.leaderboard.markdown import Line, line, overview, page
+from grun_bench.leaderboard.opened import Opened
 from grun_bench.leaderboard.scatter import palette, picture
 from grun_bench.leaderboard.sheet import sheet
-from grun_bench.leaderboard.site import site
-from grun_bench.leaderboard.tree import collection_paused, nothing_in, read_flags, read_tree
+from grun_bench.leaderboard.site import Shown, shown, site
+from grun_bench.leaderboard.tree import collection_paused, nothing_in, read_flags, read_models, unlearners
 from grun_bench.results.filed import Filed
 
 #: the page of all boards
@@ -56,35 +57,74 @@ def render(tree: Path, out: Path) -> Rendered:
     Raises UsageError when there is no result, or one is broken.
     """
     with collection_paused():
-        return render_filed(read_tree(tree), tree, out)
+        return render_filed(read_models(tree), unlearners(tree), tree, out)
 
 
-def render_filed(filed: Iterator[Filed], tree: Path, out: Path, with_site: bool = True) -> Rendered:
-    """As `render`, from results that were read already; `with_site` with the page of all boards."""
-    boards = build(filed, read_flags(tree))
-    if not boards:
+def render_filed(
+    models: Iterable[Iterable[Filed]], names: Iterable[str], tree: Path, out: Path, with_site: bool = True
+) -> Rendered:
+    """As `render`, from the results of each task and model and the names of all unlearners among them.
+
+    Of results and boards no more are held than those of one task and model. `with_site` with the page of all boards.
+    """
+    flags, colours = read_flags(tree), palette(map(adapter_of, names))
+    opened = Opened(Path(os.path.relpath(tree, out)).as_posix()) if with_site else None
+    drawn = [page for filed in models for page in _pages(build(filed, flags), colours, opened)]
+    if not drawn:
         raise nothing_in(tree)
-    colours = palette([row.adapter for board in boards for row in board.rows])
+    drawn.sort(key=lambda each: each.order)
+    pages = {"README.md": overview(line for each in drawn for line in each.lines)}
+    for each in drawn:
+        pages |= each.files
+    pages[MANIFEST] = json.dumps({path: _sha256(text.encode()) for path, text in pages.items()}, indent=1) + "\n"
+    whole = site([board for each in drawn for board in each.shown]) if with_site else ""
+    return Rendered(pages, whole, sum(each.runs for each in drawn))
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What is kept of the boards of a page, all of it text: its `files`, and what the pages of all boards have of them.
+
+    `order` is that of its first board.
+    """
+
+    order: Order
+    files: dict[str, str]
+    lines: Sequence[Line]
+    shown: Sequence[Shown]
+    runs: int
+
+
+def _pages(boards: Sequence[Board], colours: dict[str, int], opened: Opened | None) -> list[_Page]:
+    """The pages of boards in order; without `opened` nothing is kept for the page of all boards."""
     by_page: dict[str, list[Board]] = defaultdict(list)
     for board in boards:
         folder = TOY_PAGES if board.toy else PAGES
         by_page[f"{folder}/{board.first.task}/{board.first.model.replace('/', '__')}.md"].append(board)
-    pages = {"README.md": overview(by_page)}
-    for path, of_page in by_page.items():
-        files = {}
-        for board in of_page:
-            stem = f"{path.removesuffix('.md')}.{board.id}"
-            files[board.id] = stem.rpartition("/")[2]
-            pages[f"{stem}.csv"] = sheet(board)
-            if drawn := picture(board, colours):
-                pages[f"{stem}.svg"] = drawn
-            for row, found in gates.audits(board):
-                pages[gates.file(stem, row)] = gates.picture(row, found)
-        pages[path] = page(of_page, files, "../" * path.count("/") + "README.md")
-    pages[MANIFEST] = json.dumps({path: _sha256(text.encode()) for path, text in pages.items()}, indent=1) + "\n"
-    results = Path(os.path.relpath(tree, out)).as_posix()
-    runs = sum(board.runs for board in boards)
-    return Rendered(pages, site(by_page, colours, results) if with_site else "", runs)
+    return [
+        _Page(
+            order=of_page[0].order,
+            files=_files(path, of_page, colours),
+            lines=[line(path, board) for board in of_page],
+            shown=[shown(board, colours, opened) for board in of_page] if opened else [],
+            runs=sum(board.runs for board in of_page),
+        )
+        for path, of_page in by_page.items()
+    ]
+
+
+def _files(path: str, boards: Sequence[Board], colours: dict[str, int]) -> dict[str, str]:
+    """The page with this path, and the sheets and pictures of its boards beside it."""
+    files, names = {}, {}
+    for board in boards:
+        stem = f"{path.removesuffix('.md')}.{board.id}"
+        names[board.id] = stem.rpartition("/")[2]
+        files[f"{stem}.csv"] = sheet(board)
+        if drawn := picture(board, colours):
+            files[f"{stem}.svg"] = drawn
+        for row, found in gates.audits(board):
+            files[gates.file(stem, row)] = gates.picture(row, found)
+    return files | {path: page(boards, names, "../" * path.count("/") + "README.md")}
 
 
 def outdated(pages: dict[str, str], out: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from grun_bench.core.escaping import clean, html
@@ -45,7 +45,7 @@ STYLE = """
 """ + "".join(f".c{number}{{color:var(--c{number})}}" for number in range(len(COLOURS)))
 
 
-def palette(adapters: Sequence[str]) -> dict[str, int]:
+def palette(adapters: Iterable[str]) -> dict[str, int]:
     """Adapter -> the number of its colour."""
     named = sorted(set(adapters) - {"reference"})
     return {name: number % len(COLOURS) for number, name in enumerate(named)}

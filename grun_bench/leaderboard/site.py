@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from grun_bench.core.escaping import html, script
@@ -29,27 +30,55 @@ PLAIN = 600_000
 _SHAPES: dict[Control, str] = {"target": "target", "retain model": "retain"}
 
 
-def site(pages: Mapping[str, Sequence[Board]], colours: dict[str, int], results: str) -> str:
-    """The page. `results` is the address of the tree of results, relative to the page."""
-    boards = [board for of_page in pages.values() for board in of_page]
+@dataclass(frozen=True)
+class Shown:
+    """What the page has of one board: its section, by the ids of its rows the JSON of what they show once they are
+    opened, and what filters and the glossary name."""
+
+    toy: bool
+    methods: bool
+    task: str
+    model: str
+    adapters: Set[str]
+    section: str
+    opened: Mapping[str, str]
+    terms: glossary.Terms
+
+
+def shown(board: Board, colours: dict[str, int], opened: Opened) -> Shown:
+    """A board in the colours of all."""
+    return Shown(
+        toy=board.toy,
+        methods=board.methods,
+        task=board.first.task,
+        model=board.first.model,
+        adapters={row.adapter for row in board.rows if not row.pinned},
+        section=_section(board, colours),
+        opened={row: script(blocks) for row, blocks in opened.board(board).items()},
+        terms=glossary.terms(board),
+    )
+
+
+def site(boards: Sequence[Shown]) -> str:
+    """The page of these boards."""
     style = scatter.theme(":root") + scatter.STYLE + _asset("site.css")
     code = _asset("site.js")
-    opened = Opened(results)
-    packed = {"packed-rows": script({row: blocks for board in boards for row, blocks in opened.board(board).items()})}
-    shown = _parts(boards, colours)
-    if len(shown) > PLAIN:
-        packed["packed-boards"], shown = shown, f"<noscript>{html(words.NO_SCRIPT)}</noscript>"
+    rows = {row: blocks for board in boards for row, blocks in board.opened.items()}
+    packed = {"packed-rows": "{" + ",".join(f'"{row}":{blocks}' for row, blocks in rows.items()) + "}"}
+    sections = _parts(boards)
+    if len(sections) > PLAIN:
+        packed["packed-boards"], sections = sections, f"<noscript>{html(words.NO_SCRIPT)}</noscript>"
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src '{_pin(style)}'; script-src '{_pin(code)}'",
         "marker": words.MARKER,
         "style": style,
         "script": code,
         "lede": html(words.LEDE),
-        "tasks": _options(board.first.task for board in boards),
-        "models": _options(board.first.model for board in boards),
-        "adapters": _options(row.adapter for board in boards for row in board.rows if not row.pinned),
-        "boards": shown,
-        "glossary": glossary.glossary(boards),
+        "tasks": _options(board.task for board in boards),
+        "models": _options(board.model for board in boards),
+        "adapters": _options(adapter for board in boards for adapter in board.adapters),
+        "boards": sections,
+        "glossary": glossary.glossary([board.terms for board in boards]),
         "packed": "\n".join(_packed(name, text) for name, text in packed.items()),
     }
     text = _asset("site.html")
@@ -77,7 +106,7 @@ def _options(names: Iterable[str]) -> str:
     return "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in sorted(set(names)))
 
 
-def _parts(boards: Sequence[Board], colours: dict[str, int]) -> str:
+def _parts(boards: Sequence[Shown]) -> str:
     """Real boards, then toy ones; those that have no method yet are folded away at the end of each."""
     parts: list[str] = []
     for toy, title in ((False, words.REAL_TITLE), (True, words.TOY_TITLE)):
@@ -85,10 +114,10 @@ def _parts(boards: Sequence[Board], colours: dict[str, int]) -> str:
         if not held:
             continue
         note = f'<p class="warning">{html(words.TOY)}</p>' if toy else ""
-        sections = "\n".join(_section(board, colours) for board in held if board.methods)
+        sections = "\n".join(board.section for board in held if board.methods)
         if bare := [board for board in held if not board.methods]:
-            names = html(", ".join(dict.fromkeys(board.first.task for board in bare)))
-            inside = "\n".join(_section(board, colours) for board in bare)
+            names = html(", ".join(dict.fromkeys(board.task for board in bare)))
+            inside = "\n".join(board.section for board in bare)
             sections += f'<details class="bare"><summary>{words.BARE}: {names}</summary>{inside}</details>'
         kind = "toy" if toy else "real"
         parts.append(f'<section class="part {kind}" data-part="{kind}"><h2>{title}</h2>{note}{sections}</section>')

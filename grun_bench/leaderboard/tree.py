@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,39 @@ def read_tree(tree: Path) -> Iterator[Filed]:
 
     Raises UsageError at the first that is none.
     """
+    for of_model in read_models(tree):
+        yield from of_model
+
+
+def read_models(tree: Path) -> Iterator[Iterator[Filed]]:
+    """The same by task and model, to be read one after the other: no board has results of two."""
     marks = read_marks(tree)
+    for places in _listed(tree, model_of).values():
+        read = (part.read(path, marks, reviewed=True) for part, path in places)
+        yield (filed for filed in read if not filed.result.own)
+
+
+def model_of(path: str) -> str:
+    """`<task>/<org__model>` of a result's path."""
+    return "/".join(path.split("/")[-4:-2])
+
+
+def unlearners(tree: Path) -> set[str]:
+    """The unlearners that `read_tree` will have results of: of each no more are read than it takes to see one."""
+    found = set()
+    for name, places in _listed(tree, lambda path: path.split("/")[-2]).items():
+        if not all(part.read(path, {}, reviewed=True).result.own for part, path in places):
+            found.add(name)
+    return found
+
+
+def _listed(tree: Path, by: Callable[[str], str]) -> dict[str, list[tuple[Part, str]]]:
+    """The paths of all results, each with its part of the tree, by something that they say."""
+    found: dict[str, list[tuple[Part, str]]] = defaultdict(list)
     for part in parts(tree):
         for path in part.paths():
-            filed = part.read(path, marks, reviewed=True)
-            if not filed.result.own:
-                yield filed
+            found[by(path)].append((part, path))
+    return found
 
 
 def nothing_in(tree: Path) -> UsageError:

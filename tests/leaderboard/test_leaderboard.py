@@ -10,7 +10,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,9 +29,9 @@ from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.cells import average, worst_ends
 from grun_bench.leaderboard.filings import Column
-from grun_bench.leaderboard.pages import SITE, outdated, render, write
+from grun_bench.leaderboard.pages import SITE, outdated, render, render_filed, write
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET, UTILITY_FLOOR
-from grun_bench.leaderboard.tree import read_flags, read_tree
+from grun_bench.leaderboard.tree import collection_paused, read_flags, read_models, read_tree
 from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.result import Result
 
@@ -633,6 +634,29 @@ def test_the_same_files_give_the_same_bytes(tree: Path, tmp_path: Path) -> None:
         (again / path.relative_to(tree)).parent.mkdir(parents=True, exist_ok=True)
         (again / path.relative_to(tree)).write_bytes(path.read_bytes())
     assert rendered(again) == first
+
+
+def test_rows_of_own_files_change_no_page(tree: Path) -> None:
+    """Adapters have colours in the order of their names, and one that only own rows have takes none."""
+    first = rendered(tree)
+    store([result("aaa+npo", dataset="own"), result("grun+npo", dataset="own", task="mine")], tree)
+    assert rendered(tree) == first
+
+
+def test_of_the_results_those_of_one_task_and_model_are_held_at_once(tmp_path: Path) -> None:
+    several = [[*references(model=model), result(model=model)] for model in ("org/one", "org/two", "org/three")]
+    store([one for of_model in several for one in of_model], tmp_path / "results")
+    held: list[weakref.ref[Result]] = []
+
+    def read() -> Iterator[Iterator[Filed]]:
+        for of_model in read_models(tmp_path / "results"):
+            assert not any(one() for one in held)
+            yield (held.append(weakref.ref(filed.result)) or filed for filed in of_model)
+
+    with collection_paused():
+        pages = render_filed(read(), ["none", "retain", "grun+npo"], tmp_path / "results", tmp_path).pages
+    assert len(held) == 9 and not any(one() for one in held)
+    assert pages == render(tmp_path / "results", tmp_path).pages
 
 
 def test_the_projects_own_pages_are_those_of_its_rows_in_every_environment() -> None:
