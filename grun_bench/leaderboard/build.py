@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from grun_bench.core import registry
@@ -48,8 +49,9 @@ def table_key(result: Result) -> Key:
 def measured(result: Result) -> Key:
     """Numbers compare only when all of this is equal: the data and the limit, the protocol, and the versions of the
     task and of what its headline is made of."""
-    measures = sorted(f"{name}={version}" for name, version in result.versions.items() if name.startswith("lm_eval:"))
-    hashes = sorted(f"{name}={part.get('sha256')}" for name, part in result.data.items())
+    versions = result.versions
+    measures = sorted([f"{name}={versions[name]}" for name in versions if name.startswith("lm_eval:")])
+    hashes = sorted([f"{name}={part.get('sha256')}" for name, part in result.data.items()])
     return (
         result.dataset,
         result.task,
@@ -60,7 +62,7 @@ def measured(result: Result) -> Key:
         str(result.limit or ""),
         # the toy's recipe is its identity; a published model's is its name
         str(result.reference.get("tiny", "")),
-        *(f"{name}={result.versions.get(name)}" for name in (result.task, *result.headline)),
+        *[f"{name}={versions.get(name)}" for name in (result.task, *result.headline)],
         *measures,
     )
 
@@ -68,15 +70,14 @@ def measured(result: Result) -> Key:
 def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, str], apart: bool) -> Board:
     groups = _groups(with_usual_attacks(runs))
     ordered = [run for group in groups for run in group.runs]
-    first, columns = ordered[0].result, list(dict.fromkeys(column for run in ordered for column in run.clean))
+    first, columns = ordered[0].result, list(dict.fromkeys(chain.from_iterable(run.clean for run in ordered)))
     # what an attack needs is as the tree's own rows say, where they have it
     own_last = sorted(ordered, key=lambda run: not run.filings[0].submission)
     access = {name: found.info.access for run in own_last for name, found in run.attacks.items()}
     access = {name: access[name] for name in sorted(access)}
     directions: dict[str, bool | None] = {}
-    for run in ordered:
-        for metric, better in run.result.higher_is_better[first.task].items():
-            directions.setdefault(metric, better)
+    for run in reversed(ordered):  # where two differ the first has its way
+        directions |= run.result.higher_is_better[first.task]
     lead, utility = _ranked_by(first.headline, columns, directions, sets)
     user = [name for name in access if access[name] == "user"]
     numbers = [numbers_of(group.runs, columns, access, user, lead, sets) for group in groups]

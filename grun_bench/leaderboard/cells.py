@@ -58,7 +58,8 @@ def numbers_of(
     sets: ScoredSets,
 ) -> Numbers:
     """The numbers of a row's runs; `lead` is the metric of forgetting, and `user` are the attacks that count in it."""
-    cells = {column: _clean_cell(runs, column) for column in columns}
+    noted = [run.result for run in runs if run.result.reasons]
+    cells = {column: _clean_cell(runs, noted, column) for column in columns}
     under: dict[str, dict[str, Cell]] = {}
     for name in attacks:
         attacked = [run.attacks[name] for run in runs if name in run.attacks]
@@ -156,7 +157,7 @@ def with_number(attacks: Mapping[str, Mapping[str, Cell]], lead: Column | None =
     return [name for name, cells in attacks.items() if left(cells)]
 
 
-def _clean_cell(runs: Sequence[Run], column: Column) -> Cell:
+def _clean_cell(runs: Sequence[Run], noted: Sequence[Result], column: Column) -> Cell:
     values = [run.clean.get(column) for run in runs]
     reason = ""
     if None in values:
@@ -164,8 +165,7 @@ def _clean_cell(runs: Sequence[Run], column: Column) -> Cell:
         missing = f"training diverged: {result.error}" if result.status == "diverged" else result.reason(column.metric)
         reason = missing or "not measured"
     else:
-        said = (run.result.reason(column.metric) for run in runs if run.result.reasons)
-        reason = next(filter(None, said), "")
+        reason = next(filter(None, [result.reason(column.metric) for result in noted]), "")
     return average(values, runs[0].result.interval(column.metric) if len(runs) == 1 else None, reason)
 
 

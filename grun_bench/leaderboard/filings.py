@@ -61,26 +61,30 @@ class Run:
 
 
 def run_of(filed: Filed) -> Run:
-    """The run of one filing, without what no page shows: thousands are held at once."""
+    """The run of one filing, without what no page shows: hundreds are held at once, and gone through many times."""
     filed = completed(filed)
     result = filed.result
     values, versions = result.results[result.task], result.versions
-    clean, own = {}, []
-    for name in result.higher_is_better[result.task]:
-        if (key := key_text(name)) in values:
-            clean[_column(name, versions.get(name, 1))] = values[key]
-        elif not MetricKey(name).is_recovery:
-            own.append(name)
-    shown = [*result.headline, *own]
-    told = [*shown, *map(_recovery, shown)]
+    names = tuple(result.higher_is_better[result.task])
+    keys = _keys(names)
+    clean = {_column(name, versions.get(name, 1)): values[key] for name, key in keys if key in values}
+    own = (name for name, key in keys if key not in values and not MetricKey(name).is_recovery)
+    shown = (*result.headline, *own)
+    told = (*shown, *map(_recovery, shown))
     attacks = {_label(name, info): _attacked(filed, name, info, shown, told) for name, info in result.attacks.items()}
-    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "data", "history")}
+    kept: dict[str, Any] = {name: {} for name in ("attacks", "configs", "data", "history", "packages")}
     kept["curves"] = {name: curve for name, curve in result.curves.items() if name == STRENGTHS}
     counts = result.n_samples[result.task]
     kept["n_samples"] = {result.task: {name: counts[name] for name in result.headline if name in counts}}
     kept["results"] = {result.task: {key_text(name): result.value(name) for name in result.headline}}
     short = replace(filed, result=result.model_copy(update=kept))
     return Run(short.result, (short,), clean, attacks, _identity(result))
+
+
+@lru_cache(maxsize=2**12)  # of many results they are the same
+def _keys(names: tuple[str, ...], attack: str = "", variant: str = "") -> list[tuple[str, str]]:
+    """Metrics with their keys, without attack or under one."""
+    return [(name, key_text(name, attack, variant)) for name in names]
 
 
 @lru_cache(maxsize=2**12)
@@ -98,22 +102,22 @@ def _label(attack: str, info: AttackInfo) -> str:
 
 
 def _attacked(
-    filed: Filed, attack: str, info: AttackInfo, of_variants: Sequence[str], of_worst: Sequence[str]
+    filed: Filed, attack: str, info: AttackInfo, of_variants: tuple[str, ...], of_worst: tuple[str, ...]
 ) -> Attacked:
     result = filed.result
-    values = result.results[result.task]
+    values, intervals, reasons = result.results[result.task], result.intervals, result.reasons
 
     def under(variant: str) -> dict[str, float | None]:
-        return {name: values[key] for name in of_variants if (key := key_text(name, attack, variant)) in values}
+        return {name: values[key] for name, key in _keys(of_variants, attack, variant) if key in values}
 
-    worst = {name: key for name in of_worst if (key := key_text(name, attack)) in values}
+    worst = [(name, key) for name, key in _keys(of_worst, attack) if key in values]
     return Attacked(
         info,
         filed.place,
-        {name: values[key] for name, key in worst.items()},
+        {name: values[key] for name, key in worst},
         {variant: under(variant) for variant in info.variants},
-        {name: result.intervals[key] for name, key in worst.items() if key in result.intervals},
-        {name: result.reasons[key] for name, key in worst.items() if key in result.reasons},
+        {name: intervals[key] for name, key in worst if key in intervals},
+        {name: reasons[key] for name, key in worst if key in reasons},
     )
 
 

@@ -86,20 +86,18 @@ class Opened:
         return [
             "-" if result.seed is None else str(result.seed),
             result.status if filed is run.filings[0] else "attacks only",
-            *(_number(column.metric, result.value(column.metric)) for column in board.headline),
+            *[_number(column.metric, result.value(column.metric)) for column in board.headline],
             clean(f"{filed.tier}{f', {result.imported.tool}' if result.imported else ''}"),
             clean(result.date[:10]),
             clean(f"{str(result.git.get('commit') or 'installed')[:10]}{dirty}"),
             clean(" ".join(device)),
-            {"h": path_link(f"{self.results}/{filed.path}")},
-            self._records(filed.place, result.records),
+            {"h": self._link(filed.path)},
+            _records(self._link(filed.place), result.records),
         ]
 
-    def _records(self, folder: str, records: RecordsFile | None) -> Part:
-        if records is None:
-            return "none"
-        address = f"{path_link(f'{self.results}/{folder}')}/{path_link(records.file)}"
-        return {"t": f"{records.count} rows", "h": address}
+    def _link(self, path: str) -> str:
+        """The address of a file or folder of the tree."""
+        return path_link(f"{self.results}/{path}")
 
     def _variants(self, board: Board, row: Row) -> Iterator[Block]:
         """Each attack's ways of asking, by the metrics that show it; of several runs the first that was attacked."""
@@ -107,10 +105,10 @@ class Opened:
             rows: list[list[Part]] = []
             for name in names:
                 first = _first(row, name)
+                shown, folder = clean(name), self._link(first.place)
                 for variant, values in first.variants.items():
-                    numbers = (_number(metric, values.get(metric)) for metric in metrics)
-                    records = self._records(first.place, first.info.variants[variant])
-                    rows.append([clean(name), clean(variant), *numbers, records])
+                    numbers = [_number(metric, values.get(metric)) for metric in metrics]
+                    rows.append([shown, clean(variant), *numbers, _records(folder, first.info.variants[variant])])
             columns = ["attack", "way of asking", *(_heading(board, Column(each, "1")) for each in metrics), "records"]
             yield _short(_block("Attacks, each way of asking", columns, rows, fold=1))
         settings = {name: _first(row, name).info.settings for name in row.attacks}
@@ -123,6 +121,11 @@ class Opened:
         if name not in self.cards:
             self.cards[name] = [[clean(key), _part(value)] for key, value in read_card(filed.root, name).items()]
         return self.cards[name]
+
+
+def _records(folder: str, records: RecordsFile | None) -> Part:
+    """Records, in the folder with this address."""
+    return {"t": f"{records.count} rows", "h": f"{folder}/{path_link(records.file)}"} if records else "none"
 
 
 def _notes(board: Board, row: Row) -> Iterator[Block]:
