@@ -67,6 +67,7 @@ def walk(environment: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.whole
+@pytest.mark.slow  # the notebook is the same walk
 def test_the_script_ends_with_a_report_and_a_model_of_the_same_answers(walk: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(["sh", "own_data.sh", "walk", SMALL], cwd=tmp_path, env=walk, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

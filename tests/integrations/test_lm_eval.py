@@ -323,7 +323,7 @@ def test_questions_that_cannot_be_had_are_missing_with_a_reason(
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("program", [["grun_bench", "lm-eval"], ["lm_eval"]])
+@pytest.mark.parametrize("program", [["grun_bench", "lm-eval"], pytest.param(["lm_eval"], marks=pytest.mark.slow)])
 def test_our_models_in_lm_evals_command(
     fitted: Fitted, hub: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: list[str]
 ) -> None:

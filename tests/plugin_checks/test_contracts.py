@@ -185,6 +185,7 @@ OF_EACH_KIND = {
 
 
 @pytest.mark.whole
+@pytest.mark.slow  # all libraries are compiled for the flag; ruff refuses asserts in the package
 def test_no_flag_of_python_skips_the_checks(tmp_path: Path) -> None:
     """Asserts are left out with this one, which an author may have set for other reasons."""
     assert OF_EACH_KIND.keys() == CONTRACTS.keys()
