@@ -541,15 +541,8 @@ def test_what_is_measured_during_a_training_is_made_of_numbers(
 ) -> None:
     output = shutil.copytree(results, tmp_path / "results")
     once = ["lr=3e37", "batch_size=4", "accumulate=1", "warmup=0", "least_steps=1"]
-    options = [
-        *small_run,
-        "--unlearner",
-        "lora+ga",
-        "--eval-every",
-        "1",
-        *(part for each in once for part in ("--set", each)),
-    ]
-    assert command(*options, "--output", output).code == 1
+    given = [part for each in once for part in ("--set", each)]
+    assert command(*small_run, "--unlearner", "lora+ga", "--eval-every", "1", *given, "--output", output).code == 1
     row = stored(output)["lora+ga"]
     assert row.status == "diverged" and [point.at for point in row.curves["training"].points] == [0]
 

@@ -210,8 +210,8 @@ class Task(_Strict):
     to do when it cannot be had; `repositories`: data set -> the file of a Git repository that stands for it where no
     mirror has it, with `{config}` in its path. `prompt`, the text before an answer with `{question}` in it, is how
     questions are put in training and scoring in place of the model's chat template. `attacks`: what `--attacks all`
-    means, every attack where there are none. `family` names the recipes that `--recipe` takes. `rows`
-    says of scored sets how many rows were published, which logs of other tools are held against.
+    means, every attack where there are none. `family` names the recipes that `--recipe` takes. `rows` says
+    of scored sets how many rows were published, which logs of other tools are held against.
 
     `reworded` has other wordings of scored rows for attacks, as questions in another language: by attack, by the name
     of the wording (`fr`) and by set the source. Its rows are the set's in the same order, with a `question` each, and
