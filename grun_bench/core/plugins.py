@@ -121,6 +121,11 @@ CLASSES: dict[Kind, type[Plugin]] = {
     "attack": AttackPlugin,
     "unlearner": UnlearnerPlugin,
 }
+#: what the classes of a kind derive from, as `module.name`
+BASES: dict[Kind, str] = {
+    "adapter": "grun_bench.methods.adapters.base.Adapter",
+    "unlearner": "grun_bench.methods.base.Unlearner",
+}
 #: (module of an included file, else "", kind, name) -> plugin: written once, when its module is imported
 _registered: dict[tuple[str, Kind, str], Plugin] = {}
 
@@ -141,6 +146,20 @@ def _module(target: object) -> str:
     return str(getattr(target, "__module__", ""))
 
 
+def _check(kind: Kind, name: str, target: object) -> None:
+    """Raises UsageError for what is no function, or no class derived from the base of its kind.
+
+    An objective may be a class too, whose instances are called as the function would be.
+    """
+    base, classes = BASES.get(kind), getattr(target, "__mro__", ())
+    if base is not None:
+        # by name, for the bases load torch, and whoever derives from one has it
+        if base not in (f"{each.__module__}.{each.__name__}" for each in classes):
+            raise UsageError(f"the {kind} '{name}' is to be a class derived from {base}.")
+    elif classes and not (kind == "objective" and any("__call__" in vars(each) for each in classes)):
+        raise UsageError(f"the {kind} '{name}' is to be a function.")
+
+
 def _decorator(kind: Kind) -> Callable[..., Callable[[T], T]]:
     cls = CLASSES[kind]
     options = {each.name for each in fields(cls)} - {"name", "target"}
@@ -150,6 +169,7 @@ def _decorator(kind: Kind) -> Callable[..., Callable[[T], T]]:
             raise unknown(f"option of the {kind} {name}", option, options)
 
         def register(target: T) -> T:
+            _check(kind, name, target)
             module = _module(target)
             own = module if module.startswith(INCLUDED) else ""
             _registered[own, kind, name] = cls(name, target, **given)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from types import CodeType
 
-from grun_bench.core.errors import GrunBenchError, PluginError, first_line
+from grun_bench.core.errors import GrunBenchError, PluginError, UsageError, first_line
 from grun_bench.core.plugins import INCLUDED, from_outside
 
 
@@ -28,7 +28,9 @@ def of_plugin(error: Exception) -> PluginError | None:
 
 def with_place(error: BaseException) -> str:
     """An error of somebody else's code in a line: its kind, what it says first, and where in a plugin it came about,
-    or where it was raised."""
+    or where it was raised. What a plugin gave the harness and it refused is said without its kind."""
+    if isinstance(error, UsageError):
+        return f"{str(error).rstrip('.')} ({place_of(error)})"
     text, name = first_line(error) if isinstance(error, Exception) else str(error), type(error).__name__
     return f"{name if text == name else f'{name}: {text}'} ({place_of(error)})"
 

@@ -11,7 +11,7 @@ import pytest
 
 from grun_bench.core import registry
 from grun_bench.core.errors import UsageError
-from grun_bench.core.plugins import ObjectivePlugin
+from grun_bench.core.plugins import Kind, ObjectivePlugin
 
 
 def write(path: Path, *names: str, answer: object = 1, options: str = "") -> Path:
@@ -119,6 +119,25 @@ def test_a_broken_file_fails_when_it_is_named(tmp_path: Path) -> None:
         for _ in range(2):  # and again: a half-made module does not pass for a whole one
             with pytest.raises(UsageError, match=r"'broken' .*broken\.py\) does not import: ModuleNotFoundError"):
                 registry.get("objective", "broken")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "body", "said"),
+    [
+        ("adapter", "", "class Mine:", r"a class derived from grun_bench\.methods\.adapters\.base\.Adapter"),
+        ("unlearner", "", "class Mine:", r"a class derived from grun_bench\.methods\.base\.Unlearner"),
+        ("unlearner", "", "def mine(context):", r"a class derived from grun_bench\.methods\.base\.Unlearner"),
+        ("objective", "", "class Mine:", "a function"),
+        ("metric", "", "class Mine:", "a function"),
+        ("attack", ", access='user', version=1", "class Mine:", "a function"),
+    ],
+)
+def test_what_is_not_of_its_kind_is_told(tmp_path: Path, kind: Kind, options: str, body: str, said: str) -> None:
+    file = tmp_path / "mine.py"
+    text = f"from grun_bench.core import registry\n\n\n@registry.{kind}('mine'{options})\n{body}\n"
+    file.write_text(text + '    """Mine."""\n')
+    with registry.including([file]), pytest.raises(UsageError, match=rf"import: the {kind} 'mine' is to be {said} \("):
+        registry.get(kind, "mine")
 
 
 def test_a_file_that_is_no_python_says_where(tmp_path: Path) -> None:
