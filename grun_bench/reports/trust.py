@@ -15,7 +15,7 @@ from grun_bench.metrics.about import about, leads
 from grun_bench.metrics.evaluate import Value, evaluate
 from grun_bench.metrics.trust import USABLE, Change, Robustness, faithfulness, harmonic, robustness, threshold
 from grun_bench.results.result import Result
-from grun_bench.results.store import read_result, result_paths
+from grun_bench.results.store import model_folder, read_result, result_paths
 from grun_bench.tasks.sets import ScoredSets
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _change(row: Result, key: str, turned: bool, attack: str) -> Change | None:
 
 def _rows(pools: Pools, results: Path) -> tuple[list[Result], Result | None]:
     """The rows of the same task, model and data that were attacked so and kept their utility; the retain model's."""
-    folder = f"{pools.task}/{pools.model.replace('/', '__')}/"
+    folder = f"{pools.task}/{model_folder(pools.model)}/"
     read = [read_result(results / path) for path in result_paths(results) if path.startswith(folder)]
     same = [row for row in read if _same(row, pools) and {QUANTISED, RELEARNED} & row.attacks.keys()]
     by_role = {registry.role_of(row.unlearner.name): row for row in same}

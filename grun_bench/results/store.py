@@ -25,7 +25,12 @@ LOCK = ".lock"
 
 def result_folder(root: Path, task: str, model: str, unlearner: str) -> Path:
     """<root>/<task>/<org__model>/<unlearner>."""
-    return root / task / model.replace("/", "__") / unlearner
+    return root / task / model_folder(model) / unlearner
+
+
+def model_folder(model: str) -> str:
+    """`<org__model>`, the folder of a model's results below that of a task."""
+    return model.replace("/", "__")
 
 
 def result_paths(root: Path) -> list[str]:
@@ -77,7 +82,7 @@ def read_filed(root: Path, path: str, *, reviewed: bool = False, hashed: bool = 
     file = root / path
     content = untrusted.read(file, JSON_BYTES)
     result = parse_result(content, file, reviewed=reviewed)
-    said = [result.task, result.model.replace("/", "__"), result.unlearner.name, f"{result.run_id}.json"]
+    said = [result.task, model_folder(result.model), result.unlearner.name, f"{result.run_id}.json"]
     if path.split("/")[-_DEPTH:] != said:
         untrusted.refuse(file, f"its fields say that it belongs in {'/'.join(said)}")
     return Filed(result, root, path, hashlib.sha256(content).hexdigest() if hashed else "")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from grun_bench.attacks.base import make_attacks
 from grun_bench.attacks.needed import Needed
 from grun_bench.core import environment as env
 from grun_bench.core.errors import GrunBenchError
@@ -23,7 +24,7 @@ from grun_bench.models.loading import without_weights
 from grun_bench.models.memory import Memory, Shape, Weights, training_memory
 from grun_bench.models.protocols import prompts_under
 from grun_bench.results.result import Result
-from grun_bench.results.store import read_result, result_files
+from grun_bench.results.store import model_folder, read_result, result_files
 from grun_bench.runs.attack_results import has
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.filing import place_of
@@ -130,7 +131,7 @@ def _plan(inputs: Inputs) -> Plan:
         device=placement.where,
         dtype=placement.dtype,
         quantise=placement.quantise,
-        settings=list(_settings(inputs)),
+        settings=[*_settings(inputs), *_attack_settings(inputs)],
         sets={name: part["rows"] for name, part in data.provenance().items()},
         rows=[_row(inputs, method) for method in _methods(inputs)],
         models={role: {"there": made.there(), "steps": made.steps} for role, made in inputs.models.made.items()},
@@ -157,6 +158,15 @@ def _settings(inputs: Inputs) -> Iterator[PlannedSetting]:
         other = next(iter(others), recipe or "--set retain")
         by = given.get(name) or ("--tuned" if config.tuning and value != default else "")
         yield PlannedSetting(name, value, default, by or ("" if value == default else other))
+
+
+def _attack_settings(inputs: Inputs) -> Iterator[PlannedSetting]:
+    """Every setting of the attacks, as `--set` names them."""
+    usual = make_attacks([each.name for each in inputs.attacks], {}, inputs.session.world)
+    for attack, default in zip(inputs.attacks, usual, strict=True):
+        for name, value in attack.settings.items():
+            key = f"{attack.name}.{name}"
+            yield PlannedSetting(key, value, default.settings[name], "--set" if key in inputs.config.overrides else "")
 
 
 def _methods(inputs: Inputs) -> list[Method]:
@@ -258,7 +268,10 @@ def _adds(pair: Pair) -> bool:
 def _earlier(inputs: Inputs) -> Iterator[Result]:
     """Results of this model that were made on this machine in this way."""
     here = env.hardware() | {"device": inputs.session.placement.device, "dtype": inputs.session.placement.dtype}
+    folder = model_folder(inputs.models.name)
     for path in result_files(inputs.config.output):
+        if path.parts[-3] != folder:
+            continue
         try:
             result = read_result(path)
         except GrunBenchError:

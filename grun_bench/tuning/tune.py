@@ -19,6 +19,7 @@ from grun_bench.core.progress import say
 from grun_bench.core.ranges import Searched
 from grun_bench.methods.trainer import Pair
 from grun_bench.results.result import Result
+from grun_bench.results.store import result_folder
 from grun_bench.results.tuning import FILE, Trial, write_trials
 from grun_bench.runs.config import RunConfig, label_of
 from grun_bench.runs.data import read_data
@@ -96,7 +97,7 @@ def tune(config: RunConfig, trials: int, parted: Callable[..., Problem] = valida
         say(f"searched: {'; '.join(f'{name}, {each}' for name, each in searched.items())}")
         for note in _unsearched(work.name, searched):
             say(note)
-        folder = config.output / work.task / work.model.replace("/", "__") / work.name
+        folder = result_folder(config.output, work.task, work.model, work.name)
         study = Study(folder, searched, defaults, config.seed, trials)
         while (asked := study.next()) is not None:
             default = " (the defaults)" if asked.number == 0 else ""

@@ -27,6 +27,7 @@ def test_a_plan_is_what_the_run_then_does(
 ) -> None:
     output = tmp_path / "results"
     asked = [*small_run, "--unlearner", unlearner, "--output", output, "--attacks", "prefill", "--json"]
+    asked += ["--set", "prefill.words=[1]"]
     before = files(environment, tmp_path)
     said = command(*asked, "--dry-run")
     assert said.code == 0, said.err
@@ -40,6 +41,9 @@ def test_a_plan_is_what_the_run_then_does(
     assert plan["scored_rows"] == result.records.count
     in_force = {each["name"]: each["value"] for each in plan["settings"]}
     assert in_force == in_force | result.unlearner.settings
+    attacked = {f"prefill.{name}": value for name, value in result.attacks["prefill"].settings.items()}
+    assert attacked == {name: value for name, value in in_force.items() if name.startswith("prefill.")}
+    assert [each["by"] for each in plan["settings"] if each["name"] == "prefill.words"] == ["--set"]
     assert [each["run_id"] for each in plan["rows"]][-1] == result.run_id
     assert plan["memory"]["device"]["frozen parts"] == result.cost.trunk_bytes
     # of a row that is there, the plan knows that, and what it took
