@@ -10,8 +10,8 @@ from grun_bench.leaderboard import latex, markdown, tidy
 from grun_bench.leaderboard.boards import Board
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.tables import NAMES, RANKING, Table, tables
-from grun_bench.leaderboard.tree import collection_paused, nothing_in, read_flags, read_tree
-from grun_bench.results.filed import Filed
+from grun_bench.leaderboard.tree import collection_paused, models_of, nothing_in, read_flags, read_models
+from grun_bench.results.store import model_folder
 
 ALL = "all"
 Chosen = Sequence[tuple[Board, Sequence[Table]]]
@@ -39,7 +39,11 @@ def export(tree: Path, form: str, task: str | None = None, model: str | None = N
     if table != ALL and table not in NAMES:
         raise unknown("--table", table, (*NAMES, ALL))
     with collection_paused():
-        boards = build(_chosen(list(read_tree(tree)), tree, task, model), read_flags(tree))
+        models, flags = read_models(tree, _chosen(tree, task, model)), read_flags(tree)
+        boards = [board for filed in models for board in build(filed, flags)]
+        if not boards:
+            raise nothing_in(tree)
+        boards.sort(key=lambda board: board.order)
         found = [(board, [each for each in tables(board) if table in (ALL, each.name)]) for board in boards]
         shown = [(board, some) for board, some in found if some]
     if not shown:
@@ -48,15 +52,16 @@ def export(tree: Path, form: str, task: str | None = None, model: str | None = N
     return FORMATS[form](shown)
 
 
-def _chosen(filed: Sequence[Filed], tree: Path, task: str | None, model: str | None) -> list[Filed]:
-    if not filed:
-        raise nothing_in(tree)
-    tasks = {each.result.task for each in filed}
-    if task is not None and task not in tasks:
+def _chosen(tree: Path, task: str | None, model: str | None) -> list[str]:
+    """Of what `models_of` the tree gives, those of a task and of a model."""
+    there = [name.split("/") for name in models_of(tree)]
+    tasks = {each for each, _ in there}
+    if tasks and task is not None and task not in tasks:
         raise unknown("--task", task, tasks, f"These have results in {tree}.")
-    of_task = [each for each in filed if task in (None, each.result.task)]
-    models = {each.result.model for each in of_task}
-    named = {name for name in models if model in (None, name, name.rpartition("/")[2])}
-    if not named:
-        raise unknown("--model", model or "", models, f"These have results in {tree}.")
-    return [each for each in of_task if each.result.model in named]
+    folders = {folder for each, folder in there if task in (None, each)}
+    wanted = None if model is None else model_folder(model)
+    named = {folder for folder in folders if wanted in (None, folder, folder.rpartition("__")[2])}
+    if folders and not named:
+        names = [folder.replace("__", "/", 1) for folder in folders]
+        raise unknown("--model", model or "", names, f"These have results in {tree}.")
+    return [f"{each}/{folder}" for each, folder in there if task in (None, each) and folder in named]

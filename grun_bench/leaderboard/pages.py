@@ -24,6 +24,7 @@ from grun_bench.leaderboard.sheet import sheet
 from grun_bench.leaderboard.site import Shown, shown, site
 from grun_bench.leaderboard.tree import collection_paused, nothing_in, read_flags, read_models, unlearners
 from grun_bench.results.filed import Filed
+from grun_bench.results.store import model_folder
 
 #: the page of all boards
 SITE = "index.html"
@@ -100,7 +101,7 @@ def _pages(boards: Sequence[Board], colours: dict[str, int], opened: Opened | No
     by_page: dict[str, list[Board]] = defaultdict(list)
     for board in boards:
         folder = TOY_PAGES if board.toy else PAGES
-        by_page[f"{folder}/{board.first.task}/{board.first.model.replace('/', '__')}.md"].append(board)
+        by_page[f"{folder}/{board.first.task}/{model_folder(board.first.model)}.md"].append(board)
     return [
         _Page(
             order=of_page[0].order,

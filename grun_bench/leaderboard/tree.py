@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,21 +62,23 @@ def parts(tree: Path) -> list[Part]:
     return [Part(tree), *(Part(tree, name) for name in names)]
 
 
-def read_tree(tree: Path) -> Iterator[Filed]:
+def read_models(tree: Path, chosen: Collection[str] | None = None) -> Iterator[Iterator[Filed]]:
     """Every result of the tree and of its submissions but those of own rows, as reviewed as `--check` is to see to.
 
-    Raises UsageError at the first that is none.
+    By task and model, to be read one after the other: no board has results of two. Of all, or of those `chosen` among
+    `models_of`. Raises UsageError at the first that is none.
     """
-    for of_model in read_models(tree):
-        yield from of_model
-
-
-def read_models(tree: Path) -> Iterator[Iterator[Filed]]:
-    """The same by task and model, to be read one after the other: no board has results of two."""
     marks = read_marks(tree)
-    for places in _listed(tree, model_of).values():
+    for name, places in _listed(tree, model_of).items():
+        if chosen is not None and name not in chosen:
+            continue
         read = (part.read(path, marks, reviewed=True) for part, path in places)
         yield (filed for filed in read if not filed.result.own)
+
+
+def models_of(tree: Path) -> list[str]:
+    """`<task>/<org__model>` of all results, those of own rows among them."""
+    return list(_listed(tree, model_of))
 
 
 def model_of(path: str) -> str:
@@ -85,7 +87,7 @@ def model_of(path: str) -> str:
 
 
 def unlearners(tree: Path) -> set[str]:
-    """The unlearners that `read_tree` will have results of: of each no more are read than it takes to see one."""
+    """The unlearners that `read_models` will have results of: of each no more are read than it takes to see one."""
     found = set()
     for name, places in _listed(tree, lambda path: path.split("/")[-2]).items():
         if not all(part.read(path, {}, reviewed=True).result.own for part, path in places):

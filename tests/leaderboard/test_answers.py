@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from synthetic import references, result, store
 
 from grun_bench.leaderboard.answers import Answers
 from grun_bench.leaderboard.build import build
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Continuation, Generation, Record, Records
 from grun_bench.results.result import Result
@@ -31,7 +32,7 @@ def said(text: str, indices: range, **fields: str) -> list[Record]:
 
 
 def told(tree: Path, unlearner: str = "lora+npo") -> list[list[str]]:
-    (board,) = build(read_tree(tree), {})
+    (board,) = build(chain.from_iterable(read_models(tree)), {})
     return Answers(board).of(next(row for row in board.rows if row.name == unlearner))
 
 

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -226,16 +227,16 @@ def test_where_marks_were_written_is_said(command: Command, bundle: Path, hub: P
 
 def test_a_folder_of_results_is_verified_like_a_bundle(command: Command, made: Path, hub: Path, tmp_path: Path) -> None:
     """As reviewers do with the project's own rows, which then have that tier on the pages."""
-    from grun_bench.leaderboard.tree import read_tree
+    from grun_bench.leaderboard.tree import read_models
 
     results = Path(shutil.copytree(made / "results", tmp_path / "results"))
-    assert {filed.tier for filed in read_tree(results)} == {"self-reported"}
+    assert {filed.tier for filed in chain.from_iterable(read_models(results))} == {"self-reported"}
     options = ["verify", results, "--results", results, "--include-path", hub]
     assert command(*options).code == 0
-    assert {filed.tier for filed in read_tree(results)} == {"recomputed"}
+    assert {filed.tier for filed in chain.from_iterable(read_models(results))} == {"recomputed"}
     edit(next(results.glob("*/*/grun+npo/*.json")), lambda data: data["intervals"].clear())
     assert command(*options).code == 1
-    assert {filed.tier for filed in read_tree(results)} == {"self-reported"}
+    assert {filed.tier for filed in chain.from_iterable(read_models(results))} == {"self-reported"}
     assert "nor a folder of results" in command("verify", tmp_path).err
 
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.exports import FORMATS, export
 from grun_bench.leaderboard.pages import render
 from grun_bench.leaderboard.tables import NAMES
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.results.result import Curve, Point
 
 Command = Callable[..., Said]
@@ -140,7 +141,7 @@ def test_pandas_reads_the_same_numbers(tree: Path) -> None:
     """Every value of the boards is there once, exactly, with its interval; nothing else is."""
     frame = pd.read_csv(io.StringIO(export(tree, "csv", table="all")), float_precision="round_trip")
     expected: dict[tuple[Any, ...], Any] = {}
-    for board in build(read_tree(tree), {}):
+    for board in build(chain.from_iterable(read_models(tree)), {}):
         for row in board.rows:
             settings = json.dumps(row.settings, sort_keys=True)
             for column, cell in row.cells.items():
@@ -190,6 +191,14 @@ def test_a_board_is_chosen_by_task_and_model(tree: Path, form: str) -> None:
     every, one = export(tree, form), export(tree, form, "words", "small")
     assert "letters" in every and "words" in every and "letters" not in one and "undial" in one
     assert "undial" not in export(tree, form, "letters")
+
+
+def test_nothing_is_read_of_boards_that_are_not_chosen(tree: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(tree, tmp_path / "own")
+    next((own / "letters").rglob("*.json")).write_text("{}")
+    assert export(own, "csv", "words") == export(tree, "csv", "words")
+    with pytest.raises(UsageError, match="letters"):
+        export(own, "csv")
 
 
 def test_markdown_has_the_rule_and_other_tables_alone_do_not(tree: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import check
 from grun_bench.leaderboard.marks import read_marks
 from grun_bench.leaderboard.pages import render, write
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.results.record import Continuation, Generation, Record
 
 
@@ -236,7 +237,7 @@ def submitted(tree: Path, name: str, change: Callable[[Path], Any] = lambda fold
 
 
 def boards_of(tree: Path) -> list[Board]:
-    return build(read_tree(tree), {})
+    return build(chain.from_iterable(read_models(tree)), {})
 
 
 def test_a_forged_retain_row_neither_replaces_the_trees_own_nor_ranks_its_method_first(tree: Path) -> None:
@@ -297,6 +298,7 @@ def test_a_submission_without_controls_that_was_compared_with_others_stands_apar
     assert [board.apart for board in boards_of(tree)] == [False, True]
 
 
+@pytest.mark.long
 def test_what_a_submission_says_of_its_own_verification_is_refused_until_the_tree_signs_it_off(
     command: Any, tree: Path, hub: Path
 ) -> None:
@@ -309,7 +311,7 @@ def test_what_a_submission_says_of_its_own_verification_is_refused_until_the_tre
     shutil.copy(alone / "verified.json", base)
 
     def tiers() -> dict[str, set[str]]:
-        filed = list(read_tree(tree))
+        filed = list(chain.from_iterable(read_models(tree)))
         return {name: {each.tier for each in filed if each.submission == name} for name in ("", "mine")}
 
     (line,) = found(tree)
@@ -331,6 +333,7 @@ def test_what_a_submission_says_of_its_own_verification_is_refused_until_the_tre
 # --- records that take too much ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_records_that_take_too_long_are_stopped(
     command: Any, tree: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +351,7 @@ def test_records_that_take_too_long_are_stopped(
     assert said.code == 1 and "stopped after" in said.out
 
 
+@pytest.mark.long
 def test_records_that_take_too_much_memory_are_not_read(tree: Path) -> None:
     """Of a few kilobytes on the disk: fifty million zeros would be gigabytes of numbers."""
     records = of(tree).with_suffix(".records.jsonl.bz2")

@@ -12,6 +12,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -31,7 +32,7 @@ from grun_bench.leaderboard.cells import average, worst_ends
 from grun_bench.leaderboard.filings import Column
 from grun_bench.leaderboard.pages import SITE, outdated, render, render_filed, write
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET, UTILITY_FLOOR
-from grun_bench.leaderboard.tree import collection_paused, read_flags, read_models, read_tree
+from grun_bench.leaderboard.tree import collection_paused, read_flags, read_models
 from grun_bench.results.filed import Filed, Tier
 from grun_bench.results.result import Result
 
@@ -563,7 +564,7 @@ def test_tiers_come_from_the_verification_of_unchanged_files(tree: Path) -> None
     own = {theirs.relative_to(base).as_posix(): mark(theirs, "re-run")}
     (base / "verified.json").write_text(json.dumps(own))  # which is nothing that a submission says of itself
     second.write_text(second.read_text() + " ")
-    tiers = {Path(one.path).name: (one.tier, one.submission) for one in read_tree(tree)}
+    tiers = {Path(one.path).name: (one.tier, one.submission) for one in chain.from_iterable(read_models(tree))}
     assert tiers[first.name] == ("re-run", "") and tiers[second.name] == ("self-reported", "")
     assert tiers[theirs.name] == ("recomputed", "theirs")
 
@@ -572,7 +573,7 @@ def test_an_imported_row_is_called_so_whatever_was_verified(tree: Path) -> None:
     one = result("full+gd", seed=None, imported={"tool": "Other", "file": "x.json", "sha256": "0" * 64})
     (path,) = store([one], tree)
     (tree / "verified.json").write_text(json.dumps({path.relative_to(tree).as_posix(): mark(path, "re-run")}))
-    assert {filed.tier for filed in read_tree(tree) if filed.result.imported} == {"imported"}
+    assert {filed.tier for filed in chain.from_iterable(read_models(tree)) if filed.result.imported} == {"imported"}
     assert any(line[-1] == "imported (Other)" for line in tables(rendered(tree)["pages/letters/org__small.md"])[1])
 
 
@@ -659,6 +660,7 @@ def test_of_the_results_those_of_one_task_and_model_are_held_at_once(tmp_path: P
     assert pages == render(tmp_path / "results", tmp_path).pages
 
 
+@pytest.mark.long
 def test_the_projects_own_pages_are_those_of_its_rows_in_every_environment() -> None:
     out = Path(__file__).parents[2] / "leaderboards"
     assert outdated(render(out / "results", out).pages, out) == {}

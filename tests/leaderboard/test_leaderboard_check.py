@@ -6,6 +6,7 @@ import bz2
 import hashlib
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.check import Checked, check
 from grun_bench.leaderboard.pages import render, write
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.metrics.recovery import remove_attack
 from grun_bench.results.store import read_result, result_files
 
@@ -50,7 +51,7 @@ def test_a_bundle_in_place_of_the_folder_of_submissions_is_no_silent_nothing(tmp
     (tmp_path / "submissions" / "results").mkdir(parents=True)
     (tmp_path / "submissions" / "card.json").write_text("{}")
     with pytest.raises(UsageError, match=r"submissions is a bundle: move it into a folder of its own"):
-        list(read_tree(tmp_path))
+        list(chain.from_iterable(read_models(tmp_path)))
 
 
 @pytest.mark.parametrize("unlearner", ["grun+npo", "none", "retain"])
@@ -236,7 +237,7 @@ def test_what_an_attack_needs_is_as_the_trees_own_rows_say(attacked: Path) -> No
         edit(path, lambda data: data["attacks"]["suffix"].update(access="weights"))
     edit(of(base), lambda data: data["unlearner"].update(name="zzz"))
     of(base).parent.rename(base / "small/org__small/zzz")
-    assert [board.access for board in build(read_tree(attacked), {})] == [{"suffix v2": "user"}]
+    assert [board.access for board in build(chain.from_iterable(read_models(attacked)), {})] == [{"suffix v2": "user"}]
 
 
 def test_the_retain_models_records_under_an_attack_are_noticed(attacked: Path) -> None:

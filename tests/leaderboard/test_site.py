@@ -205,6 +205,7 @@ def test_rows_are_in_the_order_of_their_ranks(find: Find) -> None:
     assert shown == ["target model", "retain model", nasty, "lora+npo", "grun+npo", "full+idk", "full+idk", "lora+ga"]
 
 
+@pytest.mark.long
 def test_a_click_on_a_heading_sorts_and_keeps_the_references_on_top(page: Any, find: Find) -> None:
     of = board(find)
     button = next(one for one in find("th button", of) if one.text.startswith("utility"))
@@ -219,6 +220,7 @@ def test_a_click_on_a_heading_sorts_and_keeps_the_references_on_top(page: Any, f
     assert names(find, of)[2:] == sorted(names(find, of)[2:], key=str.lower)
 
 
+@pytest.mark.long
 def test_filters_leave_what_fits(page: Any, find: Find) -> None:
     assert len(find(".board")) == 3 and page.find_element("id", "count").text == "17 rows"
     choose(page, "adapter", "lora")
@@ -244,6 +246,7 @@ def test_filters_leave_what_fits(page: Any, find: Find) -> None:
     assert len(find(".board")) == 4
 
 
+@pytest.mark.long
 def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find, folder: Path) -> None:
     of = board(find)
     grun = row(find, of, "grun+npo")
@@ -273,6 +276,7 @@ def test_a_row_opens_its_runs_attacks_settings_and_records(page: Any, find: Find
     assert not find("tr.more", of)
 
 
+@pytest.mark.long
 def test_a_gated_row_shows_where_its_gates_open(page: Any, find: Find) -> None:
     words = board(find, "words")
     find(".open", row(find, words, "grun+gd"))[0].click()
@@ -345,6 +349,7 @@ def test_a_board_without_a_method_is_folded_away(page: Any, find: Find) -> None:
     assert names(find, board(find, "bare")) == ["target model", "retain model"] and len(find(".board")) == 1
 
 
+@pytest.mark.long
 def test_the_address_keeps_what_is_shown(page: Any, find: Find, folder: Path) -> None:
     """Filters, order, opened rows: typed, read from the address, and again on another page of the same address."""
     of = board(find)
@@ -378,6 +383,7 @@ def test_settings_are_found(page: Any, find: Find) -> None:
     assert names(find, board(find)) == ["target model", "retain model", "full+idk"]
 
 
+@pytest.mark.long
 def test_the_keyboard_alone_is_enough(page: Any, find: Find, folder: Path) -> None:
     """Tab to a heading, whose meaning shows, sort by it, open a row, reach a link in it and close it again."""
     from selenium.webdriver import ActionChains, Keys
@@ -443,6 +449,7 @@ def seen(page: Any, width: int, scheme: str) -> Iterator[None]:
         emulate("Emulation.setEmulatedMedia", {"features": []})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [360, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_legible(page: Any, find: Find, folder: Path, scheme: str, width: int) -> None:
@@ -485,6 +492,7 @@ def test_it_is_legible(page: Any, find: Find, folder: Path, scheme: str, width: 
         assert not low
 
 
+@pytest.mark.long
 def test_on_a_phone_filters_are_folded(page: Any, find: Find, folder: Path) -> None:
     with seen(page, 390, "light"):
         visit(page, folder)
@@ -498,6 +506,7 @@ def test_on_a_phone_filters_are_folded(page: Any, find: Find, folder: Path) -> N
     assert find("#search") and not find(".filters summary")
 
 
+@pytest.mark.long
 def test_many_tables_are_packed_and_work_as_few_do(
     browser: Any, folder: Path, find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

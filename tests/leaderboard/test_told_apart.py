@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from grun_bench.leaderboard import told_apart
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.markdown import page
 from grun_bench.leaderboard.pages import render
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Continuation, Record, Records
 from grun_bench.results.result import Result
@@ -79,7 +80,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_rows_that_no_test_tells_from_the_first_are_marked(tree: Path) -> None:
-    (board,) = build(read_tree(tree), {})
+    (board,) = build(chain.from_iterable(read_models(tree)), {})
     assert [each.name for each in board.rows][:2] == ["grun+npo", "lora+npo"]
     marks = {each.name: [mark for mark in each.marks if "told" in mark] for each in board.rows}
     told = {"grun+npo": [], "full+ga": [], "full+rmu": []}
@@ -89,13 +90,13 @@ def test_rows_that_no_test_tells_from_the_first_are_marked(tree: Path) -> None:
 def test_rows_without_records_are_not_tested(tree: Path) -> None:
     for path in tree.glob("*/*/lora+npo/*.bz2"):
         path.unlink()
-    (board,) = build(read_tree(tree), {})
+    (board,) = build(chain.from_iterable(read_models(tree)), {})
     assert not any("told" in mark for each in board.rows for mark in each.marks)
 
 
 def test_what_records_give_is_kept_until_they_are_others(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def marks() -> list[str]:
-        (board,) = build(read_tree(tree), {})
+        (board,) = build(chain.from_iterable(read_models(tree)), {})
         return [mark for each in board.rows for mark in each.marks if "told" in mark]
 
     first = marks()
@@ -109,7 +110,7 @@ def test_what_records_give_is_kept_until_they_are_others(tree: Path, monkeypatch
 
 
 def test_a_page_says_what_its_numbers_can_show(tree: Path) -> None:
-    (board,) = build(read_tree(tree), {})
+    (board,) = build(chain.from_iterable(read_models(tree)), {})
     text = page([board], {board.id: "file"}, "README.md")
     (line,) = [line for line in text.splitlines() if "least difference seen</sub>" in line]
     # by hand, of the row with the median spread: 2.80 standard errors of a difference of two

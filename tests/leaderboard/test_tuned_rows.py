@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.markdown import page
 from grun_bench.leaderboard.pages import render
 from grun_bench.leaderboard.sheet import sheet
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.results.result import Result, TunedBy
 
 TUNED = TunedBy(trials=20, on="validation of letters", seed=1000)
@@ -28,7 +29,7 @@ def board(tmp_path: Path) -> Board:
     rows = [result("lora+npo", es=0.5), *(tuned(result("lora+npo", es=0.3, seed=seed), "e") for seed in (0, 1))]
     rows += [result("full+npo", es=0.4), tuned(result("full+npo", es=0.2, settings={"lr": 0.5}), "f")]
     store([*references(), *rows], tmp_path)
-    (found,) = build(read_tree(tmp_path), {})
+    (found,) = build(chain.from_iterable(read_models(tmp_path)), {})
     return found
 
 
@@ -60,5 +61,5 @@ def test_the_page_of_all_boards_can_be_filtered_by_it(tmp_path: Path, board: Boa
 
 def test_a_board_without_such_rows_is_as_it_was(tmp_path: Path) -> None:
     store([*references(), result("lora+npo")], tmp_path)
-    (plain,) = build(read_tree(tmp_path), {})
+    (plain,) = build(chain.from_iterable(read_models(tmp_path)), {})
     assert "uned" not in page([plain], {plain.id: "letters"}, "README.md") + sheet(plain)

@@ -28,6 +28,7 @@ def asked(hub: Path, tmp_path: Path) -> list[object]:
     return [*given, "--out", tmp_path / "out", "--output", tmp_path / "none"]
 
 
+@pytest.mark.long
 def test_pools_are_made_once_and_counted_rightly(asked: list[object], command: Command, tmp_path: Path) -> None:
     assert (said := command(*asked)).code == 0, said.err
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}

@@ -105,6 +105,7 @@ def test_a_page_that_cannot_be_written_is_refused(command: Command, tmp_path: Pa
     assert said.code == 2 and "is a folder" in said.err
 
 
+@pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium (apt-get install chromium)")
 def test_it_prints(written: tuple[Result, str, Path], tmp_path: Path) -> None:

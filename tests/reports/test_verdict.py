@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from synthetic import references, result, store
 from grun_bench.core import registry
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET
-from grun_bench.leaderboard.tree import read_tree
+from grun_bench.leaderboard.tree import read_models
 from grun_bench.reports.examples import examples
 from grun_bench.reports.leaks import leaks
 from grun_bench.reports.rows import Row, read_row
@@ -102,7 +103,7 @@ def test_what_is_not_told_from_the_target_is_said_as_boards_say_it(
 ) -> None:
     found = verdict(row_of(tmp_path, own, *references()))
     assert found.mark == mark and found.answer.endswith(said)
-    (board,) = build(read_tree(tmp_path), {})
+    (board,) = build(chain.from_iterable(read_models(tmp_path)), {})
     assert [each for each in board.rows[-1].marks if "target" in each] == [mark] * bool(mark)
 
 
@@ -436,6 +437,7 @@ def test_texts_of_records_do_not_reach_the_terminal_as_they_are(command: Command
     assert "[bold]" in out and "\x1b" not in out and "\u202e" not in out
 
 
+@pytest.mark.long
 def test_comparing_loads_no_torch(tmp_path: Path) -> None:
     store([result("grun+npo"), *references()], tmp_path)
     code = "import sys\nfrom grun_bench.cli import app\napp(standalone_mode=False)\nprint('torch' in sys.modules)"
