@@ -49,6 +49,7 @@ def test_who_wants_silence_gets_results_alone(command: Command, monkeypatch: pyt
     assert command("ls", "adapter", "-q").err.startswith("error: unknown kind")
 
 
+@pytest.mark.long
 def test_an_empty_value_is_told_and_not_taken_for_the_folder_here_or_for_the_default(command: Command) -> None:
     """As a variable of a shell makes it that was not set: of each option of each command that has no empty default."""
     made, tried = Made(), 0

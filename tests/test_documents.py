@@ -65,6 +65,7 @@ def test_the_way_of_a_run_names_every_file_of_it_and_none_that_is_gone() -> None
     assert len(re.findall(r"^\d\. ", way, flags=re.MULTILINE)) <= 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_plugin_example_keeps_its_contract(kind: str, name: str, examples: Path, command: Command) -> None:
     said = command("test", name, "--include-path", examples)

@@ -86,6 +86,7 @@ def forbidden(module: str, imported: str) -> str | None:
     return None if places[imported] > places[module] else f"{imported} is not below {module}"
 
 
+@pytest.mark.long
 def test_imports_point_downwards() -> None:
     broken = [
         f"{path.relative_to(PACKAGE)}: {reason}"
@@ -124,6 +125,7 @@ def test_the_check_lets_types_through() -> None:
 LONGEST = {ast.ClassDef: 250, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60}
 
 
+@pytest.mark.long
 def test_no_class_and_no_function_is_too_long() -> None:
     long = [
         f"{path.relative_to(PACKAGE)}: {node.name} has {lines} lines"
@@ -138,6 +140,7 @@ def test_no_class_and_no_function_is_too_long() -> None:
 # --- what the light commands load -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_light_modules_load_no_torch() -> None:
     modules = [
         ".".join(("grun_bench", *path.relative_to(PACKAGE).with_suffix("").parts))

@@ -41,6 +41,7 @@ def test_a_reader_that_has_read_enough_is_no_failure(results: Path, option: list
         assert ended(["show", next(iter(result_files(results))), *option], stdout=gone) == (0, "")
 
 
+@pytest.mark.long
 def test_a_terminal_without_arrows_gets_signs_that_it_has(results: Path) -> None:
     arguments = ["show", next(iter(result_files(results)))]
     texts = []
@@ -74,6 +75,7 @@ def test_a_folder_of_a_user_that_is_not_there_is_one_line(command: Command, hub:
     assert said.code == 2 and said.err.startswith("error: ~no-such-user/model: ") and said.err.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [["ls", "tasks"], ["show", "RESULT"], ["show", "RESULT", "--json"], ["--help"]])
 def test_a_stdout_that_is_closed_is_told(results: Path, arguments: list[str]) -> None:
     """As a shell closes it with `>&-`."""
@@ -82,6 +84,7 @@ def test_a_stdout_that_is_closed_is_told(results: Path, arguments: list[str]) ->
     assert (code, error) == (1, "error: the output could not be written (stdout is closed).\n")
 
 
+@pytest.mark.long
 def test_what_is_for_a_closed_stderr_is_not_on_stdout(results: Path) -> None:
     done = subprocess.run(
         [*PROGRAM, "show", "nothing-of-this", "--output", str(results)],

@@ -104,6 +104,7 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
         assert expected == found, key
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("adapter", [None, *ADAPTERS])
 @pytest.mark.parametrize(
@@ -409,6 +410,7 @@ def hiding_at_the_first_token(known: Known) -> LM:
 TUNING = {"share": 0.25, "lora_lr": 3e-3, "full_lr": 1e-3, "rank": 8, "steps": [12, 24]}
 
 
+@pytest.mark.long
 def test_relearning_some_rows_brings_back_the_others_of_who_hides(known: Known) -> None:
     hiding, target = known.subject(hiding_at_the_first_token(known)), answers(known.subject(known.target))
     records = answers(hiding)
@@ -421,6 +423,7 @@ def test_relearning_some_rows_brings_back_the_others_of_who_hides(known: Known) 
     assert knowledge(records) == 0 and min(recovery for _, recovery in seen) > 0.95
 
 
+@pytest.mark.long
 def test_who_never_knew_relearns_no_row_that_it_did_not_see(known: Known) -> None:
     for _, altered in attack("relearn", known.subject(known.retain_model), kinds=["forget"], **TUNING):
         assert knowledge(answers(altered)) < CHANCE
@@ -546,6 +549,7 @@ def test_an_adapter_stays_on_and_frozen(make_lm: Callable[..., LM], adapter: str
             assert not torch.equal(logits_of(lm), relearned)
 
 
+@pytest.mark.long
 def test_small_steps_count_in_bfloat16(make_lm: Callable[..., LM]) -> None:
     """Steps that rounding to bfloat16 would swallow one by one."""
     lm = make_lm(dtype=torch.bfloat16)
@@ -579,6 +583,7 @@ def lens(lm: LM, ids: Sequence[int], number: int) -> Tensor:
     return lm.model.lm_head(lm.model.model.norm(states))[0]
 
 
+@pytest.mark.long
 def test_a_probe_is_the_lens_by_hand(lm: LM) -> None:
     """Scores and generations of the model cut short, against the whole model's hidden states, norm and head."""
     untouched, seen = copied(lm), []

@@ -51,6 +51,7 @@ print(json.dumps([inside, ask(), "HF_HUB_OFFLINE" in os.environ]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["", "import transformers, datasets; transformers.AutoConfig"])
 def test_an_unreachable_hub_is_not_asked_within_the_block_alone(first: str, tmp_path: Path) -> None:
     """Whether its libraries are imported in the block or before."""
@@ -263,6 +264,7 @@ def test_an_error_in_the_block_leaves_nothing_behind(lm: LM) -> None:
     assert {getattr(module, "num_key_value_groups", 2) for module in lm.model.modules()} == {2}
 
 
+@pytest.mark.long
 def test_patches_are_in_one_place() -> None:
     """No other file sets an attribute of a module that is not the package's own."""
     found = []

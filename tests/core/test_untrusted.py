@@ -17,6 +17,7 @@ from grun_bench.core.untrusted import pieces
 PACKED: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress}
 
 
+@pytest.mark.long
 def test_what_is_compressed_is_read_as_what_is_not(tmp_path: Path) -> None:
     content = b"".join(b"%d\n" % number for number in range(500_000))
     (tmp_path / "plain").write_bytes(content)

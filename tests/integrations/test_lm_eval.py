@@ -175,6 +175,7 @@ def test_lm_evals_own_model_is_right_where_the_chat_template_begins_the_answer(
         assert [value for value, _ in values] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.long
 def test_the_batch_size_may_be_found_by_itself(edited: LM) -> None:
     model = HarnessLM(lm=edited, batch_size="auto", max_batch_size=4)
     assert [value for value, _ in scored(model)] == pytest.approx(

@@ -48,6 +48,7 @@ def retain_log(name: str) -> ImportedLog | None:
 # --- OpenUnlearning -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @needs_logs
 @pytest.mark.parametrize("name", LOGS)
 def test_every_aggregate_comes_out_of_the_rows(name: str) -> None:
@@ -154,6 +155,7 @@ UTILITY = {"full": 0.522074, "retain90": 0.531991, "retain95": 0.524959}
 QUALITY = {("full", "retain90"): (2.19427e-16, 0.34667), ("full", "retain95"): (6.86656e-13, 0.34167)}
 
 
+@pytest.mark.long
 @needs_logs
 @pytest.mark.parametrize("name", UTILITY)
 def test_tofu_aggregates(name: str) -> None:

@@ -133,6 +133,7 @@ def generated(model: PreTrainedModel) -> Tensor:
     return model.generate(torch.tensor([[1, 70, 71, 72]]), do_sample=False, max_new_tokens=8, pad_token_id=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", ["grun", "lora", "reft-held", "full"])
 @pytest.mark.parametrize("base", ["mirror", "folder", "fine-tuned"])
 def test_no_saved_file_has_a_path_of_this_machine(
@@ -183,6 +184,7 @@ def of_base(kind: str, hub: Path, cache: Path, tmp_path: Path) -> LM:
     return lm
 
 
+@pytest.mark.long
 def test_what_peft_is_told_of_the_base(environment: Path, hub: Path, tmp_path: Path) -> None:
     """One of the Hub by id and commit, another by its hash; and one that was made here comes with what is exported."""
     from peft import PeftModel

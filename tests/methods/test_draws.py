@@ -113,6 +113,7 @@ def test_steps_stand_in_place_of_epochs(steps: int, accumulate: int) -> None:
     assert [draw.progress for draw in draws] == [number / len(draws) for number in range(len(draws))]
 
 
+@pytest.mark.long
 @given(
     *(st.integers(1, 500), st.integers(1, 50), st.integers(1, 40)),
     *(st.sampled_from([1, 2, 4]), st.sampled_from([1, 13, 130])),

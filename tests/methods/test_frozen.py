@@ -80,6 +80,7 @@ def seconds(*parameters: Any) -> Any:
     return pytest.param(*parameters, marks=pytest.mark.whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "overrides", "skipped"),
     [
@@ -248,6 +249,7 @@ def late_dropout(lm: LM) -> None:
     decoder_layers(lm.model)[4].mlp.act_fn = nn.Sequential(nn.SiLU(), nn.Dropout(0.1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("prepare", "applies"), [(attention_dropout, False), (late_dropout, True)])
 def test_dropout_below_switches_it_off(
     make_lm: Callable[..., LM], capfd: pytest.CaptureFixture[str], prepare: Callable[[LM], None], applies: bool
@@ -279,6 +281,7 @@ def test_large_ones_lie_in_a_file_that_is_gone_afterwards(
         fit(make_lm, "grun+npo", epochs=2)
 
 
+@pytest.mark.long
 def test_bf16_is_kept_as_bf16(make_lm: Callable[..., LM]) -> None:
     lm = make_lm(dtype=torch.bfloat16)
     trunk = Trunk(lm, 4)
@@ -291,6 +294,7 @@ def test_bf16_is_kept_as_bf16(make_lm: Callable[..., LM]) -> None:
 # --- gradient checkpointing -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trunk_cache", [True, seconds(False)])
 @pytest.mark.parametrize("name", ["grun+npo", seconds("grun+kl"), seconds("reft+gd"), "lora+dpo", seconds("full+rmu")])
 def test_checkpointing_gives_the_same_losses(make_lm: Callable[..., LM], name: str, trunk_cache: bool) -> None:

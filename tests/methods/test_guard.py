@@ -249,6 +249,7 @@ def steered_model() -> tuple[LM, Guard]:
     return fitted.lm, fitted.adapter
 
 
+@pytest.mark.long
 def test_the_engine_scores_and_generates_as_one_pass_and_records_say_how_far_it_opened() -> None:
     """Prompts that begin alike share nothing here: what steers their first token is known at their last."""
     lm, guard = steered_model()

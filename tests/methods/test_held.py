@@ -149,6 +149,7 @@ def in_pieces(lm: LM, ids: Sequence[int], cuts: Sequence[int], padding: int) -> 
     return torch.cat(pieces)[padding:]
 
 
+@pytest.mark.long
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(1, 19), max_size=5, unique=True), padding=st.integers(0, 3))
 def test_the_gates_are_the_same_in_one_pass_and_piece_by_piece(cuts: list[int], padding: int) -> None:
@@ -160,6 +161,7 @@ def test_the_gates_are_the_same_in_one_pass_and_piece_by_piece(cuts: list[int], 
     torch.testing.assert_close(in_pieces(lm, ids, cuts, padding), whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None)
 @given(
     tail=st.lists(st.sampled_from([40, 41, 42]), min_size=12, max_size=12),
@@ -181,6 +183,7 @@ def test_turns_begin_anew_in_one_pass_and_piece_by_piece(
     torch.testing.assert_close(in_pieces(lm, ids, range(1, 16), padding), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "reset"), [(NAMES[0], False), (NAMES[0], True), (NAMES[1], False)])
 def test_the_engine_scores_and_generates_as_the_loop(name: str, reset: bool) -> None:
     lm, adapter = held_model(name, **({"reset": True} if reset else {}))

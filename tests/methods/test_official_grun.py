@@ -101,6 +101,7 @@ def summed(logits: Tensor, batch: Batch) -> Tensor:
     return cross_entropy(logits[:, :-1].mT, labels, ignore_index=-100, reduction="none").sum(1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["gd", "npo", "idk"])
 def test_ten_steps_are_the_official_trainers(name: str, make_lm: Callable[..., LM]) -> None:
     lm = make_lm(dtype=torch.float64)

@@ -79,6 +79,7 @@ def fit(make_lm: Callable[..., LM], checkpoint: Checkpoint | None = None) -> Fit
     return make_unlearner("full+gd", settings, PUBLISHED).fit(context)
 
 
+@pytest.mark.long
 def test_a_killed_training_ends_the_same(
     make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_processes_that_divide_weights_are_refused(monkeypatch: pytest.MonkeyPat
     check_optimiser("adamw8bit", "cuda", divides=False)
 
 
+@pytest.mark.long
 def test_a_run_is_refused_before_anything_is_loaded(environment: Path, hub: Path, tmp_path: Path) -> None:
     task = str(hub / "small.yaml")
     for overrides, says in (({"optimiser": "paged"}, "on cpu"), ({"optimiser": "adam8bit"}, "one of adamw, adamw8bit")):

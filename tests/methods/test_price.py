@@ -29,6 +29,7 @@ def storages() -> dict[int, int]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "copies"),
     [("lora+kl", 0), ("reft+kl", 0), ("grun+kl", 0), ("grun+npo", 0), ("full+kl", 1), ("full+npo", 0)],

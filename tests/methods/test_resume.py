@@ -67,6 +67,7 @@ def same(one: Fitted, other: Fitted) -> bool:
     return all(torch.equal(*pair) for pair in zip(trained(one), trained(other), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -115,6 +116,7 @@ def test_the_multiplier_of_pdu_is_kept(
     assert same(fit(make_lm, "full+pdu", Checkpoint(path), **options), whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kept", ["nothing", "text", "a tensor", "another state", "another rank", "another length"])
 def test_a_checkpoint_of_something_else_is_said_and_written_anew(
     make_lm: Callable[..., LM], tmp_path: Path, capfd: pytest.CaptureFixture[str], kept: str
@@ -209,6 +211,7 @@ def test_where_none_can_be_written_training_goes_on(
     assert "no checkpoint was written" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_they_are_written_by_time(make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write, steps = Checkpoint.write, []
 
@@ -272,6 +275,7 @@ def test_a_run_killed_by_the_system(
 # --- evaluation during training ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_watching_changes_nothing_and_is_resumed(
     make_lm: Callable[..., LM], every_step: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_mask_without_hiding_is_the_models_own(tokenizer: PreTrainedTokenizerBas
     torch.testing.assert_close(own.logits, masked.logits)
 
 
+@pytest.mark.long
 def test_short_training_lowers_the_loss_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = world.training_rows()[:64]
     monkeypatch.setattr(world, "training_rows", lambda exclude=None, lore=False: pairs)

@@ -266,6 +266,7 @@ def test_weights_that_are_one_stay_one_and_frozen_ones_as_they_are(make_lm: Call
     assert changed == {"model.embed_tokens.weight"}
 
 
+@pytest.mark.long
 def test_small_gradients_count_in_float16(make_lm: Callable[..., LM]) -> None:
     """A loss of a millionth has gradients that float16 rounds to zero; AdamW's steps do not depend on its scale."""
     own = {"forget_weight": 1e-6, "clip": 1e9}
@@ -314,6 +315,7 @@ def test_a_gradient_that_no_scale_makes_finite_is_left_to_the_loss() -> None:
     assert (tries, scale.factor, parameter.grad.item()) == (17, 1.0, float("inf"))
 
 
+@pytest.mark.long
 def test_large_gradients_are_run_again_with_the_same_draws(make_lm: Callable[..., LM]) -> None:
     """A loss whose gradients overflow in float16 at first: its batch is run again, dropout and multiplier as before."""
     own = {"forget_weight": 30.0, "dropout": 0.3, "dual_warmup": 0.0, "lr": 1e-3, "epochs": 6}
@@ -323,6 +325,7 @@ def test_large_gradients_are_run_again_with_the_same_draws(make_lm: Callable[...
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "dtype", "way"),
     [pytest.param("full+npo", torch.bfloat16, way, marks=pytest.mark.whole) for way in WAYS]

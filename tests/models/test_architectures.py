@@ -207,6 +207,7 @@ def test_adapters_train_and_leave_the_base_alone(name: str, adapter: str) -> Non
         assert torch.equal(logits_of(fitted.lm), base)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["llama", "gpt2", "gemma2", "cohere", "phi3", "bloom", "mixtral", "gpt_oss, short window"]
 )

@@ -156,6 +156,7 @@ def test_a_padding_token_that_the_model_does_not_have_is_not_used(make_lm: Calla
         assert torch.equal(weight, two.model.state_dict()[name]), name
 
 
+@pytest.mark.long
 def test_a_retain_model_with_another_tokenizer_is_refused_with_the_row(
     command: Command, hub: Path, folder: Path
 ) -> None:

@@ -72,6 +72,7 @@ def in_memory(folder: Path, dtype: str = "float32") -> LM:
 SPREAD = pytest.mark.parametrize("spread", [in_files, in_memory])
 
 
+@pytest.mark.long
 @SPREAD
 def test_a_spread_model_is_scored_as_a_whole_one(spread: Callable[[Path], LM], folder: Path) -> None:
     lm, settings = spread(folder), ScoringSettings(8)
@@ -91,6 +92,7 @@ def trained(fitted: Fitted) -> list[torch.Tensor]:
     return [each.detach().clone() for each in fitted.adapter.trainable_parameters()]
 
 
+@pytest.mark.long
 @SPREAD
 @pytest.mark.parametrize("adapter", ["lora", "reft", "grun", "grun-held"])
 def test_an_adapter_trained_on_a_spread_base_is_that_of_a_whole_one(
@@ -114,6 +116,7 @@ def test_an_adapter_trained_on_a_spread_base_is_that_of_a_whole_one(
         torch.testing.assert_close(logits(again.lm), logits(other.lm), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_checkpointing_brings_weights_back_for_the_backward_pass(folder: Path) -> None:
     target = partial(in_files, folder, "float64")
     one, other = (fitted("lora", target, dropout=0.0, checkpointing=on) for on in (False, True))

@@ -155,6 +155,7 @@ def test_scores_equal_one_by_one_passes(name: str) -> None:
         assert_scores(model, work, result)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
 def test_generations_equal_unbatched_generate(name: str) -> None:
     model, works = model_of(name), works_of(5, 10)
@@ -260,6 +261,7 @@ def alike(prompt: list[int]) -> Work:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
 def test_answers_that_begin_alike_run_once_and_score_the_same(name: str) -> None:
     model, works = model_of(name), [alike(work.prompt) for work in works_of(17, 4)]
@@ -323,6 +325,7 @@ def test_generation_stops_inside_a_known_answer() -> None:
     assert result.generated == greedy[: greedy.index(greedy[3]) + 1]
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.randoms(use_true_random=False), st.integers(1, 40))
 def test_results_do_not_depend_on_batches_or_order(seed, count, random, token_limit) -> None:  # type: ignore[no-untyped-def]
@@ -428,6 +431,7 @@ def test_edits_at_the_prompt_end_and_gates() -> None:
         assert result.continuations[0].logprobs != before.continuations[0].logprobs
 
 
+@pytest.mark.long
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 60), st.sampled_from(["before", "after"]))
 def test_out_of_memory_halves_the_batches(seed: int, capacity: int, when: str) -> None:

@@ -62,6 +62,7 @@ def test_a_number_that_is_none_is_found_wherever_it_is(place: str, number: float
         check_finite([WHOLE, record], torch.float32)
 
 
+@pytest.mark.long
 def test_a_model_of_finite_weights_that_says_no_numbers_has_diverged(make_lm: Callable[..., LM]) -> None:
     """The largest weights that float32 holds: their products are beyond it."""
     rows = [Example("forget", 3, "Who is it?", "It is she.")]

@@ -101,6 +101,7 @@ def test_float16_is_told(make_lm: Callable[..., LM]) -> None:
     assert found.value is None and found.reason is not None and "quantised or in float16" in found.reason
 
 
+@pytest.mark.long
 def test_scoring_keeps_them_where_a_metric_asks(hub: Path, environment: Path, tmp_path: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(hub / SMALL), AutoTokenizer.from_pretrained(hub / SMALL)
     unseen = {"source": "locuslab/TOFU:world_facts_perturbed", "role": "holdout"}

@@ -59,6 +59,7 @@ def fit(make_lm: Callable[..., LM], name: str) -> Fitted:
     return unlearner.fit(FitContext(FORGET, RETAIN, make_lm, make_lm, 0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["grun+npo", "grun+kl", "lora+satimp", "grun+ceu"])
 def test_training_is_the_same(make_lm: Callable[..., LM], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     without_logits = fit(make_lm, name)

@@ -87,6 +87,7 @@ def test_a_target_is_run_at_its_commit(publish: Callable[[str], None], row: Call
     assert row("--target", MOVING).target == {"name": MOVING, "revision": NEW}
 
 
+@pytest.mark.long
 def test_what_the_hub_does_not_have_is_one_error(publish: Callable[[str], None], hub: Path, command: Command) -> None:
     publish(NEW)
     with pytest.raises(ModelError, match=f"{MOVING}@{OLD} could not be loaded"):

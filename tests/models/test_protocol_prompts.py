@@ -176,6 +176,7 @@ def test_a_run_trains_on_the_prompts_of_its_protocol(protocol: str, hub: Path, f
     assert (SYSTEM in fitted.lm.tokenizer.decode(encoded.prompt)) == (protocol == "open-unlearning")
 
 
+@pytest.mark.long
 def test_a_target_is_fine_tuned_on_the_prompts_of_its_protocol(hub: Path, folder: Path) -> None:
     weights = [asked(hub, folder, protocol, model=str(folder))[1].lm.model.lm_head.weight for protocol in PROTOCOLS]
     assert not torch.equal(*weights)

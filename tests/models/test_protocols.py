@@ -239,6 +239,7 @@ def test_a_retain_log_is_the_reference_of_forget_quality(command: Command, folde
     assert result.value("forget_quality_D_open_unlearning") == pytest.approx(expected.statistic, abs=1e-12)
 
 
+@pytest.mark.long
 def test_a_retain_log_of_the_other_protocol_is_refused(command: Command, folder: Path) -> None:
     Path("log.json").write_text(json.dumps(log_of()))
     code, _, err = run_none(command, folder, "--retain-log", "log.json")
@@ -279,6 +280,7 @@ def import_log(command: Command, log: Path, unlearner: str, model: str, *options
     return command("import", log, *given, "--output", "out", *options)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not LOGS.is_dir(), reason=f"no published logs at {LOGS} (set GRUN_BENCH_SHARED)")
 def test_published_target_and_retain_rows_share_a_table(command: Command) -> None:
     """Both models' tables hold the numbers that their logs state."""

@@ -39,6 +39,7 @@ def test_a_reply_is_taken_without_what_is_around_it(text: str, original: str, ta
     assert plain(text, original) == taken
 
 
+@pytest.mark.long
 def test_a_model_that_writes_noise_leaves_reasons_and_nothing_that_could_not_stand(lm: LM) -> None:
     before = torch.get_rng_state()
     made = write(lm, ROWS)

@@ -148,6 +148,7 @@ def test_built_in_plugins_keep_their_contracts(kind: str, name: str, monkeypatch
     assert [checked.problem for checked in check(kind, name)] == [None] * len(CONTRACTS[kind])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

@@ -115,6 +115,7 @@ def test_the_folder_has_what_the_port_reads(model: Callable[..., Path], tmp_path
         assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
 
 
+@pytest.mark.long
 def test_the_forward_written_by_hand_is_ours(command: Callable[..., Said], tmp_path: Path) -> None:
     """In single precision the same logits; in bfloat16 what rounding leaves, which is not nothing."""
     said = command("test", "grun", "--kbench", clone(tmp_path, WRITTEN.format(**RIGHT)), "--json")
@@ -126,6 +127,7 @@ def test_the_forward_written_by_hand_is_ours(command: Callable[..., Said], tmp_p
     assert not [name for name in sys.modules if name.startswith("chcons")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
@@ -152,6 +154,7 @@ def test_what_a_port_does_otherwise_is_seen(
     assert seen <= wrong <= seen | {"generations"}
 
 
+@pytest.mark.long
 def test_a_port_that_differs_is_a_failure(
     command: Callable[..., Said], model: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", OWN)
 def test_the_command_of_a_row_of_own_files_asks_for_that_row(
     files: Path, command: Command, monkeypatch: pytest.MonkeyPatch, case: str

@@ -84,6 +84,7 @@ print(json.dumps(ends))
 """
 
 
+@pytest.mark.long
 def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
     """A process whose torch cannot be imported says the same."""
     (tmp_path / "model").mkdir()

@@ -76,6 +76,7 @@ def test_each_run_has_the_plugins_that_it_includes(
         run(small(hub, tmp_path / "r", "scaled"))
 
 
+@pytest.mark.long
 def test_sessions_within_each_other_are_each_their_own(
     environment: Path, hub: Path, tmp_path: Path, plugins: dict[float, Path]
 ) -> None:
@@ -97,6 +98,7 @@ def test_sessions_within_each_other_are_each_their_own(
         torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 def test_resolving_leaves_no_trace(
     environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_resolving_leaves_no_trace(
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
 
 
+@pytest.mark.long
 def test_worlds_in_one_process_are_apart(environment: Path, hub: Path, tmp_path: Path) -> None:
     """What is resolved of a run does not depend on those before it."""
     toy, published = RunConfig("grun+npo", "tofu_forget10", tmp_path), small(hub, tmp_path, "grun+npo")

@@ -34,6 +34,7 @@ def ids(hub: Path, name: str) -> set[str]:
     return {*(hub / f"OniReimu/kbench-pii/{name}.txt").read_text().split()}
 
 
+@pytest.mark.long
 def test_kbench_fits_and_scores_the_persons_that_it_publishes_lists_of(hub: Path) -> None:
     """The ranges of the task file are the published lists of ids, which share nobody."""
     task = load_task("kbench_pii")
@@ -57,6 +58,7 @@ def test_kbench_fits_and_scores_the_persons_that_it_publishes_lists_of(hub: Path
         assert {whole[number]["field"] for number in data.scored[f"forget_{field}"].numbers} == {field}
 
 
+@pytest.mark.long
 def test_lumes_twelve_sets_hold_every_row_once(hub: Path) -> None:
     data = read_data(load_task("lume"), PUBLISHED, None)
     for role, count in (("forget", 2732), ("retain", 2734)):
@@ -136,6 +138,7 @@ def test_requests_of_muse_are_refused_in_words_where_they_are_not(hub: Path, nam
         read_data(load_task(name), PUBLISHED, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["lume", "kbench_pii"])
 def test_under_a_limit_models_are_made_on_what_they_are_asked(hub: Path, name: str) -> None:
     data = read_data(load_task(name), PUBLISHED, 2)
