@@ -58,7 +58,7 @@ class Opened:
         yield from _attacks(board, row)
         yield from _metrics(board, row)
         settings: list[list[Part]] = [
-            [clean(name), clean(plain(value))] for name, value in sorted(row.settings.items())
+            [clean(name), clean(plain(value))] for name, value in sorted(row.runs[0].result.unlearner.told.items())
         ]
         if row.tuned:
             settings.insert(0, [clean(row.tuned), ""])

@@ -52,6 +52,8 @@ class Fitted:
 
     `adapter` (with its name and options) is what was trained beside the model; None when the model itself was changed.
     `trainable` counts what any request so far trained. `state` is what the unlearner goes on with at the next one.
+    `adjusted` are the settings that its training had otherwise than they were given, and how: few rows or a model of
+    another size can want that.
     """
 
     lm: LM
@@ -65,6 +67,7 @@ class Fitted:
     adapter_name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     state: Any = None
+    adjusted: dict[str, Any] = field(default_factory=dict)
 
 
 class Unlearner(ABC):

@@ -231,7 +231,7 @@ def _facts(saved: Saved, result: Result | None) -> Iterator[tuple[str, str]]:
         if name == "train:forget":
             yield "Forget set", f"{rows.get('rows')} rows"
     yield "Seed", str(result.seed)
-    yield "Settings", ", ".join(f"{key}={_short(value)}" for key, value in result.unlearner.settings.items())
+    yield "Settings", ", ".join(f"{key}={_short(value)}" for key, value in result.unlearner.told.items())
     yield "Run", f"{result.run_id}, {result.date}, protocol {result.protocol}"
 
 

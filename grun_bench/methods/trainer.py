@@ -102,7 +102,7 @@ class Pair(Unlearner):
         sequences = self._sequences(lm, adapter, context)
         draws = draw_batches(sequences, recipe, context.seed)
         check_chance(lm, sequences["forget"])
-        self._tell(lm, len(sequences["forget"]))
+        adjusted = self._adjusted(lm, len(sequences["forget"]))
         # of a model that is divided nothing is known beside its passes
         apart = processes.count() > 1 and adapter.divides
         head = None if apart else frozen_head(lm.model)
@@ -129,14 +129,15 @@ class Pair(Unlearner):
             trunk.size if trunk else 0,
             history,
             state=adapter,
+            adjusted=adjusted,
         )
         if not adapter.changes_model:
             fitted.adapter, fitted.adapter_name = adapter, self._adapter.name
             fitted.options = self._options(self._adapter.target)
         return fitted
 
-    def _tell(self, lm: LM, rows: int) -> None:
-        """Say where few rows, or a model of another size, are trained otherwise than the settings have it."""
+    def _adjusted(self, lm: LM, rows: int) -> dict[str, Any]:
+        """The settings that few rows, or a model of another size, are trained otherwise with; it says so."""
         recipe, told = self.recipe, []
         size, epochs, rate = recipe.batch_of(rows), recipe.epochs_over(rows), recipe.rate(_width(lm))
         if (size, epochs) != (recipe.batch_size, recipe.epochs) and recipe.least_steps:
@@ -145,6 +146,8 @@ class Pair(Unlearner):
             told.append(f"a rate of {rate:.2g}, which is {recipe.lr:g} for this width (lr_width={recipe.lr_width})")
         if told:
             say(f"{self.label}: {', '.join(told)}; --set batch_size=, epochs= and lr= say otherwise.")
+        trained = {"batch_size": size, "epochs": epochs, "lr": rate}
+        return {name: value for name, value in trained.items() if value != getattr(recipe, name)}
 
     def _losses(self) -> tuple[Callable[[UnlearningBatch], Tensor], Callable[[Side], Tensor] | None]:
         """The objective, a function or a new instance of a class, and the retain term's loss; with their options."""

@@ -188,7 +188,7 @@ def provenance(row: Row, output: Path) -> str:
             ("result file", f"{code(path.name)}, SHA-256 {code(hashlib.sha256(path.read_bytes()).hexdigest())}"),
             ("records", f"SHA-256 {code(result.records.sha256)}" if result.records else "none"),
             ("target model", ", ".join(f"{html(name)} {code(part)}" for name, part in shown.items())),
-            ("method", f"{html(result.unlearner.name)} {code(json.dumps(result.unlearner.settings, sort_keys=True))}"),
+            ("method", f"{html(result.unlearner.name)} {code(json.dumps(result.unlearner.told, sort_keys=True))}"),
             *((("settings", html(tuned.label)),) if (tuned := result.unlearner.tuned) else ()),
             ("harness", code(f"{harness}{' (changed)' if result.git.get('dirty') else ''}")),
             ("packages", html(", ".join(f"{name} {version}" for name, version in result.packages.items()))),

@@ -16,7 +16,7 @@ from grun_bench.core.errors import UsageError
 from grun_bench.core.strict_json import checked, parse_json
 from grun_bench.core.untrusted import refuse
 from grun_bench.results.metric_key import MetricKey
-from grun_bench.results.migrations import CURRENT, migrate
+from grun_bench.results.migrations import ALIKE, CURRENT, migrate
 from grun_bench.tasks.sets import USUAL_SETS, ScoredSets
 
 SCHEMA_VERSION = CURRENT
@@ -87,11 +87,24 @@ class TunedBy(_Part):
 
 
 class UnlearnerInfo(_Part):
-    """What was run, with every setting in force; `tuned` where those are not defaults or chosen by hand."""
+    """What was run, with the settings that were given or are defaults; `tuned` where those are neither.
+
+    `adjusted` are those that its training had otherwise, and how, because of few rows or the model's size (of several
+    requests at the last). They follow from the rest and decide no id.
+    """
 
     name: str
     settings: Plain
     tuned: TunedBy | None = None
+    adjusted: dict[str, int | float] = {}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The settings for people: of those that were adjusted, what they were in training too."""
+        in_training = {
+            name: f"{self.settings.get(name)} ({value:.4g} in training)" for name, value in self.adjusted.items()
+        }
+        return self.settings | in_training
 
 
 class ImportedFrom(_Part):
@@ -366,12 +379,15 @@ def parse_result(content: bytes, place: object, *, reviewed: bool = False) -> Re
 
 
 def _at_once(content: bytes) -> Result | None:
-    """A result of today's schema without plain data in between, in two thirds of the time; None for anything else."""
+    """A result of a schema like today's without plain data in between, in two thirds of the time; None for any other."""
     try:
         result = Result.model_validate_json(content)
     except ValidationError:  # the other reader says in which words it is refused
         return None
-    return result if "schema_version" in result.model_fields_set and result.schema_version == CURRENT else None
+    if "schema_version" not in result.model_fields_set or not ALIKE <= result.schema_version <= CURRENT:
+        return None
+    result.schema_version = CURRENT
+    return result
 
 
 def _step_by_step(content: bytes, place: object, reviewed: bool) -> Result:

@@ -73,7 +73,12 @@ def result_of(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         task=task.name,
         model=inputs.models.name,
-        unlearner=UnlearnerInfo(name=method.name, settings=method.unlearner.settings, tuned=method.tuned),
+        unlearner=UnlearnerInfo(
+            name=method.name,
+            settings=method.unlearner.settings,
+            tuned=method.tuned,
+            adjusted=trained.fitted.adjusted if trained.fitted else {},
+        ),
         seed=config.seed if method.unlearner.seeded else None,
         protocol=config.protocol,
         limit=config.limit,

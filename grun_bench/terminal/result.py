@@ -88,7 +88,7 @@ def print_result(result: Result, path: Path, beside: Mapping[Control, Result]) -
     if result.limit:
         facts["limit"] = f"{result.limit} rows a set: not a benchmark result"
     print_table(facts_table("result " + result.run_id, facts))
-    print_table(facts_table("settings", result.unlearner.settings))
+    print_table(facts_table("settings", result.unlearner.told))
     _print_tables(result, result.metrics(), {}, beside)
     if mark := mark_of(result, beside.get("target")):
         tell(f"in the worst case: {mark}")

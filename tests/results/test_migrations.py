@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from grun_bench.core.errors import UsageError
-from grun_bench.results.migrations import CURRENT, STEPS, migrate
+from grun_bench.results.migrations import ALIKE, CURRENT, STEPS, migrate
+from grun_bench.results.result import parse_result
 from grun_bench.results.store import read_result
 
 DATA = Path(__file__).parents[1] / "data"
@@ -24,6 +25,18 @@ def test_there_is_a_file_of_each_version_and_it_is_read(version: int) -> None:
     assert read_result(stored(version)).schema_version == CURRENT
 
 
+@pytest.mark.parametrize("version", range(1, CURRENT + 1))
+def test_what_was_reviewed_is_read_as_anything_is(version: int) -> None:
+    content = stored(version).read_bytes()
+    assert parse_result(content, "here", reviewed=True) == parse_result(content, "here")
+
+
+@pytest.mark.parametrize("version", range(ALIKE, CURRENT))
+def test_no_step_changes_what_is_read_at_once(version: int) -> None:
+    data = json.loads(stored(version).read_text())
+    assert STEPS[version](data) == data == json.loads(stored(version).read_text())
+
+
 def test_nothing_of_version_1_is_lost() -> None:
     before = json.loads(stored(1).read_text())
     after = json.loads(read_result(stored(1)).dumps())
@@ -33,7 +46,7 @@ def test_nothing_of_version_1_is_lost() -> None:
         "curves": {},
         "gates": {},
         "cost": before["cost"] | {"trunk_bytes": 0},
-        "unlearner": before["unlearner"] | {"tuned": None},
+        "unlearner": before["unlearner"] | {"tuned": None, "adjusted": {}},
     }
     assert after == before | new
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FORGET, SMALL
+from conftest import FORGET, SMALL, Said
 
 from grun_bench.attacks.base import Answers
 from grun_bench.core.errors import UsageError
@@ -24,7 +25,7 @@ from grun_bench.models.batch import collate
 from grun_bench.models.forward import forward
 from grun_bench.models.lm import LM
 from grun_bench.results.record import load_records
-from grun_bench.results.result import Point, best_step
+from grun_bench.results.result import Point, Result, best_step
 from grun_bench.results.store import read_result, result_files
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.inputs import resolve
@@ -231,3 +232,23 @@ def test_a_number_that_is_none_is_not_explained_by_a_missing_retain_model(
     assert "no retain model" in str(values["forget_quality"].reason)
     assert "not finite in 4 of 4 rows" in str(values["forget_probability"].reason)
     assert "no retain model" not in str(values["forget_probability"].reason)
+
+
+def test_a_row_says_what_training_had_in_place_of_its_settings(
+    command: Callable[..., Said], small_run: list[str], hub: Path, tmp_path: Path
+) -> None:
+    width = json.loads((hub / SMALL / "config.json").read_text())["hidden_size"]
+    asked = ["--unlearner", "lora+npo", "--output", tmp_path / "results", "--save", tmp_path / "saved", "--json"]
+    asked += ["--set", "lr=0.002", "--set", f"lr_width={3 * width}", "--set", "batch_size=50", "--set", "least_steps=5"]
+    said = command(*small_run, *asked)
+    assert said.code == 0, said.err
+    result = Result.model_validate_json(said.out)
+    adjusted, rows = result.unlearner.adjusted, result.data["train:forget"]["rows"]
+    assert adjusted["lr"] == pytest.approx(0.006) and result.unlearner.settings["lr"] == 0.002
+    steps = len(next(iter(result.history.values())))
+    epochs = adjusted.get("epochs", 1)
+    assert steps >= 5 and steps == epochs * -(-rows // adjusted["batch_size"])
+    shown = command("show", result.run_id, "--output", tmp_path / "results").out
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "0.002 (0.006 in training)" in shown and "lr=0.002 (0.006 in training)" in card
+    assert f"batch_size=50 ({adjusted['batch_size']} in training)" in card
