@@ -21,11 +21,10 @@ def split(
     ready: str = "I am waiting.",
     request: str = "Now answer my question.",
 ) -> Iterator[tuple[str, Subject]]:
-    """One half of the question's words in a turn, the other in the next (`halves`); asked in one and to be answered in
-    the next (`deferred`).
+    """The question in two turns: half of its words in each (`halves`), or asked in one and answered after the other.
 
-    A gate that begins anew at every turn would have to open on a turn that names nobody, or half a name. `reply` is
-    what is answered to the first half, `ready` to the question with `wait`.
+    `deferred` is the latter. A gate that begins anew at every turn would have to open on a turn that names nobody, or
+    half a name. `reply` is what is answered to the first half, `ready` to the question with `wait`.
     """
     subject = subject.without_texts()
     rows = [replace(row, paraphrased_question=None) for row in subject.examples]

@@ -189,6 +189,8 @@ def average(values: Sequence[float | None], interval: tuple[float, float] | None
     if n == 1:
         low, high = interval or (None, None)
         return Cell(known[0], 1, low, high, "examples" if interval else "", reason)
+    if min(known) == max(known):  # a mean of equal numbers may be another one in its last digit
+        return Cell(known[0], n, known[0], known[0], "seeds", reason)
     mean = math.fsum(known) / n
     deviation = math.sqrt(math.fsum([(value - mean) ** 2 for value in known]) / (n - 1))
     half = _t_quantile(n - 1) * deviation / math.sqrt(n)

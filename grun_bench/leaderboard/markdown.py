@@ -13,6 +13,8 @@ from grun_bench.leaderboard.least import least_rule
 from grun_bench.leaderboard.tables import RANKING, Entry, Table, ranking, tables
 from grun_bench.results.words import number
 
+#: above a table of some rows of a board
+_OF_ALL = "Ranks and marks are those among all rows."
 #: numbers and intervals, which mean nothing else in Markdown
 _NUMBERS = re.compile(r"[-±+\d.,e \[\]]*")
 
@@ -138,7 +140,7 @@ def _board(board: Board, file: str, notes: Notes) -> list[str]:
     if board.tuned:
         for title, tuned in (("Default settings alone", False), ("Tuned settings alone", True)):
             some = [row for row in board.rows if row.pinned or bool(row.tuned) == tuned]
-            lines += [f"### {title}", "", *drawn(ranking(board, some, title), notes), ""]
+            lines += [f"### {title}", "", _OF_ALL, "", *drawn(ranking(board, some, title), notes), ""]
     for table in others:
         lines += _part(table, notes)
     return lines

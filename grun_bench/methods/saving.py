@@ -93,6 +93,19 @@ def is_saved(folder: Path, run_id: str) -> bool:
         return False
 
 
+def check_same_row(folder: Path, run_id: str) -> None:
+    """Raises UsageError where the folder has the saved model of another row, which is not lost unasked."""
+    if not (folder / CARD).exists():
+        return
+    saved = read_card(folder)
+    if saved.run_id != run_id:
+        row = f"run {saved.run_id}" if saved.run_id else "of no run"
+        raise UsageError(
+            f"--save {folder}: has the model of another row ({saved.unlearner}, {row}). Choose another folder, or "
+            "remove that one."
+        )
+
+
 def check_no_adapter(folder: Path) -> None:
     """Raises ModelError for a saved adapter where a model is asked for: it says what was saved, and who takes it."""
     if not (folder / CARD).exists():

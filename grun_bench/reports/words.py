@@ -79,7 +79,8 @@ def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
             if found.whole:
                 yield Line("Answers that come back whole:", _whole(found.whole, bool(row.retain)))
             for example in examples(row, found.users_attacks, 1):
-                yield Line("The answer nearest to the original:", _shown(example))
+                beyond = ", beyond the retain model's" if row.retain else ""
+                yield Line(f"The answer nearest to the original{beyond}:", _shown(example))
         elif noise:
             yield Line("What it says of the forgotten:", noise)
         if found.owner:

@@ -379,7 +379,7 @@ def parse_result(content: bytes, place: object, *, reviewed: bool = False) -> Re
 
 
 def _at_once(content: bytes) -> Result | None:
-    """A result of a schema like today's without plain data in between, in two thirds of the time; None for any other."""
+    """A result of a schema like today's without plain data in between, in two thirds of the time; None for others."""
     try:
         result = Result.model_validate_json(content)
     except ValidationError:  # the other reader says in which words it is refused

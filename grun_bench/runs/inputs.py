@@ -15,6 +15,7 @@ from grun_bench.integrations.logs.reading import check_reference, read_reference
 from grun_bench.methods.base import Unlearner
 from grun_bench.methods.make import make_unlearner
 from grun_bench.methods.optimisers import check_optimiser
+from grun_bench.methods.saving import check_same_row
 from grun_bench.methods.trained_weights import training_dtype
 from grun_bench.methods.trainer import Pair
 from grun_bench.metrics.evaluate import for_protocol
@@ -114,7 +115,7 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
     if log is not None:
         check_reference(_asked(data), log.records, f"--retain-log {config.retain_log}")
         models = replace(models, retain=None, no_retain="the retain log has no such rows.")
-    return Inputs(
+    inputs = Inputs(
         config=config,
         session=session,
         task=task,
@@ -127,6 +128,9 @@ def resolve(config: RunConfig, session: Session, method: Method | None = None, m
         metrics=for_protocol(task.metrics, config.protocol),
         log=log,
     )
+    if config.save:
+        check_same_row(config.save, inputs.run_id(method))
+    return inputs
 
 
 def _method(config: RunConfig, session: Session, task: Task) -> Method:

@@ -93,6 +93,12 @@ def test_threads_do_not_see_each_others_plugins(tmp_path: Path) -> None:
     assert "mine" not in registry.names("objective")
 
 
+def test_what_lists_say_of_a_plugin_is_a_sentence() -> None:
+    """They show the first line of its docstring."""
+    summaries = {name: each.summary for kind in registry.KINDS for name, each in registry.entries(kind).items()}
+    assert [name for name, summary in summaries.items() if not summary.endswith(".")] == []
+
+
 def test_what_there_is_already_cannot_be_overridden(tmp_path: Path) -> None:
     with (
         registry.including([write(tmp_path / "mine.py", "npo")]),

@@ -144,6 +144,12 @@ def test_the_interval_over_seeds_is_students(values: list[float]) -> None:
     assert cell.over == "seeds" and cell.n == len(values)
 
 
+@given(st.floats(-10, 10), st.integers(2, 8))
+def test_equal_numbers_have_no_spread_whatever_sums_round(value: float, count: int) -> None:
+    cell = average([value] * count, None)
+    assert cell.low == cell.value == cell.high == value
+
+
 def test_a_page_whose_intervals_reach_beyond_the_metric_says_what_they_take_for_granted(tmp_path: Path) -> None:
     store(
         [*references(), *(result(seed=seed, es=es) for seed, es in enumerate((0.01, 0.02, 0.2)))], tmp_path / "results"

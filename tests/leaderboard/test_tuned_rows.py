@@ -48,6 +48,7 @@ def test_a_page_has_each_kind_by_itself(board: Board) -> None:
     default, own = part["Default settings alone"], part["Tuned settings alone"]
     assert default.count("lora+npo") == own.count("lora+npo") == 1 and "20 trials" not in default
     assert "target model" in default and "target model" in own and own.count("20 trials") == 2
+    assert all("those among all rows" in table for table in (default, own))
     assert "95 % of the target model's" in text  # the rule
     first, *lines = sheet(board).splitlines()
     assert "tuned" in first.split(",") and sum("20 trials" in line for line in lines) == 2

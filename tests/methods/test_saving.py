@@ -167,14 +167,14 @@ def test_a_quantised_base_can_be_given(
     assert 0 < error < 0.1 < (logits_of(plain) - expected).norm() / expected.norm()
 
 
-def test_saving_again_replaces_and_something_else_is_left_alone(
+def test_another_row_and_something_else_are_left_alone(
     keep: Callable[..., Tensor], command: Command, small_run: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     first = keep("grun+gd", folder)
-    second = keep("grun+npo", folder)
-    assert not torch.equal(first, second)
-    assert torch.equal(logits_of(grun_bench.load(folder)), second)
+    with pytest.raises(UsageError, match=r"another row \(grun\+gd, run "):
+        keep("grun+npo", folder)
+    assert torch.equal(logits_of(grun_bench.load(folder)), first)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
     said = command(*small_run, "--unlearner", "grun+gd", "--output", tmp_path, "--save", tmp_path / "thesis")
@@ -250,6 +250,13 @@ def test_the_command_saves_what_was_run_before(
     said = command(*options, "--save", tmp_path / "model")
     assert said.code == 0 and f"grun_bench.load('{tmp_path / 'model'}')" in said.out
     assert grun_bench.load(tmp_path / "model")
+    # and the model of another row is not lost; that of the same one may be made again
+    before = (tmp_path / "model" / "grun_bench.json").read_bytes()
+    for more in (["--dry-run"], []):
+        other = command(*options, "--seed", "1", *more, "--save", tmp_path / "model")
+        assert other.code == 2 and "grun+npo, run" in other.err and "Choose another folder" in other.err
+    assert (tmp_path / "model" / "grun_bench.json").read_bytes() == before
+    assert command(*options, "--overwrite", "--save", tmp_path / "model").code == 0
 
 
 # --- as any model of transformers -------------------------------------------------------------------------------------
@@ -310,10 +317,10 @@ def test_another_base_is_refused(keep: Callable[..., Tensor], environment: Path,
 
 def test_a_pickle_is_refused_by_its_content(keep: Callable[..., Tensor], tmp_path: Path) -> None:
     for unlearner, name in (("grun+gd", "adapter.safetensors"), ("lora+gd", "adapter_model.safetensors")):
-        keep(unlearner, tmp_path / "model")
-        (tmp_path / "model" / name).write_bytes(pickle.dumps({"weight": [1.0]}))
+        keep(unlearner, tmp_path / unlearner)
+        (tmp_path / unlearner / name).write_bytes(pickle.dumps({"weight": [1.0]}))
         with pytest.raises(ModelError, match="not a safetensors file"):
-            grun_bench.load(tmp_path / "model")
+            grun_bench.load(tmp_path / unlearner)
 
 
 def of_base(**base: object) -> str:
