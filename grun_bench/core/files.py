@@ -69,6 +69,14 @@ def part_of(path: Path) -> Iterator[Path]:
         remove(part)
 
 
+def readable_as(folder: Path) -> None:
+    """Give files whoever may read their folder: safetensors writes them for the one who ran it alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
 def _machine() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 

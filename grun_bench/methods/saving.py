@@ -27,7 +27,7 @@ from grun_bench.core.calls import working
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line, wrong
 from grun_bench.core.escaping import clean
-from grun_bench.core.files import part_of
+from grun_bench.core.files import part_of, readable_as
 from grun_bench.core.given import FLAG, PATH, TEXT, Given, check_dtype
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.cards import write_card
@@ -163,6 +163,7 @@ def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None], resul
             without_places(part, name_for_others(saved.base), saved.base.get("revision"))
             (part / CARD).write_text(saved.model_dump_json(indent=1) + "\n", encoding="utf-8")
             write_card(part, saved, result, folder.name)
+            readable_as(part)
             if folder.exists():
                 shutil.rmtree(folder)
             part.replace(folder)

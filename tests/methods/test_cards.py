@@ -120,6 +120,8 @@ def check_no_paths(folder: Path, *places: Path) -> None:
         content = path.read_bytes() if path.is_file() else b""
         for place in (*places, Path.home()):
             assert str(place).encode() not in content, (path, place)
+    (plain := places[0] / "plain").write_text("")  # and who may read their folder may read them
+    assert {path.stat().st_mode for path in folder.rglob("*") if path.is_file()} == {plain.stat().st_mode}
 
 
 def loaded_as_said(card: ModelCard) -> PreTrainedModel:

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from grun_bench.core.cache import KEY_FILE
 from grun_bench.core.errors import GrunBenchError, UsageError
-from grun_bench.core.files import check_empty, part_of
+from grun_bench.core.files import check_empty, part_of, readable_as
 from grun_bench.core.patches import any_generation_config, no_bars
 from grun_bench.integrations.hf.forms import Form
 from grun_bench.methods.adapters.base import Adapter
@@ -88,6 +88,7 @@ def export(folder: Path, to: Form, out: Path, placement: Placement, base: str | 
             part.mkdir()
             fill(part)
             _name(fitted, to, folder, part, exported)
+            readable_as(part)
             if out.exists():
                 out.rmdir()
             part.replace(out)
