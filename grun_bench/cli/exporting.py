@@ -9,6 +9,7 @@ import typer
 
 from grun_bench.cli.options import Output
 from grun_bench.core.errors import UsageError, unknown
+from grun_bench.core.files import check_empty
 from grun_bench.core.given import DTYPES
 from grun_bench.runs.config import RESULTS
 
@@ -29,6 +30,7 @@ def export(
     for what, name, known in (("--to", to, FORMS), ("--dtype", dtype, DTYPES)):
         if name not in known:
             raise unknown(what, name, known)
+    check_empty(out, "--out")  # loading takes its time
     from grun_bench.core.patches import offline_if_unreachable
     from grun_bench.integrations.hf.export import export as write
     from grun_bench.models.loading import Placement
