@@ -32,7 +32,6 @@ Options of the decorator, the first two needed:
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Collection, Container, Mapping, MutableMapping, Sequence
@@ -42,7 +41,8 @@ from typing import Any
 import torch
 
 from grun_bench.core import registry
-from grun_bench.core.errors import Diverged, GrunBenchError, Inapplicable, UsageError, unknown
+from grun_bench.core.errors import Diverged, GrunBenchError, Inapplicable, unknown
+from grun_bench.core.extras import check_installed
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.recipes import in_force
@@ -225,9 +225,8 @@ def make_attacks(
 
 def _make(name: str, overrides: Mapping[str, Any], world: World) -> Attack:
     plugin = registry.get("attack", name)
-    module, extra = plugin.extra or ("", "")
-    if module and importlib.util.find_spec(module) is None:
-        raise UsageError(f"the attack {name} needs {module}: pip install 'grun-bench[{extra}]'")
+    if plugin.extra:
+        check_installed(f"the attack {name}", *plugin.extra)
     settings = in_force(options_of(plugin.target), [name], world.sections)
     own = {key.partition(".")[2]: value for key, value in overrides.items() if key.partition(".")[0] == name}
     return Attack(plugin, override(settings, own, name, bounds_of(plugin.target), f"--set {name}."))

@@ -38,8 +38,6 @@ from grun_bench.core.registry import attack
 from grun_bench.core.settings import each, one_of
 from grun_bench.models.forward import decoder_layers
 
-#: the library, and the extra of this package that installs it
-NEEDS = ("bitsandbytes", "quantisation")
 #: weights that share a scale in 4 bits: bitsandbytes' default
 BLOCK = 64
 
@@ -66,13 +64,13 @@ def rounded_4bit(weight: Tensor, code: str) -> Tensor:
     return functional.dequantize_4bit(packed, state).view_as(weight)
 
 
-@attack("int8", access="weights", version=1, utility=KEPT, extra=NEEDS)
+@attack("int8", access="weights", version=1, utility=KEPT, extra=("bitsandbytes", "quantisation"))
 def int8(subject: Subject) -> Iterator[tuple[str, Subject]]:
     """The base's weights rounded to 8 bits (bitsandbytes), an adapter in full precision."""
     yield from _quantised(subject, {"int8": rounded_int8})
 
 
-@attack("int4", access="weights", version=1, utility=KEPT, extra=NEEDS)
+@attack("int4", access="weights", version=1, utility=KEPT, extra=("bitsandbytes", "quantisation"))
 def int4(
     subject: Subject, *, codes: Annotated[Sequence[str], each(one_of("nf4", "fp4"))] = ("nf4", "fp4")
 ) -> Iterator[tuple[str, Subject]]:

@@ -81,8 +81,8 @@ class TaskOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonOptions(OptionGroup):
-    """What rows have in common that are compared: fields of RunConfig, and the recipe."""
+class TrialOptions(OptionGroup):
+    """What rows and trials of a tuning are of, and made with: fields of RunConfig, and the recipe."""
 
     forget: Annotated[
         Path | None,
@@ -121,7 +121,6 @@ class CommonOptions(OptionGroup):
         str | None,
         typer.Option(help="A branch, tag or commit of --target on the Hub, else of --model; as in ORG/NAME@IT."),
     ] = None
-    retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     quantise: Annotated[
         str, typer.Option(metavar="nf4|fp4", help="Base weights in 4 bits (bitsandbytes), the adapter in float32.")
@@ -130,6 +129,28 @@ class CommonOptions(OptionGroup):
     protocol: Annotated[
         str, typer.Option("--protocol", help="grun-bench, or open-unlearning to compare with its tables.")
     ] = "grun-bench"
+    recipe: Annotated[
+        str, typer.Option(help="Settings to begin with: default, paper (GRUN's code) or open-unlearning.")
+    ] = "default"
+
+    def config(
+        self, machine: MachineOptions, unlearner: str = "", settings: Sequence[str] = (), **more: Any
+    ) -> RunConfig:
+        """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
+        fields, overrides = vars(self).copy(), parsed(settings)
+        if retain := fields.pop("retain"):
+            fields |= {"keep": Path(retain)} if self.forget else {"retain_model": self.retain_model or retain}
+        fields["columns"] = mapped(self.columns)
+        if (recipe := fields.pop("recipe")) != "default":
+            overrides["recipe"] = recipe
+        return own_defaults(RunConfig(unlearner=unlearner, overrides=overrides, **fields | machine.config() | more))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions(TrialOptions):
+    """What rows have in common that are compared: all that, and how they are scored."""
+
+    retain_log: Annotated[Path | None, typer.Option(help="A published retain log instead of a retain model.")] = None
     attacks: Annotated[
         str,
         typer.Option(
@@ -151,22 +172,14 @@ class CommonOptions(OptionGroup):
             "--tuned", help="Settings that `tune` chose: its folder, or a tuning.jsonl; with a seed it did not see."
         ),
     ] = None
-    recipe: Annotated[
-        str, typer.Option(help="Settings to begin with: default, paper (GRUN's code) or open-unlearning.")
-    ] = "default"
 
     def config(
         self, machine: MachineOptions, unlearner: str = "", settings: Sequence[str] = (), **more: Any
     ) -> RunConfig:
-        """The run that was asked for; `settings` as in `--set`, `more` are options of one command alone."""
-        fields, overrides = vars(self).copy(), parsed(settings)
-        if retain := fields.pop("retain"):
-            fields |= {"keep": Path(retain)} if self.forget else {"retain_model": self.retain_model or retain}
-        fields["columns"] = mapped(self.columns)
-        fields["strengths"] = numbers("--strengths", self.strengths)
-        if (recipe := fields.pop("recipe")) != "default":
-            overrides["recipe"] = recipe
-        return own_defaults(RunConfig(unlearner=unlearner, overrides=overrides, **fields, **machine.config(), **more))
+        """The same with these."""
+        return super().config(
+            machine, unlearner, settings, **{"strengths": numbers("--strengths", self.strengths)} | more
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import Refused, UsageError, unknown
+from grun_bench.core.extras import check_installed
 from grun_bench.core.plugin_search import defaults, entries, keywords
 from grun_bench.core.settings import here, typed
 from grun_bench.models.names import TINY, folder_of, hub_id
@@ -130,6 +131,15 @@ def _recipes() -> list[str]:
     """The names of recipes."""
     known = loaded(_METHODS / "recipes.yaml")
     return ["default", *dict.fromkeys(key.partition("/")[0] for key in known if "/" in key)]
+
+
+def check_libraries(config: RunConfig, attacks: Sequence[str]) -> None:
+    """Raises UsageError where a library is not installed that an attack needs by its source, or the base's rounding."""
+    for name in attacks:
+        if needs := entries("attack")[name].declared.get("extra"):
+            check_installed(f"the attack {name}", *needs)
+    if config.quantise:
+        check_installed("--quantise", "bitsandbytes", "quantisation")
 
 
 def check_tuned(config: RunConfig, task: str) -> None:

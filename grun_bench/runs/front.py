@@ -16,7 +16,7 @@ from grun_bench.core.given import PATH, SETTINGS, TEXT, Given, check_device, che
 from grun_bench.integrations.trackers import tracker_names
 from grun_bench.results.protocol_names import PROTOCOLS
 from grun_bench.runs.config import RunConfig
-from grun_bench.runs.early import check_models, check_settings, check_tuned
+from grun_bench.runs.early import check_libraries, check_models, check_settings, check_tuned
 from grun_bench.runs.given_types import check_given
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
 from grun_bench.tasks.yaml_files import task_file
@@ -252,7 +252,9 @@ def check(config: RunConfig, writes: bool = True) -> None:
         for names in filter(None, (config.attacks, config.attack_sets)):
             registry.attack_names(names, ())
         task = _task(config, file, writes)
-        check_settings(config, registry.attack_names(config.attacks, task.attacks) if config.attacks else [])
+        attacks = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
+        check_settings(config, attacks)
+        check_libraries(config, attacks)
         check_models(config)
         if config.unlearner:
             check_tuned(config, task.name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from grun_bench.core import processes, registry
 from grun_bench.core.calls import working
+from grun_bench.core.extras import check_installed
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_searched
 from grun_bench.runs.front import check, loaded
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def tune(config: RunConfig, trials: int) -> Tuning:
     """Search the settings of an unlearner: see `grun_bench.tuning.tune.tune`."""
     processes.refuse("tune")
+    check_installed("tune", "optuna", "tune")
     with registry.including(config.include):
         check_searched(config.unlearner)
     check(config)

@@ -45,13 +45,10 @@ class Study:
     """The search for one unlearner. `searched` are ranges in numbers of their settings, `defaults` the first trial."""
 
     def __init__(self, folder: Path, searched: Searched, defaults: Mapping[str, Any], seed: int, trials: int) -> None:
-        """Raises UsageError where Optuna is not there."""
-        try:
-            import optuna
-            from optuna.storages import JournalStorage
-            from optuna.storages.journal import JournalFileBackend
-        except ImportError:
-            raise UsageError("tune searches with Optuna: pip install 'grun-bench[tune]'.") from None
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.searched, self.seed, self.trials = folder, searched, seed, trials

@@ -107,6 +107,53 @@ def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
         assert code == 2 and part in said, said
 
 
+@pytest.mark.parametrize(
+    ("command_line", "module", "words"),
+    [
+        (["tune", "--unlearner", "lora+npo", "--task", "tofu_lite"], "optuna", "tune needs optuna: pip install"),
+        ([*RUN, "--attacks", "prefill,int4"], "bitsandbytes", "the attack int4 needs bitsandbytes: pip install"),
+        ([*RUN, "--quantise", "nf4"], "bitsandbytes", "--quantise needs bitsandbytes: pip install"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_told_first_and_leaves_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: list[str], module: str, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as Python has it for what cannot be imported
+    monkeypatch.chdir(tmp_path)
+    refused(command(*command_line), words)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_attacks_need_is_read_off_their_source() -> None:
+    for name, entry in entries("attack").items():
+        assert entry.declared.get("extra") == registry.get("attack", name).extra, name
+
+
+def test_tune_offers_what_it_takes(command: Command) -> None:
+    """The folder that it names is the one that it has, and options that a trial cannot have are not among its own."""
+    said = " ".join(command("tune", "--help").out.split())
+    assert "Folder of the tunings. [default: tuning]" in said
+    for option in ("--attacks", "--attack-sets", "--strengths", "--tuned", "--retain-log"):
+        assert f"{option} " not in said
+        assert f"{option} " in command("run", "--help").out
+        refused(
+            command("tune", "--unlearner", "lora+npo", "--task", "tofu_lite", option, "x"),
+            f"no such option {option}, which goes with `grun-bench run`",
+        )
+
+
+def test_tune_takes_the_folder_that_it_is_given(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of results: where it cannot be written in, that is told."""
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "leaderboards").touch()
+    given = ["--unlearner", "lora+npo", "--task", "tofu_lite", "--output", "leaderboards/results"]
+    refused(command("tune", *given), "--output leaderboards/results: cannot be written")
+    assert [each.name for each in tmp_path.iterdir()] == ["leaderboards"]
+
+
 def test_an_option_of_the_command_line_is_a_keyword_a_setting_or_told() -> None:
     """From Python: every option of `run`."""
     options = {each.opts[0].removeprefix("--").replace("-", "_") for each in Made()["run"].params}

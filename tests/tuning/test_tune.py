@@ -105,7 +105,7 @@ def test_no_scored_file_is_read(
     [
         (("none",), "nothing to tune"),
         (("full+npo", "--set", "beta=0.2"), "--set beta: it is one of the settings that are searched"),
-        (("full+npo", "--attacks", "suffix"), "--attacks: a trial has none"),
+        (("full+npo", "--attacks", "suffix"), "no such option --attacks, which goes with"),
         (("full+npo", "--trials", "0"), "trials"),
     ],
 )
