@@ -12,6 +12,7 @@ from grun_bench.cli.options import names, parsed, seeded, tried
 from grun_bench.cli.running import CommonOptions, MachineOptions, TrackOptions
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
+from grun_bench.core.escaping import clean
 from grun_bench.runs.own import near_files
 
 #: keys of a sweep's file that are the axes
@@ -67,15 +68,16 @@ def sweep(
     elif not unlearners:
         raise UsageError("name what to run, with --unlearner NAME or in a FILE.yaml: `grun-bench sweep --help`.")
     config = options.config(machine, **tracking.config())
-    plan = Plan.of(checked(Grid, axes, file or "the options of sweep"), config)
+    plan = Plan.of(checked(Grid, axes, file or "the options of sweep", root=""), config, writes=not status)
     if status:
-        print_status(plan)
+        print_status(plan, config.output)
         return
     where = executor(cluster, jobs, parsed(resources, "--resource"), owner := new_owner())
     with watching(plan) as show:
         found = run_all(plan, where, owner, show)
-    print_sweep(plan, found, config.output)
-    if problem := shortfall(plan, found):
+    problem = shortfall(plan, found)
+    print_sweep(plan, found, config.output, problem)
+    if problem:
         raise GrunBenchError(problem)
 
 
@@ -101,13 +103,13 @@ def _from_file(path: Path, beside: bool) -> tuple[dict[str, Any], CommonOptions]
     if beside:
         raise UsageError(f"{path}: the file says what is run; options beside it say where and how.")
     keys = loaded(path)
+    known = [*AXES, *(each.name for each in fields(CommonOptions))]
+    for key in keys if isinstance(keys, dict) else ():
+        if key not in known:
+            raise unknown(f"key in {path}", clean(str(key), 100), known)
     if not isinstance(keys, dict) or "unlearners" not in keys:
         raise UsageError(f"{path}: a sweep is a mapping of keys with `unlearners`, a list of names, among them.")
-    known = [*AXES, *(each.name for each in fields(CommonOptions))]
-    for key in keys:
-        if key not in known:
-            raise unknown(f"key in {path}", str(key), known)
     axes = {key: keys.pop(key) for key in AXES if key in keys}
     # what the command takes with commas between may be a list here
     others = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in keys.items()}
-    return axes, checked(CommonOptions, others, path)
+    return axes, checked(CommonOptions, others, path, root="")

@@ -60,9 +60,27 @@ def first_line(error: Exception) -> str:
 
 def wrong(error: ErrorDetails) -> str:
     """What pydantic found of a value, in words for the person whose file it is."""
-    said = {"missing": "is missing", "extra_forbidden": "is no field here"}.get(error["type"])
+    kind, given = error["type"], error["input"]
+    if kind in _LISTS and isinstance(given, str | int | float):
+        from grun_bench.core.escaping import clean  # takes a moment, and nothing else here needs it
+
+        return f"should be a list, as in [{clean(str(given), 60)}]"
+    said = _SAID.get(kind)
     return said or in_plain_words(error["msg"]).removeprefix("Value error, ").replace("Input should", "should")
 
+
+#: kinds of errors of pydantic in which a list is wanted
+_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")
+#: kinds of its errors -> what is said of them; whoever writes a file does not know the types of Python
+_SAID = {
+    "missing": "is missing",
+    "extra_forbidden": "is no field here",
+    **dict.fromkeys(_LISTS, "should be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type"), "should be a mapping"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "should be true or false"),
+    "path_type": "should be a path",
+    "too_short": "has too few entries",
+}
 
 #: what pydantic and typer say -> the same for people who do not write programs
 _PLAIN = {

@@ -30,8 +30,11 @@ T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def checked(kind: type[T], data: Any, place: object) -> T:
-    """Data from JSON as a value of this type, a pydantic model with `strict=True`; refused where they are another."""
+def checked(kind: type[T], data: Any, place: object, root: str = "$") -> T:
+    """Data from JSON as a value of this type, a pydantic model with `strict=True`; refused where they are another.
+
+    `root` is what they are called as a whole, where a place in them is named: "" in files that people write.
+    """
     anything: Any = kind  # mypy holds that a type cannot be hashed
     try:
         found: T = _adapter(anything).validate_python(data)
@@ -39,7 +42,7 @@ def checked(kind: type[T], data: Any, place: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        refuse(place, f"${where}: {wrong(first)[:200]}")
+        refuse(place, ": ".join(filter(None, ((root + where).lstrip("."), wrong(first)[:200]))))
 
 
 @cache

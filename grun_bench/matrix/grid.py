@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grun_bench.core import registry
 from grun_bench.runs.config import MAX_SEED, RunConfig
@@ -24,6 +24,16 @@ class Choice(BaseModel):
     name: str
     settings: dict[str, Any] = Field(default={}, alias="set")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        """A name alone is one without settings of its own."""
+        if isinstance(given, str):
+            return {"name": given}
+        if not isinstance(given, dict):
+            raise ValueError("should be a name, or a mapping with name and set")
+        return given
+
 
 class Grid(BaseModel):
     """The axes of a sweep, as a file or the options of the command have them.
@@ -33,7 +43,7 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    unlearners: tuple[str | Choice, ...] = Field(min_length=1)
+    unlearners: tuple[Choice, ...] = Field(min_length=1)
     tasks: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=(0,), min_length=1)
@@ -61,12 +71,11 @@ class Grid(BaseModel):
             for seed in self.seeds
         ]
 
-    def _chosen(self, choice: str | Choice, common: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _chosen(self, choice: Choice, common: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The unlearners that an entry means, each with every combination of its settings."""
-        own = choice if isinstance(choice, Choice) else Choice(name=choice)
-        tried = combinations(self.settings | own.settings)
+        tried = combinations(self.settings | choice.settings)
         settings = [{**common, **each} for each in tried]
-        for name in expand([own.name]):
+        for name in expand([choice.name]):
             of_name = [of_attacks(each) for each in settings] if registry.role_of(name) else settings
             yield from ((name, each) for each in of_name)
 

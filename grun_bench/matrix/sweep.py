@@ -41,12 +41,12 @@ class Plan:
     controls: Mapping[str, Cell]
 
     @classmethod
-    def of(cls, grid: Grid, shared: RunConfig) -> Plan:
-        """Raises UsageError for whatever can be refused before anything is loaded."""
+    def of(cls, grid: Grid, shared: RunConfig, writes: bool = True) -> Plan:
+        """Raises UsageError for whatever can be refused before anything is loaded; makes folders where it `writes`."""
         with registry.including(shared.include):
             configs = grid.configs(shared)
             for one in {(each.task, each.model): each for each in configs}.values():
-                check(one)
+                check(one, writes)
             cells = {cell.key: cell for cell in map(Cell.of, configs)}
             return cls(list(cells.values()), {key: Cell.of(control_of(cell.config)) for key, cell in cells.items()})
 
@@ -129,7 +129,8 @@ class _Watched:
         status = self._over[control.key]
         if cell.key == control.key or status.state != "failed" or self._is_over(cell):
             return ""
-        return f"the target and the retain model could not be made: {status.reason} (see {control.log})"
+        log = f" (see {control.log})" if control.log.is_file() else ""
+        return f"the target and the retain model could not be made: {status.reason}{log}"
 
     def look(self) -> dict[Cell, Status]:
         """What became of each by now."""

@@ -63,21 +63,37 @@ class _Lines:
         self._first = True
 
     def __call__(self, found: Found) -> None:
-        over = sum(each.over for each in found.values())
+        over, new = sum(each.over for each in found.values()), {}
         for cell, each in found.items():
             if each.state != self._said[cell.key] and each.state != "waiting":
-                known = self._first and each.state == "done"
+                if not (self._first and each.state == "done"):
+                    new[cell] = each
                 self._said[cell.key] = each.state
-                if not known:
-                    say(f"{over} of {len(found)} over; {cell}: {_told(cell, each)}")
+        for line in _lines(new):
+            say(f"{over} of {len(found)} over; {line}")
         self._first = False
 
 
-def _told(cell: Cell, status: Status) -> str:
-    if status.state == "running":
-        return f"running; log: {cell.log}"
+def _lines(found: Found) -> Iterator[str]:
+    """What became of runs, a line each; those without a log of their own of which the same is said stand in one."""
+    same: dict[tuple[str, str], list[Cell]] = {}
+    for cell, each in found.items():
+        log = _log(cell, each)
+        same.setdefault((_told(each, log), log or (cell.key if not each.reason else "")), []).append(cell)
+    for (told, _), (first, *others) in same.items():
+        yield f"{first}{f' and {len(others)} more' if others else ''}: {told}"
+
+
+def _told(status: Status, log: str) -> str:
     took = f" in {status.seconds:.0f} s" if status.seconds else ""
-    return f"{status.state}{took}" + (f": {status.reason}; log: {cell.log}" if status.reason else "")
+    reason = f": {status.reason}" if status.reason else ""
+    return f"{status.state}{took}{reason}" + (f"; log: {log}" if log else "")
+
+
+def _log(cell: Cell, status: Status) -> str:
+    """The log of a run that is not done, if it was begun."""
+    begun = status.state == "running" or (status.state != "done" and cell.log.is_file())
+    return str(cell.log) if begun else ""
 
 
 def counted(found: Found) -> str:
@@ -86,15 +102,18 @@ def counted(found: Found) -> str:
     return f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
-def print_status(plan: Plan) -> None:
+def print_status(plan: Plan, output: Path) -> None:
     """What became of every run of a sweep by now, with the reason and the log of those that are not done."""
     found = {cell: cell.status() for cell in plan.all}
     print_table(_table(plan, found))
-    tell(counted(found))
+    tell(counted(found), *([] if output.is_dir() else [f"{output}: no such folder, so nothing was begun there."]))
 
 
-def print_sweep(plan: Plan, found: Found, output: Path) -> None:
-    """One row a run that was asked for: its headline numbers, or why there are none."""
+def print_sweep(plan: Plan, found: Found, output: Path, problem: str) -> None:
+    """One row a run that was asked for: its headline numbers, or why there are none.
+
+    Where there is a `problem`, which says how many failed, they are not counted here.
+    """
     results = {cell: read_result(output / each.result) for cell, each in found.items() if each.result}
     shown = next((results[cell] for cell in plan.cells if cell in results), None)
     headline = shown.headline if shown else []
@@ -106,9 +125,9 @@ def print_sweep(plan: Plan, found: Found, output: Path) -> None:
         values = [number(results[cell].value(metric)) for metric in headline] if cell in results else []
         table.add_row(*axes.row(cell, found[cell]), *values)
     print_table(table)
-    problems = [f"{cell}: {_told(cell, each)}" for cell, each in found.items() if each.reason]
     tell(*(powers(shown, headline) if shown else []))
-    tell(*problems, counted(found), f"next: {leaderboard_command(output)}")
+    tell(*_lines({cell: each for cell, each in found.items() if each.reason}))
+    tell(*([] if problem else [counted(found)]), *([f"next: {leaderboard_command(output)}"] if shown else []))
 
 
 def _table(plan: Plan, found: Found) -> Table:
@@ -118,9 +137,8 @@ def _table(plan: Plan, found: Found) -> Table:
     table.add_column("log", overflow="fold")
     for cell, each in found.items():
         why = each.reason or (each.host and f"on {each.host}, process {each.pid}")
-        begun = each.state in ("running", "failed") or (each.state != "done" and cell.log.is_file())
-        log = os.path.relpath(cell.log) if begun else ""
-        table.add_row(*axes.row(cell, each), terminal(why), terminal(log))
+        log = _log(cell, each)
+        table.add_row(*axes.row(cell, each), terminal(why), terminal(os.path.relpath(log) if log else ""))
     return table
 
 

@@ -169,8 +169,8 @@ SLURM = ["--unlearner", "npo", "--task", "tofu_forget10", "--cluster", "slurm"]
     [
         ({"unlearners": ["npo"], "seed": 1}, [], ["key in", "'seed'", "did you mean seeds"]),
         ({"tasks": ["tofu_forget10"]}, [], ["`unlearners`"]),
-        ({"unlearners": ["npo"], "seeds": "all"}, [], ["$.seeds"]),
-        ({"unlearners": ["npo"], "limit": "many"}, [], ["$.limit"]),
+        ({"unlearners": ["npo"], "seeds": "all"}, [], ["sweep.yaml: seeds: should be a list, as in [all]."]),
+        ({"unlearners": ["npo"], "limit": "many"}, [], ["sweep.yaml: limit: should be a whole number."]),
         ({"unlearners": ["npo"]}, ["--task", "tofu_forget10"], ["the file says what is run"]),
         ({"unlearners": ["npo"]}, [], ["--task says"]),
         (None, ["--task", "tofu_forget10"], ["--unlearner NAME"]),

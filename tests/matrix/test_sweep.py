@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic import result, store
 
 from grun_bench.matrix.cell import Cell, Status
 from grun_bench.matrix.executors.processes import Processes
 from grun_bench.matrix.grid import Grid
-from grun_bench.matrix.sweep import Plan, sweep
+from grun_bench.matrix.sweep import Plan, shortfall, sweep
 from grun_bench.runs.config import RunConfig
+from grun_bench.terminal.sweep import print_sweep, watching
 
 
 @pytest.fixture
@@ -45,6 +48,7 @@ class Noting:
             state = self.states.get(cell.config.unlearner, "done")
             said = {"state": state, "result": "result.json" if state == "done" else "", "reason": f"{state} of {cell}"}
             cell.write(Status.model_validate(said | {"owner": self.owner}))
+            cell.log.touch()
         tick()
 
 
@@ -107,3 +111,29 @@ def test_processes_that_end_at_once_are_failures(
     found = sweep(plan, Processes(2, "me"), "me", lambda found: None)
     assert {each.state for each in found.values()} == {"failed"}
     assert "exit code 1" in found[plan.first[0]].reason
+    assert not any(".log" in each.reason for each in found.values())
+
+
+def test_what_never_began_is_told_once_with_one_total(plan: Plan, capfd: pytest.CaptureFixture[str]) -> None:
+    """No log is named that is not there, and no next command for rows that are not there."""
+    reason, executor = "failed of none, seed 0 on tofu_forget10", Noting(states={"none": "failed"})
+    with watching(plan) as show:
+        found = sweep(plan, executor, executor.owner, show)
+    problem = shortfall(plan, found)
+    print_sweep(plan, found, plan.cells[0].config.output, problem)
+    said = capfd.readouterr()
+    (control,) = plan.first
+    about = [line for line in said.out.splitlines() if reason in line]
+    assert len(about) == 2 and f"{plan.cells[0]} and 3 more: failed: the target and" in about[1]
+    assert said.err.count(reason) == 1
+    assert set(re.findall(r"\S+\.log", said.err + said.out)) == {str(control.log)} and control.log.is_file()
+    assert problem.startswith("of 4 runs 4 failed") and "runs:" not in said.out and "next:" not in said.out
+
+
+def test_rows_that_are_there_have_a_next_command(plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (place,) = store([result()], tmp_path)
+    done, failed = Status(state="done", result=place.relative_to(tmp_path).as_posix()), Status(state="failed")
+    found = dict.fromkeys(plan.all, failed) | {plan.cells[0]: done}
+    print_sweep(plan, found, tmp_path, shortfall(plan, found))
+    assert f"next: grun-bench leaderboard --results {tmp_path}" in capfd.readouterr().out
+    assert shortfall(plan, found).startswith("of 4 runs 3 failed")

@@ -127,7 +127,7 @@ def test_what_the_command_needs_and_is_not_there_is_said(files: Path, environmen
 @pytest.mark.parametrize(
     ("configs", "parts"),
     [
-        ({}, ["$.configs", "valid dictionary"]),
+        ({}, ["$.configs", "should be a mapping"]),
         ({"letters": {"own": {"forget": {"file": "a", "sha256": "b", "rm": 1}}}}, ["$.configs"]),
         ({"letters": {"description": 3}}, ["$.configs"]),
         (None, ["names no file"]),
