@@ -44,20 +44,21 @@ def list_names(
 
 
 def _list_runs(output: Path) -> None:
+    from grun_bench.leaderboard.build import named_apart
     from grun_bench.results.store import elsewhere, read_result, result_files
     from grun_bench.results.words import number
     from grun_bench.terminal.listing import print_rows
 
-    results = [read_result(path) for path in result_files(output)]
+    results = sorted(map(read_result, result_files(output)), key=lambda result: result.date)
     if not results:
         print(f"no runs in {output}{elsewhere(output) or '; `grun-bench run` files them there.'}")
         return
     rows = [
         (
-            *(result.run_id, result.task, result.model, result.unlearner.name, result.status, result.date[:10]),
+            *(result.run_id, result.task, result.model, name, result.status, result.date[:10]),
             *(number(result.value(metric)) for metric in ("forget_quality", "model_utility")),
         )
-        for result in sorted(results, key=lambda result: result.date)
+        for result, name in zip(results, named_apart(results), strict=True)
     ]
     columns = ("run", "task", "model", "unlearner", "status", "date", "forget quality", "model utility")
     print_rows(f"runs in {output}", columns, rows)

@@ -46,7 +46,8 @@ def _runs(results: Sequence[Result]) -> pd.DataFrame:
     lines = [
         {
             **{"run_id": each.run_id, "task": each.task, "model": each.model, "unlearner": each.unlearner.name},
-            **{"settings": _text(each.unlearner.settings), "seed": each.seed, "protocol": each.protocol},
+            **{"settings": _text(each.unlearner.settings), "tuned": each.unlearner.tuned_label},
+            **{"seed": each.seed, "protocol": each.protocol},
             **{"limit": each.limit, "dataset": each.dataset, "dataset_hash": each.dataset_hash},
             **{"status": each.status, "date": each.date, "headline": list(each.headline)},
             **{"attacks": list(each.attacks), "device": str(each.hardware.get("device", ""))},

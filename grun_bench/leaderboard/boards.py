@@ -83,8 +83,7 @@ class Row:
     @property
     def tuned(self) -> str:
         """How its settings were found, as in `tuned: 20 trials, validation of tofu_forget10`; "" for others."""
-        tuned = self.runs[0].result.unlearner.tuned
-        return tuned.label if tuned else ""
+        return self.runs[0].result.unlearner.tuned_label
 
     @property
     def adapter(self) -> str:

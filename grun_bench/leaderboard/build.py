@@ -81,7 +81,7 @@ def _board(key: Key, runs: Iterable[Run], sets: ScoredSets, flags: Mapping[str, 
     lead, utility = _ranked_by(first.headline, columns, directions, sets)
     user = [name for name in access if access[name] == "user"]
     numbers = [numbers_of(group.runs, columns, access, user, lead, sets) for group in groups]
-    shown = _shown_settings([group.runs for group in groups])
+    shown = shown_settings([group.runs[0].result for group in groups])
     entrants = [_entrant(*each, utility, flags, apart) for each in zip(groups, shown, numbers, strict=True)]
     # results of --limit are smoke tests
     ranking = Ranking.against([] if first.limit else entrants, by_utility=utility is not None)
@@ -139,27 +139,36 @@ def _ranked_by(
     return by_metric[lead] if lead else None, by_metric[utility] if utility else None
 
 
-def _shown_settings(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Beside each row's name, the settings in which the rows of this unlearner differ.
+def shown_settings(results: Sequence[Result]) -> list[str]:
+    """Beside each row's name, the settings in which the rows of this unlearner on its task and model differ.
 
     Tuned ones say how they were found and differ from all; those of the others differ from each other.
     """
-    settings = [group[0].result.unlearner for group in groups]
-    whole: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    untuned: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for each in settings:
-        whole[each.name].append(each.settings)
-        if each.tuned is None:
-            untuned[each.name].append(each.settings)
+    whole: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    untuned: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    keys = [(each.task, each.model, each.unlearner.name) for each in results]
+    for key, each in zip(keys, results, strict=True):
+        whole[key].append(each.unlearner.settings)
+        if each.unlearner.tuned is None:
+            untuned[key].append(each.unlearner.settings)
 
-    of_all, of_untuned = ({name: _differing(same) for name, same in kind.items()} for kind in (whole, untuned))
+    of_all, of_untuned = ({key: _differing(same) for key, same in kind.items()} for kind in (whole, untuned))
 
-    def shown(each: UnlearnerInfo) -> str:
-        names = (of_all if each.tuned else of_untuned)[each.name]
+    def shown(key: tuple[str, ...], each: UnlearnerInfo) -> str:
+        names = (of_all if each.tuned else of_untuned)[key]
         values = ", ".join(f"{name}={plain(each.settings[name])}" for name in names if name in each.settings)
-        return "; ".join(filter(None, (each.tuned.label, values))) if each.tuned else values
+        return "; ".join(filter(None, (each.tuned_label, values)))
 
-    return [shown(each) for each in settings]
+    return [shown(key, each.unlearner) for key, each in zip(keys, results, strict=True)]
+
+
+def named_apart(results: Sequence[Result]) -> list[str]:
+    """The name of each row's unlearner, with those settings where there are any."""
+    shown = shown_settings(results)
+    return [
+        f"{each.unlearner.name} ({own})" if own else each.unlearner.name
+        for each, own in zip(results, shown, strict=True)
+    ]
 
 
 def _differing(same: Sequence[Mapping[str, Any]]) -> list[str]:

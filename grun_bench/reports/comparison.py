@@ -48,6 +48,7 @@ def _row(row: Row) -> dict[str, Any]:
         "run_id": result.run_id,
         "status": result.status,
         **{"task": result.task, "model": result.model, "unlearner": result.unlearner.name},
+        **{"settings": result.unlearner.settings, "tuned": result.unlearner.tuned_label},
         **{"seed": result.seed, "protocol": result.protocol, "limit": result.limit},
         "headline": {
             metric: {

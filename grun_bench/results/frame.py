@@ -22,6 +22,7 @@ COLUMNS = {
     "model": "str",
     "unlearner": "str",
     "settings": "object",
+    "tuned": "str",
     "seed": "Int64",
     "protocol": "str",
     "limit": "Int64",
@@ -48,9 +49,11 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
     A line is one value of one run, its columns `COLUMNS`:
 
-    - `run_id`, `task`, `model`, `unlearner`, `settings` (a dict), `seed`, `protocol`, `limit` (rows a set; none is a
-      benchmark result with one), `dataset` (`published` or `embedded`), `dataset_hash`, `status` (`ok` or `diverged`):
-      the run. Only values of equal task, protocol, limit and data compare.
+    - `run_id`, `task`, `model`, `unlearner`, `settings` (a dict), `tuned` (how those were found, as in `tuned: 20
+      trials, validation of tofu_forget10`; "" for others), `seed`, `protocol`, `limit` (rows a set; none is a benchmark
+      result with one), `dataset` (`published` or `embedded`), `dataset_hash`, `status` (`ok` or `diverged`): the run.
+      Only values of equal task, protocol, limit and data compare, and a mean is over rows of one unlearner with equal
+      settings and `tuned`.
     - `metric`, and the scored `set` whose name it begins with ("" for metrics over several): what was measured, in
       which `version` of its definition, whether `higher_is_better` (missing where neither is), over `n` rows.
     - `attack` ("" without) and its `variant` ("" for the worst of all, `mean` for their mean), and the `access` that
@@ -78,8 +81,9 @@ def table_of(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def _lines(result: Result) -> Iterator[tuple[Any, ...]]:
-    made = (result.run_id, result.task, result.model, result.unlearner.name, result.unlearner.settings, result.seed)
-    under = (result.protocol, result.limit, result.dataset, result.dataset_hash, result.status)
+    unlearner = result.unlearner
+    made = (result.run_id, result.task, result.model, unlearner.name, unlearner.settings, unlearner.tuned_label)
+    under = (result.seed, result.protocol, result.limit, result.dataset, result.dataset_hash, result.status)
     sets, rows, values = result.sets, result.n_samples[result.task], result.results[result.task]
     for key in result.metric_keys():
         text, of_set = key_text(*key), sets.beginning(key.recovered.metric)

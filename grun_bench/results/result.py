@@ -106,6 +106,11 @@ class UnlearnerInfo(_Part):
         }
         return self.settings | in_training
 
+    @property
+    def tuned_label(self) -> str:
+        """How its settings were found, as in `tuned: 20 trials, validation of tofu_forget10`; "" for others."""
+        return self.tuned.label if self.tuned else ""
+
 
 class ImportedFrom(_Part):
     """Where an imported row comes from: the tool, and the published log with its SHA-256."""

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grun_bench.core.escaping import clean, terminal
+from grun_bench.leaderboard.build import named_apart
 from grun_bench.reports.comparison import comparable
 from grun_bench.reports.rows import Row
 from grun_bench.reports.verdict import Verdict, verdict
@@ -100,11 +101,11 @@ def _table(rows: Sequence[Row], found: Sequence[Verdict]) -> Table:
         table.add_column(terminal(heading(result, metric)), justify="right")
     for name in ("worst attack", "trained, s", "scored, s"):
         table.add_column(name, justify="right")
-    for result, each in zip(results, found, strict=True):
+    for result, name, each in zip(results, named_apart(results), found, strict=True):
         cells = [_number(result.value(metric), result.interval(metric)) for metric in reversed(metrics)]
         seconds = (result.cost.training_seconds, result.cost.scoring_seconds)
         cells += [_worst(each, result), *(f"{each:.0f}" for each in seconds)]
-        table.add_row(*(_cell(each) for each in (result.run_id, result.unlearner.name, *cells)))
+        table.add_row(*(_cell(each) for each in (result.run_id, name, *cells)))
     return table
 
 

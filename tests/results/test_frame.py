@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import Command
 from synthetic import references, result, store
 
 import grun_bench
 from grun_bench.results.frame import COLUMNS, to_frame
+from grun_bench.results.result import TunedBy
 from grun_bench.results.store import read_result
 
 ATTACKS: dict[str, Any] = {"prefix": ("user", {"a": 0.2, "b": 0.5}), "relearn": ("weights", {"lora@8": 0.9})}
@@ -63,6 +66,45 @@ def test_means_over_seeds_are_a_line_of_pandas(folder: Path) -> None:
     table = grun_bench.load_results(folder)
     clean = table[(table["attack"] == "") & (table["metric"] == "utility")]
     assert clean.groupby("unlearner")["value"].mean().to_dict() == {"grun+npo": 0.6, "none": 0.8, "retain": 0.78}
+
+
+def test_a_tuned_row_is_another_method_than_the_default_one(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tables of pandas, in lists of runs and where rows are compared: one name, one seed, and told apart."""
+    default, tuned, other = result(utility=0.6), result(utility=0.4), result("grun+dpo")
+    tuned.unlearner.tuned = TunedBy(trials=20, on="validation of letters", seed=1000)
+    tuned.run_id = f"f{tuned.run_id[1:]}"
+    label = "tuned: 20 trials, validation of letters"
+    store([default, tuned, other], tmp_path)
+    table = grun_bench.load_results(tmp_path)
+    assert dict(zip(table["run_id"], table["tuned"], strict=True)) == {
+        **{default.run_id: "", other.run_id: ""},
+        tuned.run_id: label,
+    }
+    utility = table[(table["metric"] == "utility") & (table["unlearner"] == "grun+npo")]
+    assert utility.groupby("tuned")["value"].mean().to_dict() == {"": 0.6, label: 0.4}
+    monkeypatch.setenv("COLUMNS", "300")
+    three = [default.run_id, tuned.run_id, other.run_id]
+    for said in (command("ls", "runs", "--output", tmp_path), command("compare", *three, "--output", tmp_path)):
+        assert said.code == 0, said.err
+        lines = {run: next(line for line in said.out.splitlines() if run in line) for run in three}
+        assert [f"grun+npo ({label})" in lines[run] for run in three] == [False, True, False]
+        assert all("(" not in lines[run].split("small")[0] for run in (default.run_id, other.run_id))
+    as_json = json.loads(command("compare", *three, "--output", tmp_path, "--json").out)
+    assert [row["tuned"] for row in as_json["rows"]] == ["", label, ""]
+
+
+def test_rows_of_other_settings_are_told_apart_where_their_task_and_model_are_the_same(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    settings = [{"lr": 0.001, "epochs": 1}, {"lr": 0.1, "epochs": 1}]
+    same = [result(settings=each) for each in settings]
+    store([*same, result(settings=settings[0], task="digits")], tmp_path)
+    lines = command("ls", "runs", "--output", tmp_path).out.splitlines()
+    found = [re.findall(r"grun\+npo[^│]*", line)[0].strip() for line in lines if "grun+npo" in line]
+    assert sorted(found) == ["grun+npo", "grun+npo (lr=0.001)", "grun+npo (lr=0.1)"]
 
 
 def test_a_real_result_is_a_table_of_its_own(results: Path) -> None:
