@@ -13,6 +13,7 @@ from grun_bench.metrics.about import leads
 from grun_bench.reports.examples import Returned, returned, texts_gone
 from grun_bench.reports.leaks import Leak, leaks
 from grun_bench.reports.rows import Row
+from grun_bench.tasks.attack_data import lacks
 
 #: how bad it is: `bad` a user gets at it, `part` at some of it, `hidden` an owner of the weights does, `good` nobody
 #: does who tried, `open` something was not tried, `none` there is nothing to judge
@@ -24,8 +25,6 @@ WHOLE, PART = 0.5, 0.1
 MOVED = 0.1
 #: the metric of that
 DIVERGENCE = "kl_to_target"
-#: attacks that need more of a task than its rows -> the key of a task file that names it
-DATA = {"alias": "reworded", "translate": "reworded", "depth": "entities"}
 
 
 @dataclass(frozen=True)
@@ -195,6 +194,4 @@ def _untried(row: Row) -> tuple[dict[str, list[str]], list[str]]:
 
 def _lacks(row: Row, attack: str) -> bool:
     """Whether the task, as the result has it, says that its data have nothing for an attack."""
-    config, key = row.result.configs.get(row.result.task, {}), DATA.get(attack, "")
-    data = config.get(key)
-    return isinstance(data, dict) and not (data.get(attack) if key == "reworded" else data)
+    return lacks(row.result.configs.get(row.result.task, {}), attack)

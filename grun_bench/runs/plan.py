@@ -30,6 +30,7 @@ from grun_bench.runs.config import RunConfig
 from grun_bench.runs.filing import place_of
 from grun_bench.runs.inputs import Inputs, Method, resolve
 from grun_bench.runs.session import Session
+from grun_bench.tasks.attack_data import lacks
 from grun_bench.tasks.world import TOY
 
 
@@ -121,6 +122,9 @@ def _plan(inputs: Inputs) -> Plan:
     seconds |= {f"attack {name}": _of_attack(name, earlier) for name in asked}
     if inputs.task.measures:
         notes.append("rows of lm-eval's tasks are counted when they are read, and are not among these.")
+    if nothing := [name for name in asked if lacks(inputs.task.model_dump(), name)]:
+        notes.append(f"{', '.join(nothing)}: nothing to ask here, the task has no data for it.")
+        asked |= dict.fromkeys(nothing, 0)
     if inputs.config.augment:
         notes.append("what --augment has a model write is not made for a plan.")
     return Plan(

@@ -53,6 +53,19 @@ def test_a_plan_is_what_the_run_then_does(
     assert again["seconds"]["training"]["value"] == pytest.approx(result.cost.training_seconds, abs=0.06)
 
 
+def test_an_attack_that_the_task_has_no_data_for_asks_nothing(
+    command: Callable[..., Said], small_run: list[str], tmp_path: Path
+) -> None:
+    """The run says of the same attacks that they had nothing to work on."""
+    asked = [*small_run, "--unlearner", "full+npo", "--output", tmp_path / "results"]
+    asked += ["--attacks", "alias,depth,prefill,translate", "--json"]
+    plan = json.loads(command(*asked, "--dry-run").out)
+    result = Result.model_validate_json(command(*asked).out)
+    nothing = [name for name, info in result.attacks.items() if not info.variants]
+    assert nothing == [name for name, rows in plan["attacked"].items() if not rows] == ["alias", "depth", "translate"]
+    assert "alias, depth, translate: nothing to ask here, the task has no data for it." in plan["notes"]
+
+
 def test_a_plan_has_every_setting_with_what_set_it(
     command: Callable[..., Said], small_run: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
