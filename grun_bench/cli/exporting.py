@@ -9,7 +9,7 @@ import typer
 
 from grun_bench.cli.options import Output
 from grun_bench.core.errors import UsageError, unknown
-from grun_bench.core.files import check_empty
+from grun_bench.core.files import check_empty, near_files
 from grun_bench.core.given import DTYPES
 from grun_bench.runs.config import RESULTS
 
@@ -46,7 +46,15 @@ def _refuse_run(run: str, output: Path) -> None:
     """Raises UsageError with the command that keeps the model of a run: runs keep none by themselves."""
     from grun_bench.results.store import find_result, read_result
 
-    result = read_result(find_result(run, output))
+    try:
+        path = find_result(run, output)
+    except UsageError as error:
+        from grun_bench.methods.saving import is_saved_model
+
+        if near := near_files(Path(run), is_saved_model):
+            raise UsageError(f"{run}: no such folder{near}. Nor is it a run: {error}") from None
+        raise
+    result = read_result(path)
     if result.imported:
         raise UsageError(f"{result.run_id} was imported from {result.imported.file}: there is no model to export.")
     from grun_bench.runs.again import command_of

@@ -13,7 +13,7 @@ from grun_bench.cli.running import CommonOptions, MachineOptions, TrackOptions
 from grun_bench.core import processes, registry
 from grun_bench.core.errors import GrunBenchError, UsageError, unknown
 from grun_bench.core.escaping import clean
-from grun_bench.runs.own import near_files
+from grun_bench.core.files import near_files
 
 #: keys of a sweep's file that are the axes
 AXES = ("unlearners", "tasks", "models", "seeds", "set")

@@ -10,8 +10,9 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from grun_bench.core.errors import GrunBenchError, UsageError
@@ -46,6 +47,20 @@ def noted_path(note: Path) -> Path | None:
     except (OSError, UnicodeDecodeError):
         return None
     return Path(text) if text else None
+
+
+def near_files(path: Path, meant: Callable[[Path], bool] = Path.exists) -> str:
+    """What is called nearly so beside a file or folder that is not there, for the end of a sentence; of what could be
+    `meant` alone."""
+    if not path.parent.is_dir():
+        return f", as its folder {path.parent} is not there"
+    with suppress(OSError):
+        # endings are alike in any two names
+        there = [each for each in sorted(path.parent.iterdir()) if not each.name.startswith(".") and meant(each)]
+        close = get_close_matches(path.stem, {each.stem for each in there}, n=3, cutoff=0.6)
+        if found := [str(path.with_name(each.name)) for each in there if each.stem in close]:
+            return f"; near it is {' and '.join(found)}"
+    return ""
 
 
 @contextmanager

@@ -39,10 +39,16 @@ def file_of_plugin(name: str) -> Path | None:
 
 
 def _parts(name: str) -> list[Entry | None]:
+    """What an unlearner is made of; None for a part which is not known here.
+
+    A bare objective is that alone: the adapter that goes with it is the package's.
+    """
     parts: list[tuple[Kind, str]] = [("unlearner", name)]
     if "+" in name:
         adapter, _, objective = name.partition("+")
         parts = [("adapter", adapter), ("objective", objective)]
+    elif name in registry.entries("objective"):
+        parts = [("objective", name)]
     return [registry.entries(kind).get(part) for kind, part in parts]
 
 

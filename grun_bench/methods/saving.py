@@ -27,7 +27,7 @@ from grun_bench.core.calls import working
 from grun_bench.core.environment import cache_folder
 from grun_bench.core.errors import GrunBenchError, ModelError, UsageError, first_line, wrong
 from grun_bench.core.escaping import clean
-from grun_bench.core.files import part_of, readable_as
+from grun_bench.core.files import near_files, part_of, readable_as
 from grun_bench.core.given import FLAG, PATH, TEXT, Given, check_dtype
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.cards import write_card
@@ -171,8 +171,18 @@ def write_folder(saved: Saved, folder: Path, fill: Callable[[Path], None], resul
         raise GrunBenchError(f"{folder} could not be saved: {getattr(error, 'strerror', '') or error}.") from error
 
 
+def is_saved_model(folder: Path) -> bool:
+    """Whether a folder is one that `save` wrote, by what lies in it."""
+    return (folder / CARD).is_file()
+
+
 def read_card(folder: str | Path) -> Saved:
     """What a saved model is. Raises ModelError when the folder is none."""
+    if not Path(folder).exists():
+        raise ModelError(
+            f"{folder}: no such folder{near_files(Path(folder), is_saved_model)}. A saved model is asked for, as "
+            "`grun-bench run --save DIR` writes it."
+        )
     try:
         return Saved.model_validate_json((Path(folder) / CARD).read_bytes())
     except OSError:

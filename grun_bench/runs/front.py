@@ -176,6 +176,10 @@ def plan(config: RunConfig) -> Plan:
 def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> Outcome:
     """Attack the model of a filed row: see `grun_bench.runs.run.attack_row`."""
     processes.join(config.device, bool(config.device_map))
+    if saved is not None:
+        from grun_bench.methods.saving import read_card
+
+        read_card(saved)
     check(config)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import processes, registry
 from grun_bench.core.environment import OWN_RESULTS, cache_folder
 from grun_bench.core.errors import DataError, GrunBenchError, UsageError
-from grun_bench.core.files import noted_path, write_whole
+from grun_bench.core.files import near_files, noted_path, write_whole
 from grun_bench.core.given import listed
 from grun_bench.models.names import TINY
 from grun_bench.runs.config import RESULTS, RunConfig
@@ -185,19 +184,6 @@ def _wrong(config: RunConfig) -> Iterator[str]:
         yield f"--writer {config.writer}: it goes with --augment, which has it write."
     if config.retain_log:
         yield f"--retain-log {config.retain_log}: published logs are of published data, not of own rows."
-
-
-def near_files(path: Path) -> str:
-    """What is called nearly so beside a file that is not there, for the end of a sentence."""
-    if not path.parent.is_dir():
-        return f", as its folder {path.parent} is not there"
-    with suppress(OSError):
-        # endings are alike in any two names
-        there = [each for each in sorted(path.parent.iterdir()) if not each.name.startswith(".")]
-        close = get_close_matches(path.stem, {each.stem for each in there}, n=3, cutoff=0.6)
-        if found := [str(path.with_name(each.name)) for each in there if each.stem in close]:
-            return f"; near it is {' and '.join(found)}"
-    return ""
 
 
 def _is_rows(task: str, include: Sequence[Path]) -> bool:

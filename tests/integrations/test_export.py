@@ -20,12 +20,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.dynamic_module_utils import HF_MODULES_CACHE
 
+import grun_bench
+from grun_bench.core.errors import ModelError
 from grun_bench.integrations.hf.export import export, write_code_folder
 from grun_bench.methods import saving
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.adapters.guard import Clusters, Guard
 from grun_bench.methods.adapters.outside import hand_over
 from grun_bench.methods.base import Fitted
+from grun_bench.methods.saving import CARD
 from grun_bench.models.kv_cache import cache_argument
 from grun_bench.models.lm import LM
 from grun_bench.models.loading import Placement, load
@@ -338,6 +341,26 @@ def test_export_of_a_run_names_the_command_that_keeps_its_model(command: Command
         and "--set lr=0.001 --set 'layers=[0.5, 1.0]'" in said.err
         and f"--save model --output {tmp_path}" in said.err
     )
+
+
+def test_a_misspelt_folder_of_a_saved_model_is_told_the_one_beside_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders alone that hold one are named, and all who take one name them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("unlearned", "unlearnt-notes"):
+        Path(name).mkdir()
+    Path("unlearned", CARD).write_text("{}")
+    own = result("grun+npo")
+    store([own], tmp_path / "results")
+    to = ["--to", "hf", "--out", "out"]
+    for ask in (["export", "unlearnt", *to], ["attack", own.run_id, "--saved", "unlearnt"]):
+        said = command(*ask, "--output", "results")
+        assert said.code == 2 and "unlearnt: no such folder; near it is unlearned." in said.err
+    with pytest.raises(ModelError, match=r"no such folder; near it is unlearned\."):
+        grun_bench.load("unlearnt")
+    said = command("export", "nothing", *to, "--output", "results")
+    assert said.code == 2 and said.err.startswith("error: unknown run 'nothing'") and "unlearned" not in said.err
 
 
 def test_export_replaces_nothing(command: Command, keep: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from conftest import Command
 from synthetic import references, result, store
 
 from grun_bench.core import registry
+from grun_bench.core.sources import file_of_plugin
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET
 from grun_bench.leaderboard.tree import read_models
@@ -371,7 +372,11 @@ def test_next_commands_have_the_plugin_and_the_task(command: Command, tmp_path: 
     known, own = result(task="tofu_forget10"), result("lora+mine", task="my_task")
     assert on_row(known, RESULTS) == ""
     assert on_row(own, RESULTS) == " --task my_task.yaml --include-path PLUGIN.py"
+    # a bare objective is the package's as a pair is, and a plugin's
+    assert on_row(result("npo", task="tofu_forget10"), RESULTS) == ""
+    assert on_row(result("mine", task="tofu_forget10"), RESULTS) == " --include-path PLUGIN.py"
     with registry.including([tmp_path / "mine.py"]):
+        assert file_of_plugin("mine") == file_of_plugin("lora+mine") == (tmp_path / "mine.py").resolve()
         assert (
             on_row(result("lora+mine", task="tofu_lite"), tmp_path)
             == f" --include-path {tmp_path}/mine.py --output {tmp_path}"
