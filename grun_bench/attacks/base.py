@@ -42,7 +42,7 @@ import torch
 
 from grun_bench.core import registry
 from grun_bench.core.errors import Diverged, GrunBenchError, Inapplicable, unknown
-from grun_bench.core.extras import check_installed
+from grun_bench.core.libraries import check_installed
 from grun_bench.core.settings import bounds_of, options_of, override
 from grun_bench.methods.adapters.base import Adapter
 from grun_bench.methods.recipes import in_force

@@ -156,7 +156,7 @@ class CommonOptions(TrialOptions):
         typer.Option(
             metavar="all|NAME,...",
             help="Attack the model, and the target and retain model as controls; own rows are, as a user could, "
-            "unless it is none.",
+            "unless it is none. all,-NAME is all but one.",
         ),
     ] = ""
     attack_sets: AttackSets = ""
@@ -228,7 +228,9 @@ def run(
 
 def attack(
     result: RunName,
-    attacks: Annotated[str, typer.Option(metavar="all|NAME,...", help="The attacks; `ls attacks` lists them.")] = "all",
+    attacks: Annotated[
+        str, typer.Option(metavar="all|NAME,...", help="The attacks; `ls attacks` lists them. all,-NAME: all but one.")
+    ] = "all",
     attack_sets: AttackSets = "",
     saved: Annotated[
         Path | None, typer.Option(help="The folder of the model (run --save); without it the model is made again.")

@@ -180,13 +180,17 @@ def control(role: Control) -> str:
 def attack_names(text: str, of_task: Sequence[str]) -> list[str]:
     """The attacks that `all` or names with commas between mean; `all` are the task's, or every one where it has none.
 
-    Raises UsageError for an unknown name, with the near ones.
+    `all,-NAME` are all but that one. Raises UsageError for an unknown name, with the near ones.
     """
-    known = entries("attack")
-    chosen = list(of_task or known) if text == "all" else listed("attacks", text)
+    known, given = entries("attack"), listed("attacks", text)
+    left = [name[1:] for name in given if name.startswith("-")]
+    named = [name for name in given if not name.startswith("-")]
+    if left and named != ["all"]:
+        raise UsageError(f"attacks {text}: -{left[0]} leaves an attack out of all of them: write all,-{left[0]}.")
+    chosen = list(of_task or known) if named == ["all"] else named
     if "all" in chosen:
         raise UsageError("'all' are the attacks of the task: write all alone, or the names alone.")
-    for name in chosen:
+    for name in (*chosen, *left):
         if name not in known:
             raise missing("attack", name, [*known, "all"], "`grun-bench ls attacks` lists them")
-    return list(dict.fromkeys(chosen))
+    return [name for name in dict.fromkeys(chosen) if name not in left]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grun_bench.core import registry
+from grun_bench.core.libraries import lacking, needs
 from grun_bench.core.plugins import MetricPlugin
 from grun_bench.core.progress import say
 from grun_bench.metrics.about import about, leads
@@ -65,23 +65,14 @@ def rows_attacked(unlearners: Sequence[str], task: str, **options: Any) -> None:
     from grun_bench.runs.config import RunConfig
     from grun_bench.runs.front import run_config
 
-    missing = {name: why for name in (QUANTISED, RELEARNED) if (why := _lacks(name))}
-    for why in missing.values():
-        say(why)
+    if missing := lacking((QUANTISED, RELEARNED)):
+        say(f"left out: {needs(missing)}")
     attacks = [name for name in (QUANTISED, RELEARNED) if name not in missing]
     kind, way = KIND.split("-")
     settings = {f"{RELEARNED}.kinds": [kind], f"{RELEARNED}.ways": [way]}
     for number, name in enumerate(unlearners, 1):
         say(f"row: {name}, {number} of {len(unlearners)}")
         run_config(RunConfig(unlearner=name, task=task, attacks=",".join(attacks), overrides=settings, **options))
-
-
-def _lacks(attack: str) -> str | None:
-    """Why an attack cannot be made here; None where it can."""
-    module, extra = registry.get("attack", attack).extra or ("", "")
-    if not module or find_spec(module):
-        return None
-    return f"{attack}: left out, for {module} is not installed (pip install 'grun-bench[{extra}]')."
 
 
 def judge(pools: Pools, results: Path) -> Judged:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from grun_bench.core import registry
+from grun_bench.core import libraries, registry
 from grun_bench.reports.examples import Example, Returned, examples
 from grun_bench.reports.leaks import Leak
 from grun_bench.reports.rows import Row
@@ -89,7 +89,10 @@ def lines(row: Row, found: Verdict, output: Path) -> Iterator[Line]:
     untried = [*found.untried["user"], *found.untried["weights"]]
     if untried and not result.imported and result.status == "ok":
         lacking = f" The task has no data for {', '.join(found.lacking)}." if found.lacking else ""
-        told = f"{', '.join(untried)}.{lacking} This would tell:"
+        lacked = libraries.lacking(untried)
+        needed = f" Here {libraries.needs(lacked)}." if lacked else ""
+        others = " of the others" if lacked and len(lacked) < len(untried) else ""
+        told = f"{', '.join(untried)}.{lacking}{needed} This would tell{others}:"
         yield Line("What was not tried:", told, attack_command(result, untried, output))
 
 
@@ -178,6 +181,11 @@ def trained_words(cost: Cost) -> str:
 
 
 def attack_command(result: Result, attacks: Sequence[str], output: Path) -> str:
-    """The command that makes these attacks, or all where there are many, on the model of a result."""
-    named = "all" if len(attacks) > _FEW else ",".join(attacks)
+    """The command that makes these attacks, or all where there are many, on the model of a result.
+
+    Those whose library is not installed are left out of it, unless there are no others.
+    """
+    lacked = libraries.lacking(registry.entries("attack"))
+    here = [name for name in attacks if name not in lacked] or attacks
+    named = libraries.without(lacked) if len(here) > _FEW else ",".join(here)
     return f"grun-bench attack {shlex.quote(result.run_id)} --attacks {named}{on_row(result, output)}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import Refused, UsageError, unknown
-from grun_bench.core.extras import check_installed
+from grun_bench.core.libraries import check_installed, lacking, needs
 from grun_bench.core.plugin_search import defaults, entries, keywords
 from grun_bench.core.settings import here, typed
 from grun_bench.models.names import TINY, folder_of, hub_id
@@ -134,12 +134,19 @@ def _recipes() -> list[str]:
 
 
 def check_libraries(config: RunConfig, attacks: Sequence[str]) -> None:
-    """Raises UsageError where a library is not installed that an attack needs by its source, or the base's rounding."""
-    for name in attacks:
-        if needs := entries("attack")[name].declared.get("extra"):
-            check_installed(f"the attack {name}", *needs)
+    """Raises UsageError where a library is not installed that the base's rounding needs, or an attack by its source.
+
+    Of attacks with how to go without them; `attacks` are what `config.attacks` means.
+    """
     if config.quantise:
         check_installed("--quantise", "bitsandbytes", "quantisation")
+    asked = config.attacks
+    if lacked := lacking(attacks):
+        others = [name for name in attacks if name not in lacked]
+        of_all = asked.split(",")[0].strip() == "all"
+        rest = ",".join([asked, *(f"-{name}" for name in lacked)] if of_all else others)
+        told = f"; without: --attacks {rest}" if others else ""
+        raise UsageError(f"--attacks {asked}: {needs(lacked)}{told}")
 
 
 def check_tuned(config: RunConfig, task: str) -> None:

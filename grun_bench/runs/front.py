@@ -257,8 +257,8 @@ def check(config: RunConfig, writes: bool = True) -> None:
             registry.attack_names(names, ())
         task = _task(config, file, writes)
         attacks = registry.attack_names(config.attacks, task.attacks) if config.attacks else []
-        check_settings(config, attacks)
         check_libraries(config, attacks)
+        check_settings(config, attacks)
         check_models(config)
         if config.unlearner:
             check_tuned(config, task.name)

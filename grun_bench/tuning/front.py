@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grun_bench.core import processes, registry
 from grun_bench.core.calls import working
-from grun_bench.core.extras import check_installed
+from grun_bench.core.libraries import check_installed
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_searched
 from grun_bench.runs.front import check, loaded

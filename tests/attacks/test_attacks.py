@@ -354,7 +354,8 @@ def test_wrong_attacks_are_refused_before_anything_loads(
     options += ["--output", tmp_path / "r", "--include-path", plugin]
     for arguments, words in {
         ("--attacks", "sufix"): ("did you mean suffix",),
-        ("--attacks", "crush"): ("no_such_library", "pip install 'grun-bench[quantisation]'"),
+        ("--attacks", "crush"): ("no_such_library", "pip install 'grun-bench[quantisation]'\n"),
+        ("--attacks", "suffix,crush"): ("[quantisation]'; without: --attacks suffix\n",),
         ("--attacks", "suffix", "--set", "suffix.phrase=1"): ("did you mean phrases",),
         ("--attacks", "suffix", "--set", "prefill.words=[1]"): ("prefill", "--attacks"),
     }.items():

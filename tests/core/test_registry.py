@@ -192,3 +192,19 @@ def test_all_attacks_and_names_beside_them_are_refused_in_words() -> None:
     assert registry.attack_names("all", ("prefill",)) == registry.attack_names("prefill,prefill", ()) == ["prefill"]
     with pytest.raises(UsageError, match="write all alone"):
         registry.attack_names("all,prefill", ())
+
+
+def test_attacks_are_left_out_of_all_by_name() -> None:
+    every = list(registry.entries("attack"))
+    assert set(registry.attack_names("all,-int8,-int4", ())) == set(every) - {"int8", "int4"}
+    assert registry.attack_names("all, -suffix", ("prefill", "suffix")) == ["prefill"]
+    assert registry.attack_names("all,-int8", ("prefill",)) == ["prefill"]
+    for text, said in {"prefill,-int8": "write all,-int8", "-int8": "write all,-int8", "all,-int9": "mean int"}.items():
+        with pytest.raises(UsageError, match=said):
+            registry.attack_names(text, ())
+
+
+def test_sources_say_which_library_an_attack_needs() -> None:
+    """As literals, or it would be told after torch is loaded."""
+    for name, entry in registry.entries("attack").items():
+        assert entry.declared.get("extra") == registry.get("attack", name).extra

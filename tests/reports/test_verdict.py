@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from conftest import Command
 from synthetic import references, result, store
 
-from grun_bench.core import registry
+from grun_bench.core import libraries, registry
 from grun_bench.core.sources import file_of_plugin
 from grun_bench.leaderboard.build import build
 from grun_bench.leaderboard.ranking import ABOVE_TARGET, LIKE_TARGET
@@ -23,7 +25,7 @@ from grun_bench.reports.examples import examples
 from grun_bench.reports.leaks import leaks
 from grun_bench.reports.rows import Row, read_row
 from grun_bench.reports.verdict import verdict
-from grun_bench.reports.words import amount, lines, measured
+from grun_bench.reports.words import amount, attack_command, lines, measured
 from grun_bench.results.filed import save_records
 from grun_bench.results.record import Choices, Continuation, Generation, Record, Records
 from grun_bench.results.result import Result
@@ -381,6 +383,28 @@ def test_next_commands_have_the_plugin_and_the_task(command: Command, tmp_path: 
             on_row(result("lora+mine", task="tofu_lite"), tmp_path)
             == f" --include-path {tmp_path}/mine.py --output {tmp_path}"
         )
+
+
+def test_the_command_that_attacks_is_one_that_can_run_here(tmp_path: Path) -> None:
+    """What needs a library that is not installed is left out of it, and said; alone it is what is left to do."""
+    plugin = tmp_path / "crush.py"
+    plugin.write_text(
+        '@attack("crush", access="weights", version=1, extra=("no_such_library", "quantisation"))\n'
+        "def crush(subject): ...\n"
+    )
+    row = row_of(tmp_path / "results", attacked())
+    with registry.including([plugin]):
+        found = verdict(row)
+        untried = [*found.untried["user"], *found.untried["weights"], "crush"]
+        command = shlex.split(attack_command(row.result, untried, RESULTS))
+        made = registry.attack_names(command[command.index("--attacks") + 1], ())
+        lacked = libraries.lacking(untried)
+        assert libraries.lacking(made) == {} and set(made) >= set(untried) - lacked.keys() and "crush" in lacked
+        assert "--attacks strip " in attack_command(row.result, ["strip", "crush"], RESULTS)
+        assert "--attacks crush " in attack_command(row.result, ["crush"], RESULTS)
+        found = replace(found, untried={"user": [], "weights": ["strip", "crush"]})
+        (line,) = [each for each in lines(row, found, RESULTS) if each.about == "What was not tried:"]
+    assert "crush needs no_such_library: pip install 'grun-bench[quantisation]'. This would tell of the" in line.text
 
 
 def test_a_row_without_attacks_is_said_to_have_none(command: Command, tmp_path: Path) -> None:

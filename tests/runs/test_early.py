@@ -27,6 +27,12 @@ from grun_bench.results.protocol_names import PROTOCOLS
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import FLAGS, _check_types, _defaults, _defaults_of_training, _of_training, _recipes
 
+#: an attack whose library nobody has
+CRUSH = """
+@attack("crush", access="weights", version=1, extra=("no_such_library", "quantisation"))
+def crush(subject):
+    yield "a", subject
+"""
 RUN = ["run", "--unlearner", "grun+npo", "--task", "tofu_lite"]
 #: options that are wrong -> what is said of them
 WRONG = {
@@ -54,6 +60,13 @@ WRONG = {
         ["--tuned", "model"],
         ["--tuned model: there is no tuning in it.", "tune --unlearner grun+npo --task tofu_lite --output model`"],
     ),
+    "library": (
+        ["--include-path", "crush.py", "--attacks", "all,-int8,-int4"],
+        [
+            "--attacks all,-int8,-int4: crush needs no_such_library: pip install 'grun-bench[quantisation]'; "
+            "without: --attacks all,-int8,-int4,-crush\n"
+        ],
+    ),
     "mirrored": (["--model", "org/sub/small"], ["Did you mean org/small?"]),
 }
 
@@ -63,6 +76,7 @@ def test_a_name_that_cannot_be_is_told_with_near_ones(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     (tmp_path / "model").mkdir()
+    (tmp_path / "crush.py").write_text(CRUSH)
     monkeypatch.chdir(tmp_path)
     options, parts = WRONG[case]
     refused(command(*RUN, *options), *parts)
@@ -88,6 +102,7 @@ print(json.dumps(ends))
 def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
     """A process whose torch cannot be imported says the same."""
     (tmp_path / "model").mkdir()
+    (tmp_path / "crush.py").write_text(CRUSH)
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')\n")
     (tmp_path / "transformers.py").write_text("raise SystemExit('transformers was loaded')\n")
     lines = [[*RUN, *options] for options, _ in WRONG.values()]
