@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grun_bench.core import registry
-from grun_bench.core.errors import GrunBenchError, UsageError
+from grun_bench.core.errors import GrunBenchError, ModelError, UsageError
 from grun_bench.core.given import DTYPES
 from grun_bench.leaderboard.compare import Number, compare
 from grun_bench.leaderboard.likeness import ALIKE, distance
@@ -18,7 +18,8 @@ from grun_bench.metrics.recovery import remove_attack
 from grun_bench.results.filed import Filed
 from grun_bench.results.metric_key import MetricKey
 from grun_bench.results.result import Result
-from grun_bench.runs.config import RunConfig, config_of, named_models
+from grun_bench.runs.config import RunConfig, config_of, named_models, was_folder
+from grun_bench.runs.folders import FOLDER, folders_of, lost, mirror
 from grun_bench.runs.front import CODES
 from grun_bench.runs.given import Kept
 from grun_bench.runs.inputs import Inputs, Method, resolve
@@ -73,13 +74,15 @@ class Rerunner:
         settings = {f"{attack}.{key}": value for attack in attacks for key, value in attacks[attack].settings.items()}
         if result.reference.get("retain_log"):
             raise UsageError(f"{result.run_id} was compared with a published retain log: it can only be recomputed.")
-        _, target, retain = named_models(result)
+        named = dict(zip(("target_model", "retain_model"), named_models(result)[1:], strict=True))
+        models = {key: None if was_folder(name) else name for key, name in named.items()} | folders_of(result)
+        if FOLDER in models.values():
+            raise ModelError(f"{lost(result)} To make it again {mirror(result)}")
         dtype, code = result.hardware.get("dtype"), result.hardware.get("quantised")
         return config_of(
             result,
             overrides=({} if model else result.unlearner.settings) | settings,
-            target_model=target,
-            retain_model=retain,
+            **models,
             output=self.output,
             device=self.device,
             dtype=dtype if dtype in DTYPES else "auto",

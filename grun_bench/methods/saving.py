@@ -300,7 +300,7 @@ def _load_named(base: dict[str, Any], place: Placement, folder: Path) -> LM:
     A folder that was noted and has another model by now is passed over.
     """
     from grun_bench.models import loading
-    from grun_bench.models.names import folder_of
+    from grun_bench.models.names import folder_of, near
     from grun_bench.models.places import other_content
 
     name, commit, passed = str(base.get("name")), base.get("revision"), ""
@@ -314,16 +314,15 @@ def _load_named(base: dict[str, Any], place: Placement, folder: Path) -> LM:
         if other is None:
             return lm
         passed += f"\n{found} is not the model that the adapter was trained on: {other}."
-    try:
-        return loading.load(name if commit is None or folder_of(name) else f"{name}@{commit}", place)
-    except ModelError as error:
-        if commit is not None or folder_of(name):
-            raise
+    if commit is None and "sha256" in base and folder_of(name) is None:
+        # on the Hub another model may be called as the folder was
         raise ModelError(
-            f"{error}{passed}\nIt is the base of {folder}: a folder that was called {name} where the adapter was "
-            f"trained, with SHA-256 {base.get('sha256')}. Say where it is: grun_bench.load(DIR, base=FOLDER), "
-            "`grun-bench export DIR --base FOLDER`, or --model_args adapter=DIR,base=FOLDER of lm-eval."
-        ) from None
+            f"model {name}: not found from here.{near(name)}{passed}\nIt is the base of {folder}: a folder that was "
+            f"called {name} where the adapter was trained, with SHA-256 {base['sha256']}. Say where it is: "
+            "grun_bench.load(DIR, base=FOLDER), `grun-bench export DIR --base FOLDER`, or --model_args "
+            f"adapter=DIR,base=FOLDER of lm-eval; or put it at <folder>/{name} and set GRUN_BENCH_HUB=<folder>."
+        )
+    return loading.load(name if commit is None or folder_of(name) else f"{name}@{commit}", place)
 
 
 @working()

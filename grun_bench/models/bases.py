@@ -54,27 +54,39 @@ def name_for_others(origin: Mapping[str, Any]) -> str:
 
 
 def beside(base: Path, folder: Path, origin: Mapping[str, Any]) -> dict[str, str]:
-    """How a base that is a folder is found from the adapter's; one that lies elsewhere is noted in the cache."""
+    """How a base that is a folder is found from the adapter's, where it lies beside it.
+
+    Where it lies is noted in the cache too: either may be moved.
+    """
     if is_made(origin) or is_of_hub(origin) or not base.is_dir():
         return {}
+    note(str(origin.get("sha256")), base)
     way = os.path.relpath(base.resolve(), folder.resolve())
-    if Path(way).parts.count(os.pardir) < 2:
-        return {BESIDE: way}
-    with suppress(GrunBenchError):
-        write_whole(_note(origin), str(base.resolve()) + "\n")
-    return {}
+    return {BESIDE: way} if Path(way).parts.count(os.pardir) < 2 else {}
 
 
 def folders(origin: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     """Where a base that is a folder may lie, which the adapter in `folder` names so."""
     if way := origin.get(BESIDE):
         yield folder / str(way)
-    if noted := noted_path(_note(origin)):
-        yield noted
+    if place := noted(str(origin.get("sha256"))):
+        yield place
 
 
-def _note(origin: Mapping[str, Any]) -> Path:
-    return cache_folder() / "bases" / f"{str(origin.get('sha256'))[:24]}.txt"
+def note(content: str, folder: Path) -> None:
+    """Keep on this machine where a model lies that is a folder; `content` begins with the SHA-256 of its files."""
+    with suppress(GrunBenchError):  # whoever has no cache says where it lies
+        write_whole(_note(content), f"{folder.resolve()}\n")
+
+
+def noted(content: str) -> Path | None:
+    """The folder that was noted for a content, if it is there still; what is in it by now may be another model."""
+    place = noted_path(_note(content))
+    return place if place and place.is_dir() else None
+
+
+def _note(content: str) -> Path:
+    return cache_folder() / "bases" / f"{content[:24]}.txt"
 
 
 def without_places(folder: Path, name: str, revision: str | None = None) -> None:

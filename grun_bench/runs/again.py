@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,9 @@ from grun_bench.core.sources import file_of_plugin
 from grun_bench.models.names import folder_of
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, config_of, in_folder
+from grun_bench.runs.folders import FOLDER, folders_of, is_lost
 from grun_bench.runs.next_command import typed
 from grun_bench.runs.own import NO_ATTACKS, files_there, own_task
-
-#: what a reference calls a model that was a folder: hashes of its files
-_HASHES = re.compile(r"[0-9a-f+]{64,}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,8 @@ def command_of(row: Result, output: Path, save: str) -> Again:
     Attacks are left out: those that the row has stay where the new model answers the same. Raises UsageError for a
     result that does not say what was to be forgotten, as a stranger's may.
     """
-    made = config_of(row)
+    found = folders_of(row)
+    made = config_of(row) if FOLDER in found.values() else config_of(row, **found)
     own, notes = _own_options(row) if row.own else ({"--task": row.task}, [])
     options: dict[str, Any] = {
         "--unlearner": made.unlearner,
@@ -97,7 +95,7 @@ def _of_plugin(row: Result) -> Iterator[str]:
 def _of_models(row: Result, made: RunConfig) -> Iterator[str]:
     """What the result does not say of the models: where folders lie, and which log stood for a retain model."""
     name = str(made.model or made.target_model).partition("@")[0]
-    if _HASHES.fullmatch("".join(row.reference.get("names", [])[:1])) and folder_of(name) is None:
+    if is_lost(row) and folder_of(name) is None:
         yield f"{name} was a folder, and is not found from here: name it by its path."
     if row.reference.get("retain_log"):
         yield "It was compared with a published retain log: give it again with --retain-log."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -154,9 +155,18 @@ def named_models(row: Result) -> tuple[str | None, str | None, str | None]:
     return model, target, retain
 
 
+def was_folder(name: str | None) -> bool:
+    """Whether a model that a reference names was a folder: it is named by hashes of its files."""
+    return name is not None and bool(re.fullmatch(r"[0-9a-f+]{64,}", name))
+
+
 def _of_retain(row: Result, name: str) -> bool:
     """Whether the second of two models is the retain model: it is the one that an unlearned row does not come from."""
     from grun_bench.core import registry
 
     origin = f"{row.target.get('name')}@{row.target.get('revision')}"
-    return "@" in name and (name == origin) == (registry.role_of(row.unlearner.name) == "retain model")
+    if was_folder(name):
+        name, origin = name.partition("+")[0], str(row.target.get("sha256"))
+    elif "@" not in name:
+        return False
+    return (name == origin) == (registry.role_of(row.unlearner.name) == "retain model")

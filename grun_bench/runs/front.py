@@ -17,6 +17,7 @@ from grun_bench.integrations.trackers import tracker_names
 from grun_bench.results.protocol_names import PROTOCOLS
 from grun_bench.runs.config import RunConfig
 from grun_bench.runs.early import check_libraries, check_models, check_settings, check_tuned
+from grun_bench.runs.folders import check_found
 from grun_bench.runs.given_types import check_given
 from grun_bench.runs.own import check_own, own_defaults, own_world, remember
 from grun_bench.tasks.yaml_files import task_file
@@ -180,6 +181,7 @@ def attack_row(config: RunConfig, result: Result, saved: Path | None = None) -> 
         from grun_bench.methods.saving import read_card
 
         read_card(saved)
+    check_found(config, result)
     check(config)
     with loaded(from_hub=bool(config.model or config.target_model)):
         from grun_bench.runs import run as phases

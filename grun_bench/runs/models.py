@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from grun_bench.core.cache import digest
-from grun_bench.core.environment import cores
+from grun_bench.core.environment import cores, expanded
 from grun_bench.core.errors import UsageError
 from grun_bench.methods import tiny
 from grun_bench.methods.made_models import FineTuned, load_tiny, tiny_is_made
@@ -62,6 +62,8 @@ class Models:
     made: Mapping[str, Made] = field(default_factory=dict)
     #: the folder or the name of a model of the same shape and tokenizer; None for the toy model
     source: str | None = None
+    #: where those lie that are folders by their paths, by content
+    folders: Mapping[str, Path] = field(default_factory=dict)
     #: the device on which the one can be made while the other is; None where that would save no time
     beside: str | None = None
 
@@ -118,6 +120,9 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
     retain = retain and pinned(retain)
     others = [content_of(locate(part)) for part in (target, retain) if part]
     identity: dict[str, Any] = {"names": [first, *others]}
+    given = (name, *(part for part in (target, retain) if part))
+    paths = {word: expanded(part) for part, word in zip(given, identity["names"], strict=True)}
+    folders = {word: path for word, path in paths.items() if path.is_dir()}
     load_retain = partial(load, retain, session.placement) if retain else None
     if target is None and task.finetune is not None:
         tune = partial(
@@ -144,11 +149,12 @@ def _published(config: RunConfig, session: Session, task: Task, data: Data) -> M
                 for each in (make_target, *(() if load_retain else (make_retain,)))
             },
             source=name,
+            folders=folders,
             # on one device, or on a processor's cores, each has as much to do as there is
             beside=None if session.placement.device_map else _other_gpu(session.placement.device),
         )
     load_target = partial(load, target or name, session.placement)
-    return Models(label, load_target, load_retain, identity, reason, source=target or name)
+    return Models(label, load_target, load_retain, identity, reason, source=target or name, folders=folders)
 
 
 def _finetuned_member(target: FineTuned, retain: FineTuned, knows: bool, seed: int, share: float) -> LM:

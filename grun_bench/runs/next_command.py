@@ -11,19 +11,21 @@ from grun_bench.core import registry
 from grun_bench.core.sources import file_of_plugin
 from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, in_folder
+from grun_bench.runs.folders import options
 from grun_bench.tasks.yaml_files import task_files
 
 
 def on_row(result: Result, output: Path) -> str:
-    """What `attack` needs to find a row, its task and its plugins; begins with a blank, or is nothing."""
+    """What `attack` needs to find a row, its task, its models and its plugins; begins with a blank, or is nothing."""
     packaged = result.own or result.task in task_files(registry.included())
     task = "" if packaged else f" --task {shlex.quote(f'{result.task}.yaml')}"
-    return f"{task}{_plugins(result.unlearner.name)}{in_folder('--output', output)}"
+    models = "".join(f" {option} {shlex.quote(str(_short(Path(at))))}" for option, at in options(result).items())
+    return f"{task}{models}{_plugins(result.unlearner.name)}{in_folder('--output', output)}"
 
 
 def asked(config: RunConfig) -> str:
     """The options of a run that say what is forgotten, by which model, and where plugins are."""
-    options: dict[str, Any] = {
+    given: dict[str, Any] = {
         "--task": config.task,
         "--forget": config.forget,
         "--retain": config.keep,
@@ -42,7 +44,7 @@ def asked(config: RunConfig) -> str:
         "--protocol": config.protocol if config.protocol != RunConfig.protocol else "",
         "--trust-remote-code": config.trust_remote_code,
     }
-    return " ".join(typed(options)) + _plugins(config.unlearner)
+    return " ".join(typed(given)) + _plugins(config.unlearner)
 
 
 def typed(options: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from grun_bench.runs.attack_results import attack
 from grun_bench.runs.augment import augmented
 from grun_bench.runs.beside import target_beside
 from grun_bench.runs.config import RunConfig
+from grun_bench.runs.folders import remember
 from grun_bench.runs.given import InMemory, Kept, in_memory
 from grun_bench.runs.inputs import Inputs, Method, resolve
 from grun_bench.runs.models import unnamed_models
@@ -85,6 +86,8 @@ def execute(inputs: Inputs) -> Outcome:
         say(note)
     if inputs.method is inputs.oracle and inputs.models.retain is None:
         raise Refused(inputs.models.no_retain)
+    if processes.writes():
+        remember(inputs.models.folders)
     with tracked(inputs) as (inputs, track):
         outcome = _rows(inputs)
         track(outcome.result)

@@ -87,6 +87,23 @@ def test_a_base_that_is_a_folder_is_found_from_anywhere(
         grun_bench.load(tmp_path / "moved" / "unlearned")
 
 
+def test_a_saved_folder_that_was_moved_finds_its_base_by_the_note(
+    environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which lay beside it; without the note it is said what it was, and the Hub is not asked for a folder's name."""
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GRUN_BENCH_HUB")
+    shutil.copytree(hub / SMALL, tmp_path / "try" / "model")
+    lm = load_base(str(tmp_path / "try" / "model"), Placement("cpu", "float32"))
+    saved(lm, tmp_path / "try" / "unlearned", "grun")
+    shutil.copytree(tmp_path / "try" / "unlearned", tmp_path / "far" / "away" / "unlearned")
+    assert torch.equal(logits_of(grun_bench.load(tmp_path / "far" / "away" / "unlearned")), logits_of(lm))
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"(?s)model try/model: not found from here\..*base=FOLDER") as raised:
+        grun_bench.load(tmp_path / "far" / "away" / "unlearned")
+    assert "could not be loaded" not in str(raised.value)
+
+
 def test_a_noted_folder_with_another_model_is_passed_over(
     environment: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

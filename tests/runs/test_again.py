@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from conftest import SMALL, Command
 from synthetic import result
 from test_cli import refused
 
-from grun_bench.core.errors import UsageError
+from grun_bench.core.errors import ModelError, UsageError
+from grun_bench.models.places import identity, locate
+from grun_bench.rerun import Rerunner
 from grun_bench.results.result import Result
 from grun_bench.runs import front
 from grun_bench.runs.again import command_of
 from grun_bench.runs.config import RunConfig, config_of
+from grun_bench.runs.folders import folders_of, is_lost, remember
 from grun_bench.runs.inputs import Inputs, resolve
-from grun_bench.runs.own import own_defaults
+from grun_bench.runs.next_command import on_row
+from grun_bench.runs.own import files_of, own_defaults
 from grun_bench.runs.session import Session
 
 NAMES = [f"{first} {last}" for last in ("Berg", "Falk", "Grau", "Hahn", "Ibn O'Hara") for first in ("Ada", "Bo")]
@@ -162,6 +167,55 @@ def test_a_retain_model_that_was_named_is_no_target_model(unlearner: str) -> Non
     row.target = target
     if unlearner != "retain":
         assert config_of(row).target_model == names[0]
+
+
+#: models of runs on own rows -> the options of `attack` that find them again
+FOLDERS = {
+    "the model": ({"model": "mine"}, {"--model": "mine"}),
+    "a target model alone": ({"target_model": "mine"}, {"--target": "mine"}),
+    "a target model of a model of the mirror": (
+        {"model": SMALL, "target_model": "mine"},
+        {"--model": SMALL, "--target": "mine"},
+    ),
+    "a retain model too": ({"model": "mine", "retain_model": "other"}, {"--model": "mine", "--retain": "other"}),
+    "a retain model alone": ({"model": SMALL, "retain_model": "other"}, {"--retain": "other"}),
+    "none": ({"model": SMALL}, {}),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_models_that_are_folders_are_named_by_the_next_command(
+    files: Path, hub: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Typed, it asks for the same row; without the options the Hub is not asked for what was never there."""
+    monkeypatch.setenv("GRUN_BENCH_CACHE", str(tmp_path / "cache"))
+    given, named = FOLDERS[case]
+    for name in ("mine", "other"):
+        shutil.copytree(hub / SMALL, name)
+        Path(name, "config.json").write_text(Path(name, "config.json").read_text() + " " * len(name))
+    config = RunConfig("npo", forget=files / "gone.jsonl", columns={"question": "Q: asked", "answer": "A"}, **given)
+    row, models = filed(config), asked(config)[0].models
+    target = given.get("target_model") or given["model"]
+    row.target = identity(target, locate(target))
+    remember(models.folders)
+    path = Path("results", row.task, "mine", "npo", f"{row.run_id}.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(row.dumps())
+    words = shlex.split(on_row(row, Path("results")))
+    assert words == [*(word for pair in named.items() for word in pair), "--output", "results"]
+    found = config_of(row, **files_of(row), **folders_of(row))
+    assert asked(found)[1] == row.run_id
+    assert command_of(row, Path("results"), "model").notes == ()
+    if not is_lost(row):
+        return
+    shown = [str(Path(name).resolve()) for option, name in named.items() if name != SMALL]
+    refused(command("attack", path, "--attacks", "spelling"), row.run_id, "not found from here", *named, *shown)
+    shutil.rmtree(tmp_path / "cache" / "bases")
+    option = next(iter(named))
+    refused(command("attack", path, "--attacks", "spelling"), f"{option} FOLDER", "GRUN_BENCH_HUB")
+    assert on_row(row, Path("results")) == f" {option} FOLDER --output results"
+    with pytest.raises(ModelError, match="put it at <folder>/"):
+        Rerunner(tmp_path / "again", "cpu", ())._config(row, None)
 
 
 def test_a_method_of_a_plugin_says_that_its_file_is_needed(tmp_path: Path) -> None:
