@@ -6,12 +6,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grun_bench.core.errors import ModelError, UsageError
 from grun_bench.models.bases import note, noted
 from grun_bench.models.names import folder_of
-from grun_bench.results.result import Result
 from grun_bench.runs.config import RunConfig, named_models, was_folder
+
+if TYPE_CHECKING:
+    from grun_bench.results.result import Result
 
 #: what stands for a folder that is not known here
 FOLDER = "FOLDER"
