@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import transformers.utils.hub
-from conftest import Command
+from conftest import SMALL, Command
 
 from grun_bench.core.errors import GrunBenchError, ModelError
 from grun_bench.models.lm import LM
@@ -74,8 +74,12 @@ def test_a_model_that_moved_on_is_another_one(
     assert again.again(before, None).results == before.results
     older = before.model_copy(update={"reference": before.reference | {"names": [MOVING]}})
     assert again.again(older, None).results == after.results
+    # of a folder with other content; one that is called so is another, and without one there is none
+    folder = {"reference": before.reference | {"names": ["f" * 64]}}
     with pytest.raises(GrunBenchError, match="models here"):
-        again.again(before.model_copy(update={"reference": before.reference | {"names": ["f" * 64]}}), None)
+        again.again(before.model_copy(update=folder | {"model": SMALL}), None)
+    with pytest.raises(GrunBenchError, match="was a folder, and is not found from here"):
+        again.again(before.model_copy(update=folder), None)
 
 
 @pytest.mark.whole
