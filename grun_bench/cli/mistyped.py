@@ -55,7 +55,7 @@ def _no_option(error: Any, command: Any, ctx: Any, args: Sequence[str]) -> Excep
     option, known = error.option_name, _options(command)
     if (other := _ELSEWHERE.get(option)) in known:
         return UsageError(f"no such option {option}: `{ctx.command_path}` takes {other}.{_help(ctx)}")
-    if option in _options(ctx.parent.command.get_command(ctx, "run")):
+    if ctx.parent and option in _options(ctx.parent.command.get_command(ctx, "run")):
         return UsageError(f"no such option {option}, which goes with `{ctx.parent.command_path} run`.{_help(ctx)}")
     if _SET not in known or (error.possibilities not in (None, [], ["--help"]) and not _setting(option)):
         return error

@@ -63,7 +63,7 @@ def test_an_attack_that_cannot_be_made_here_is_refused_once_and_nothing_is_left(
     monkeypatch.chdir(tmp_path)
     Path("sweep.yaml").write_text(NPO + "tasks: [tofu_forget10]\nseeds: [0, 1]\nattacks: [prefill, int4]\n")
     said = command("sweep", "sweep.yaml", *more)
-    refused(said, "the attack int4 needs bitsandbytes: pip install 'grun-bench[quantisation]'.")
+    refused(said, "int4 needs bitsandbytes: pip install 'grun-bench[quantisation]'; without: --attacks prefill")
     assert not said.out and [each.name for each in tmp_path.iterdir()] == ["sweep.yaml"]
 
 

@@ -126,7 +126,7 @@ def test_no_torch_is_loaded_for_it(environment: Path, tmp_path: Path) -> None:
     ("command_line", "module", "words"),
     [
         (["tune", "--unlearner", "lora+npo", "--task", "tofu_lite"], "optuna", "tune needs optuna: pip install"),
-        ([*RUN, "--attacks", "prefill,int4"], "bitsandbytes", "the attack int4 needs bitsandbytes: pip install"),
+        ([*RUN, "--attacks", "prefill,int4"], "bitsandbytes", "int4 needs bitsandbytes: pip install"),
         ([*RUN, "--quantise", "nf4"], "bitsandbytes", "--quantise needs bitsandbytes: pip install"),
     ],
 )
