@@ -40,6 +40,6 @@ def needs(lacked: Mapping[str, tuple[str, str]]) -> str:
     return ", and ".join(told)
 
 
-def without(names: Iterable[str]) -> str:
-    """All attacks but these, as `--attacks` takes it."""
-    return ",".join(["all", *(f"-{name}" for name in names)])
+def without(names: Iterable[str], asked: str = "all") -> str:
+    """All attacks but these, or all that were `asked` for but these, as `--attacks` takes it."""
+    return ",".join([asked, *(f"-{name}" for name in names)])

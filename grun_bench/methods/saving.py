@@ -95,7 +95,7 @@ def is_saved(folder: Path, run_id: str) -> bool:
 
 def check_same_row(folder: Path, run_id: str) -> None:
     """Raises UsageError where the folder has the saved model of another row, which is not lost unasked."""
-    if not (folder / CARD).exists():
+    if not is_saved_model(folder):
         return
     saved = read_card(folder)
     if saved.run_id != run_id:

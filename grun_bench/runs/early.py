@@ -13,7 +13,7 @@ from typing import Any
 
 from grun_bench.core import registry
 from grun_bench.core.errors import Refused, UsageError, unknown
-from grun_bench.core.libraries import check_installed, lacking, needs
+from grun_bench.core.libraries import check_installed, lacking, needs, without
 from grun_bench.core.plugin_search import defaults, entries, keywords
 from grun_bench.core.settings import here, typed
 from grun_bench.models.names import TINY, folder_of, hub_id
@@ -144,7 +144,7 @@ def check_libraries(config: RunConfig, attacks: Sequence[str]) -> None:
     if lacked := lacking(attacks):
         others = [name for name in attacks if name not in lacked]
         of_all = asked.split(",")[0].strip() == "all"
-        rest = ",".join([asked, *(f"-{name}" for name in lacked)] if of_all else others)
+        rest = without(lacked, asked) if of_all else ",".join(others)
         told = f"; without: --attacks {rest}" if others else ""
         raise UsageError(f"--attacks {asked}: {needs(lacked)}{told}")
 

@@ -122,7 +122,8 @@ def _plan(inputs: Inputs) -> Plan:
     seconds |= {f"attack {name}": _of_attack(name, earlier) for name in asked}
     if inputs.task.measures:
         notes.append("rows of lm-eval's tasks are counted when they are read, and are not among these.")
-    if nothing := [name for name in asked if lacks(inputs.task.model_dump(), name)]:
+    keys = inputs.task.model_dump()
+    if nothing := [name for name in asked if lacks(keys, name)]:
         notes.append(f"{', '.join(nothing)}: nothing to ask here, the task has no data for it.")
         asked |= dict.fromkeys(nothing, 0)
     if inputs.config.augment:
